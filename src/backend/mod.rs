@@ -1,0 +1,1 @@
+//! The backends. Each folder has the same files with the same jobs; none knows another, nor a layer.

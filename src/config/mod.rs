@@ -1,0 +1,1 @@
+//! The `storage:` section of an `agent.yml` as plain, validated data.

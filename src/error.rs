@@ -1,0 +1,287 @@
+//! The one error of this crate: a small opaque [`Error`] with an [`ErrorKind`] that programs decide by.
+//!
+//! This module knows nothing else of the crate. Conversions from a client library's errors stand beside that client.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+/// The result of this crate's fallible functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, as far as a program can act on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The key, prefix or pattern is not one: empty, too long, or with a control character.
+    InvalidKey,
+    /// The value, or an argument such as a TTL, is not acceptable: bad JSON, a TTL of zero, an unreadable revision.
+    InvalidValue,
+    /// The value is larger than the store takes.
+    TooLarge,
+    /// A condition did not hold: the entry exists, is gone, or has another revision. It is an answer, not a failure.
+    Conflict,
+    /// The key holds something of another type.
+    WrongType,
+    /// The store cannot be reached or used now. A write with this error was **not** applied.
+    Unavailable,
+    /// The reply to a write was lost: it may or may not have been applied.
+    OutcomeUnknown,
+    /// This store cannot do that; its `Capabilities` say so too.
+    Unsupported,
+    /// The backend is not compiled in; the message names the feature to add.
+    FeatureDisabled,
+    /// The configuration is not valid, or does not fit what it meets.
+    Config,
+    /// What is stored cannot be read back.
+    Corrupt,
+    /// The store was closed.
+    Closed,
+    /// A defect in this crate, or in a callback it was handed.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The kind's name in lower case with underscores, as logs, metrics and the command line show it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidKey => "invalid_key",
+            Self::InvalidValue => "invalid_value",
+            Self::TooLarge => "too_large",
+            Self::Conflict => "conflict",
+            Self::WrongType => "wrong_type",
+            Self::Unavailable => "unavailable",
+            Self::OutcomeUnknown => "outcome_unknown",
+            Self::Unsupported => "unsupported",
+            Self::FeatureDisabled => "feature_disabled",
+            Self::Config => "config",
+            Self::Corrupt => "corrupt",
+            Self::Closed => "closed",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An error of this crate.
+///
+/// It is cheap to clone, so that one failure can answer every caller that waited for it. Its text never holds a value, a
+/// secret or a whole URL.
+///
+/// # Examples
+///
+/// ```
+/// use agent_storage::{ErrorKind, Key};
+///
+/// let error = Key::parse("").unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidKey);
+/// assert!(!error.is_transient());
+/// ```
+#[derive(Clone)]
+pub struct Error {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    message: Cow<'static, str>,
+    backend: Option<&'static str>,
+    operation: Option<&'static str>,
+    permanent: bool,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// Makes an error of a kind, with a message that says what to do next where that is known.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                kind,
+                message: message.into(),
+                backend: None,
+                operation: None,
+                permanent: false,
+                source: None,
+            }),
+        }
+    }
+
+    /// Attaches the error that caused this one.
+    ///
+    /// The source is kept for programs that walk the chain; it is not part of the text, because a client library's text
+    /// may name hosts, users or values.
+    #[must_use]
+    pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        Arc::make_mut(&mut self.inner).source = Some(Arc::new(source));
+        self
+    }
+
+    /// Names the backend and the operation that failed; the first names given stay.
+    #[must_use]
+    pub fn with_context(mut self, backend: &'static str, operation: &'static str) -> Self {
+        let inner = Arc::make_mut(&mut self.inner);
+        inner.backend.get_or_insert(backend);
+        inner.operation.get_or_insert(operation);
+        self
+    }
+
+    /// Says that trying again cannot help, as with a wrong password.
+    #[must_use]
+    pub fn permanent(mut self) -> Self {
+        Arc::make_mut(&mut self.inner).permanent = true;
+        self
+    }
+
+    /// What went wrong, to decide by.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.inner.kind
+    }
+
+    /// What went wrong, in words, without the names of backend and operation.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.inner.message
+    }
+
+    /// The backend that failed, where one did.
+    #[must_use]
+    pub fn backend(&self) -> Option<&'static str> {
+        self.inner.backend
+    }
+
+    /// The operation that failed, where one did.
+    #[must_use]
+    pub fn operation(&self) -> Option<&'static str> {
+        self.inner.operation
+    }
+
+    /// Whether the same call may succeed later without anything being changed.
+    ///
+    /// True for [`ErrorKind::Unavailable`] and [`ErrorKind::OutcomeUnknown`], unless the cause is known to stay, as a
+    /// refused password does.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self.inner.kind, ErrorKind::Unavailable | ErrorKind::OutcomeUnknown) && !self.inner.permanent
+    }
+
+    /// Whether the error is a lost condition.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        self.inner.kind == ErrorKind::Conflict
+    }
+}
+
+macro_rules! constructors {
+    ($($(#[$doc:meta])* $name:ident => $kind:ident;)*) => {
+        impl Error {
+            $($(#[$doc])* #[must_use] pub fn $name(message: impl Into<Cow<'static, str>>) -> Self {
+                Self::new(ErrorKind::$kind, message)
+            })*
+        }
+    };
+}
+
+constructors! {
+    /// Makes an [`ErrorKind::InvalidKey`].
+    invalid_key => InvalidKey;
+    /// Makes an [`ErrorKind::InvalidValue`].
+    invalid_value => InvalidValue;
+    /// Makes an [`ErrorKind::TooLarge`].
+    too_large => TooLarge;
+    /// Makes an [`ErrorKind::Conflict`].
+    conflict => Conflict;
+    /// Makes an [`ErrorKind::WrongType`].
+    wrong_type => WrongType;
+    /// Makes an [`ErrorKind::Unavailable`]: nothing was applied.
+    unavailable => Unavailable;
+    /// Makes an [`ErrorKind::OutcomeUnknown`]: a write may have been applied.
+    outcome_unknown => OutcomeUnknown;
+    /// Makes an [`ErrorKind::Unsupported`].
+    unsupported => Unsupported;
+    /// Makes an [`ErrorKind::Config`].
+    config => Config;
+    /// Makes an [`ErrorKind::Corrupt`].
+    corrupt => Corrupt;
+    /// Makes an [`ErrorKind::Internal`].
+    internal => Internal;
+}
+
+impl Error {
+    /// Makes an [`ErrorKind::Closed`].
+    #[must_use]
+    pub fn closed() -> Self {
+        Self::new(ErrorKind::Closed, "the store was closed")
+    }
+
+    /// Makes an [`ErrorKind::FeatureDisabled`] that names the line to run.
+    #[must_use]
+    pub fn feature_disabled(feature: &str) -> Self {
+        Self::new(
+            ErrorKind::FeatureDisabled,
+            format!("this backend is not compiled in; run `cargo add agent-storage --features {feature}`"),
+        )
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.inner.backend, self.inner.operation) {
+            (Some(backend), Some(operation)) => write!(f, "{backend}: {operation}: ")?,
+            (Some(name), None) | (None, Some(name)) => write!(f, "{name}: ")?,
+            (None, None) => {}
+        }
+        write!(f, "{} ({})", self.inner.message, self.inner.kind)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.inner.kind)
+            .field("message", &self.inner.message)
+            .field("backend", &self.inner.backend)
+            .field("operation", &self.inner.operation)
+            .field("transient", &self.is_transient())
+            .finish_non_exhaustive()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.inner.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_context_stays() {
+        let error = Error::unavailable("refused").with_context("redis", "get").with_context("chain", "lookup");
+        assert_eq!(error.to_string(), "redis: get: refused (unavailable)");
+    }
+
+    #[test]
+    fn a_permanent_unavailable_is_not_transient() {
+        assert!(Error::unavailable("down").is_transient());
+        assert!(!Error::unavailable("wrong password").permanent().is_transient());
+    }
+
+    #[test]
+    fn text_never_holds_the_source() {
+        let source = std::io::Error::other("postgres://user:secret@host");
+        let error = Error::unavailable("cannot connect").with_source(source);
+        assert!(!format!("{error} {error:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,1 @@
+//! The conformance suite, the fault-injecting backend and the TCP fault proxy, for this crate's backends and for yours.
