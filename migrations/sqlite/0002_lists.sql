@@ -1,0 +1,28 @@
+-- One row a list, also for one that was deleted, until the sweeper takes it.
+--
+-- The live items are exactly the positions from first_position up to, not including, next_position: appends take the
+-- next one, trims and deletes move the first. So the length and the position of an index need no counting.
+CREATE TABLE list (
+    key            TEXT    NOT NULL PRIMARY KEY, -- in byte order
+    floor          BLOB    NOT NULL,             -- stamp of the last delete: items not newer than it are gone
+    max_stamp      BLOB    NOT NULL,             -- newest stamp that changed the list
+    first_position INTEGER NOT NULL,
+    next_position  INTEGER NOT NULL              -- only ever rises
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX list_empty ON list (max_stamp) WHERE first_position = next_position;
+
+-- One row an item. A trimmed item keeps its id, so that an append repeated after the trim is still a repetition.
+CREATE TABLE item (
+    key      TEXT    NOT NULL,
+    position INTEGER NOT NULL,
+    item_id  BLOB    NOT NULL,
+    stamp    BLOB    NOT NULL, -- of the append, then of the trim
+    kind     INTEGER NOT NULL, -- 0 trimmed, 1 JSON, 2 binary
+    json     TEXT,
+    bin      BLOB,
+    PRIMARY KEY (key, position),
+    UNIQUE (key, item_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX item_trimmed ON item (stamp) WHERE kind = 0;
