@@ -1,0 +1,22 @@
+//! The stores in this process's memory: [`MemoryCacheConfig`] and [`MemoryDatabaseConfig`].
+
+/// A cache in memory, bounded by bytes and by entries: it evicts, and never grows without end.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct MemoryCacheConfig {
+    /// The bytes that keys and values may take together. 64 MiB by default.
+    pub max_bytes: u64,
+    /// The number of entries it may hold. 100 000 by default.
+    pub max_entries: u64,
+}
+
+impl Default for MemoryCacheConfig {
+    fn default() -> Self {
+        Self { max_bytes: 64 * 1024 * 1024, max_entries: 100_000 }
+    }
+}
+
+/// A database in memory: unbounded, and gone when the process ends.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct MemoryDatabaseConfig {}

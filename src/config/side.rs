@@ -1,0 +1,66 @@
+//! What a cache and a database have in common: [`SideOptions`], [`RetryConfig`] and [`Fallback`].
+
+use std::time::Duration;
+
+/// What every backend understands, on either side.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SideOptions {
+    /// Goes before every key; nothing outside it can be read, listed or cleared. Empty by default.
+    pub key_prefix: String,
+    /// How long a call may take from beginning to end, retries included. 5 s by default.
+    pub timeout: Duration,
+    /// How often and how patiently a failed call is sent again.
+    pub retry: RetryConfig,
+    /// Whether connecting fails if the backend cannot be reached at the start. `false` by default: the start is degraded
+    /// instead, and the backend is used once it is there.
+    pub required: bool,
+}
+
+impl Default for SideOptions {
+    fn default() -> Self {
+        Self {
+            key_prefix: String::new(),
+            timeout: Duration::from_secs(5),
+            retry: RetryConfig::default(),
+            required: false,
+        }
+    }
+}
+
+/// How often a call that is safe to repeat is sent again after a transient failure.
+///
+/// The pause before attempt `n + 1` is `initial_delay` times 2 to the power of `n - 1`, at most `max_delay`, with random
+/// jitter. All attempts together stay within [`SideOptions::timeout`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RetryConfig {
+    /// How often a call is tried in all: 1 never tries again. 3 by default.
+    pub attempts: u32,
+    /// The pause before the second attempt. 100 ms by default.
+    pub initial_delay: Duration,
+    /// The longest pause between two attempts. 5 s by default.
+    pub max_delay: Duration,
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self { attempts: 3, initial_delay: Duration::from_millis(100), max_delay: Duration::from_secs(5) }
+    }
+}
+
+/// What stands behind a backend while it is away.
+///
+/// Reserved: it is read and checked, but not in force in this version. Until chains of stores arrive, a backend that is
+/// away answers [`Unavailable`](crate::ErrorKind::Unavailable) whatever is written here, never with another store's data.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub enum Fallback<B> {
+    /// Nothing was asked for: what is usual for the backend.
+    #[default]
+    Default,
+    /// `fallback: none`: a call fails at once.
+    None,
+    /// The stores to stand in, in order.
+    Chain(Vec<B>),
+}
