@@ -6,13 +6,17 @@ pub mod contract;
 pub mod engine;
 mod error;
 pub mod handle;
+mod key;
 pub mod layer;
 pub mod manager;
 mod stamp;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod time;
+mod value;
 
 pub use error::{Error, ErrorKind, Result};
+pub use key::{IntoKey, Key, KeyPattern, KeyPrefix};
 pub use stamp::{HybridClock, Stamp};
 pub use time::{Clock, Timestamp, Ttl};
+pub use value::{Format, Value};
