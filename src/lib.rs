@@ -9,6 +9,7 @@ pub mod handle;
 mod key;
 pub mod layer;
 pub mod manager;
+mod revision;
 mod stamp;
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -17,6 +18,7 @@ mod value;
 
 pub use error::{Error, ErrorKind, Result};
 pub use key::{IntoKey, Key, KeyPattern, KeyPrefix};
+pub use revision::Revision;
 pub use stamp::{HybridClock, Stamp};
 pub use time::{Clock, Timestamp, Ttl};
 pub use value::{Format, Value};

@@ -1,1 +1,28 @@
-//! The contract between callers and backends.
+//! The contract between callers and backends: few methods, object-safe, writes as data.
+//!
+//! A backend implements [`Store`] and one of its two extensions, [`CacheBackend`] or [`DatabaseBackend`]. Layers implement
+//! them too, over another backend. The contract knows no concrete backend.
+//!
+//! The semantics are the same everywhere; the conformance suite (feature `testkit`) holds every backend to them. What a
+//! backend cannot do is answered with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported), and its [`Capabilities`]
+//! agree, in both directions.
+
+mod capabilities;
+mod context;
+mod entry;
+mod list;
+mod ping;
+mod scan;
+mod step;
+mod store;
+mod write;
+
+pub use capabilities::{Capabilities, Listing, RevisionKind};
+pub use context::Context;
+pub use entry::{Entry, Expiry, Freshness, GetOptions, Lookup};
+pub use list::{Append, AppendAck, Item, ItemId, ListRange};
+pub use ping::{Identity, Ping};
+pub use scan::{Cursor, KeyPage, ListOptions};
+pub use step::{ReplayOutcome, Step, StepAck};
+pub use store::{CacheBackend, DatabaseBackend, IncrementOptions, Store};
+pub use write::{Durability, Write, WriteAck, WriteMode, WriteOp};

@@ -1,0 +1,136 @@
+//! The traits that backends and layers implement.
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::key::{Key, KeyPrefix};
+use crate::stamp::Stamp;
+use crate::time::Ttl;
+
+use super::capabilities::Capabilities;
+use super::context::Context;
+use super::entry::{GetOptions, Lookup};
+use super::list::{Append, AppendAck, Item, ListRange};
+use super::ping::{Identity, Ping};
+use super::scan::{KeyPage, ListOptions};
+use super::step::{ReplayOutcome, Step, StepAck};
+use super::write::{Write, WriteAck};
+
+/// What every store does, cache or database.
+///
+/// There are no default bodies, so that a layer cannot forget to forward one.
+///
+/// # Errors
+///
+/// Every method: [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) where the store cannot be used before the deadline,
+/// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after [`Store::close`],
+/// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) where a record cannot be read back. Writes also:
+/// [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) where the reply was lost,
+/// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) where a condition did not hold,
+/// [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) over the store's limits.
+///
+/// # Cancel safety
+///
+/// Every method may be dropped at any point. A write that had begun runs to its end; nothing is left locked, half-written or
+/// stranded.
+#[async_trait]
+pub trait Store: Send + Sync + Debug + 'static {
+    /// Reads one value.
+    async fn get(&self, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup>;
+
+    /// Reads several values in one round trip: one answer a key, in the order of the keys, duplicates allowed.
+    async fn get_many(&self, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>>;
+
+    /// Says of each key whether there is a value, or in a database a list with items, under it.
+    async fn exists(&self, keys: &[Key], cx: &Context) -> Vec<Result<bool>>;
+
+    /// Applies one write.
+    async fn write(&self, write: Write, cx: &Context) -> Result<WriteAck>;
+
+    /// Applies several writes in one round trip: one answer a write, in order. Each stands for itself; writes of one key are
+    /// applied in order, so that the last wins. A batch over the store's limits is cut up.
+    async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>>;
+
+    /// Lists one page of the keys with a prefix. A key that is there throughout the listing is listed.
+    async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage>;
+
+    /// Counts the keys with a prefix.
+    async fn count(&self, prefix: &KeyPrefix, cx: &Context) -> Result<u64>;
+
+    /// Removes everything with a prefix that was written before the call; says how many keys went, where the store knows.
+    ///
+    /// What is written during the call may stay or go. A clear that fails in the middle has removed some.
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>>;
+
+    /// Proves that the store can be used, by writing: a read-only replica must not pass.
+    async fn ping(&self, cx: &Context) -> Result<Ping>;
+
+    /// Says what the store can do. It needs no connection.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Closes the store: waits for what is in flight until the deadline; every later call is
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed). Closing twice is not an error.
+    async fn close(&self, cx: &Context) -> Result<()>;
+}
+
+/// How a counter is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IncrementOptions {
+    /// The TTL of a counter that this call creates; one that is there keeps its own.
+    pub ttl: Option<Ttl>,
+}
+
+impl IncrementOptions {
+    /// Sets the TTL of a counter that this call creates.
+    #[must_use]
+    pub const fn with_ttl(mut self, ttl: Ttl) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+}
+
+/// A store for what can be had again: sessions, results, counters.
+#[async_trait]
+pub trait CacheBackend: Store {
+    /// Adds to a counter in one atomic step and answers its new value. A missing counter begins at 0.
+    ///
+    /// A counter is stored as decimal text, a JSON value like any other, so `get` reads it and `set` writes it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::WrongType`](crate::ErrorKind::WrongType) if the value is not an integer in the range of `i64`;
+    /// [`ErrorKind::InvalidValue`](crate::ErrorKind::InvalidValue) if the sum would leave that range. Nothing is changed then.
+    async fn increment(&self, key: &Key, by: i64, options: &IncrementOptions, cx: &Context) -> Result<i64>;
+}
+
+/// A store for what must be kept: state, history, with lists and transactions.
+#[async_trait]
+pub trait DatabaseBackend: Store {
+    /// Puts items at the tails of their lists, in order, in one round trip: one answer an item.
+    async fn append_many(&self, items: Vec<Append>, cx: &Context) -> Vec<Result<AppendAck>>;
+
+    /// Reads items of a list in order; a missing list is empty.
+    async fn range(&self, key: &Key, range: ListRange, cx: &Context) -> Result<Vec<Item>>;
+
+    /// Counts the items of a list; a missing list has none.
+    async fn length(&self, key: &Key, cx: &Context) -> Result<u64>;
+
+    /// Cuts a list to its last items and says how many went. It is never repeated by a layer.
+    async fn trim(&self, key: &Key, keep_last: u64, cx: &Context) -> Result<u64>;
+
+    /// Applies steps in order, all or nothing, conditions included.
+    ///
+    /// # Errors
+    ///
+    /// The error of the first step that failed; nothing was applied then.
+    async fn apply(&self, steps: Vec<Step>, cx: &Context) -> Result<Vec<StepAck>>;
+
+    /// Applies steps that may have been applied before, each once in effect, by their stamps.
+    async fn replay(&self, steps: Vec<Step>, cx: &Context) -> Vec<Result<ReplayOutcome>>;
+
+    /// Says which database this is.
+    async fn identity(&self, cx: &Context) -> Result<Identity>;
+}

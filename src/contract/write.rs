@@ -1,0 +1,139 @@
+//! Writes as data: the [`Write`] and its [`WriteAck`].
+
+use crate::key::Key;
+use crate::revision::Revision;
+use crate::stamp::Stamp;
+use crate::time::Ttl;
+use crate::value::Value;
+
+/// What must hold for a value to be written. Losing is [`ErrorKind::Conflict`](crate::ErrorKind::Conflict).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriteMode {
+    /// Write in any case.
+    #[default]
+    Upsert,
+    /// Write only if there is no value; an expired one counts as none.
+    Create,
+    /// Write only over the value of this revision. It never inserts.
+    Update(Revision),
+}
+
+/// What a write does to its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WriteOp {
+    /// Stores a value. Without a TTL the entry stays, and an older TTL is gone.
+    Put {
+        /// The value.
+        value: Value,
+        /// What must hold.
+        mode: WriteMode,
+        /// How long the entry lives.
+        ttl: Option<Ttl>,
+    },
+    /// Removes the value, and in a database the list under the same key too.
+    Delete {
+        /// The revision that the value must have, if any. A missing value does not have it.
+        only_if: Option<Revision>,
+    },
+    /// Sets or clears the TTL of a value that is there; one that is not there stays away, which is not an error.
+    Touch {
+        /// How long the entry lives from now on; `None` for an entry that stays.
+        ttl: Option<Ttl>,
+    },
+}
+
+/// One write: key, operation, and the stamp it was given before its first attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Write {
+    /// The key.
+    pub key: Key,
+    /// What to do.
+    pub op: WriteOp,
+    /// The write's identity and its place in the order of writes.
+    pub stamp: Stamp,
+}
+
+impl Write {
+    /// Makes a write.
+    #[must_use]
+    pub const fn new(key: Key, op: WriteOp, stamp: Stamp) -> Self {
+        Self { key, op, stamp }
+    }
+
+    /// Makes an unconditional put of a value that stays.
+    #[must_use]
+    pub const fn put(key: Key, value: Value, stamp: Stamp) -> Self {
+        Self { key, op: WriteOp::Put { value, mode: WriteMode::Upsert, ttl: None }, stamp }
+    }
+
+    /// Makes an unconditional delete.
+    #[must_use]
+    pub const fn delete(key: Key, stamp: Stamp) -> Self {
+        Self { key, op: WriteOp::Delete { only_if: None }, stamp }
+    }
+
+    /// Whether the write depends on what is stored.
+    #[must_use]
+    pub const fn is_conditional(&self) -> bool {
+        match &self.op {
+            WriteOp::Put { mode, .. } => !matches!(mode, WriteMode::Upsert),
+            WriteOp::Delete { only_if } => only_if.is_some(),
+            WriteOp::Touch { .. } => true,
+        }
+    }
+
+    /// The bytes of the value it carries.
+    #[must_use]
+    pub fn value_bytes(&self) -> usize {
+        match &self.op {
+            WriteOp::Put { value, .. } => value.len(),
+            WriteOp::Delete { .. } | WriteOp::Touch { .. } => 0,
+        }
+    }
+}
+
+/// How safely an acknowledged write is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Durability {
+    /// In memory; it ends with a process.
+    Volatile,
+    /// Forced to this machine's disk, and owed to the primary.
+    Local,
+    /// As durable as the primary makes it.
+    Primary,
+}
+
+impl Durability {
+    /// The name in lower case, as configuration and command line write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Volatile => "volatile",
+            Self::Local => "local",
+            Self::Primary => "primary",
+        }
+    }
+}
+
+/// The answer to a write that was applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WriteAck {
+    /// The revision that the entry now has; `None` where there is none, as after a delete.
+    pub revision: Option<Revision>,
+    /// Whether there was a live entry before; `None` where the store cannot tell without another round trip.
+    pub existed: Option<bool>,
+    /// How safely the write is kept.
+    pub durability: Durability,
+}
+
+impl WriteAck {
+    /// Makes an acknowledgement by the primary.
+    #[must_use]
+    pub const fn primary(revision: Option<Revision>, existed: Option<bool>) -> Self {
+        Self { revision, existed, durability: Durability::Primary }
+    }
+}
