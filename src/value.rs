@@ -84,6 +84,19 @@ impl Value {
         Ok(Self { bytes: check_size(bytes.into())?, format: Format::Binary })
     }
 
+    /// Makes the JSON value of a counter: decimal text.
+    #[must_use]
+    pub fn from_integer(number: i64) -> Self {
+        Self { bytes: Bytes::from(number.to_string()), format: Format::Json }
+    }
+
+    /// Reads a counter: decimal text as [`Value::from_integer`] writes it, without a plus sign, leading zeros or white space.
+    #[must_use]
+    pub fn to_integer(&self) -> Option<i64> {
+        let text = std::str::from_utf8(&self.bytes).ok().filter(|_| self.format == Format::Json)?;
+        text.parse::<i64>().ok().filter(|number| number.to_string() == text)
+    }
+
     /// Takes bytes that a store kept and that were checked when they went in.
     ///
     /// For backends. Use [`Value::json`] or [`Value::binary`] for anything else.
@@ -209,6 +222,17 @@ mod tests {
         assert!(Value::json(nested(Value::MAX_DEPTH + 1)).is_err());
         assert!(Value::json(nested(1_000_000)).is_err());
         assert!(Value::json(format!("\"\\\"{}\"", "[".repeat(5000))).is_ok());
+    }
+
+    #[test]
+    fn only_canonical_decimal_text_is_a_counter() {
+        for number in [0, 1, -1, i64::MAX, i64::MIN] {
+            assert_eq!(Value::from_integer(number).to_integer(), Some(number));
+        }
+        for text in ["-0", "1.0", "1e3", " 1", "\"1\"", "9223372036854775808", "null"] {
+            assert_eq!(Value::json(text).unwrap().to_integer(), None, "{text}");
+        }
+        assert_eq!(Value::binary("1").unwrap().to_integer(), None);
     }
 
     #[test]
