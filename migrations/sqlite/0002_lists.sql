@@ -1,4 +1,5 @@
--- One row a list, also for one that was deleted, until the sweeper takes it.
+-- One row a list, for ever: a list that was emptied or deleted goes on counting where it stopped, so that no position is
+-- used twice.
 --
 -- The live items are exactly the positions from first_position up to, not including, next_position: appends take the
 -- next one, trims and deletes move the first. So the length and the position of an index need no counting.
@@ -10,13 +11,11 @@ CREATE TABLE list (
     next_position  INTEGER NOT NULL              -- only ever rises
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX list_empty ON list (max_stamp) WHERE first_position = next_position;
-
 -- One row an item. A trimmed item keeps its id, so that an append repeated after the trim is still a repetition.
 CREATE TABLE item (
     key      TEXT    NOT NULL,
     position INTEGER NOT NULL,
-    item_id  BLOB    NOT NULL,
+    item_id  TEXT    NOT NULL,
     stamp    BLOB    NOT NULL, -- of the append, then of the trim
     kind     INTEGER NOT NULL, -- 0 trimmed, 1 JSON, 2 binary
     json     TEXT,

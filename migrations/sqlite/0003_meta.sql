@@ -4,13 +4,12 @@ CREATE TABLE meta (
     identity       BLOB    NOT NULL, -- 16 random bytes, made once: tells this database from every other
     canary         INTEGER NOT NULL, -- raised by every ping; lower than remembered means an older copy was restored
     gc_floor       BLOB    NOT NULL, -- tombstones older than this stamp may be gone: an older write is not guarded
-    position_floor INTEGER NOT NULL, -- where a new list begins: above every position of the lists that were swept
     schema         INTEGER NOT NULL, -- number of the newest migration applied
     min_compatible INTEGER           -- oldest `schema` whose program may use this one; NULL: none older
 ) STRICT;
 
-INSERT INTO meta (id, identity, canary, gc_floor, position_floor, schema)
-VALUES (1, randomblob(16), 0, zeroblob(16), 0, 0);
+INSERT INTO meta (id, identity, canary, gc_floor, schema)
+VALUES (1, randomblob(16), 0, zeroblob(16), 0);
 
 -- A write that lost against a newer one of somebody else after it was acknowledged on this machine.
 CREATE TABLE conflict (
