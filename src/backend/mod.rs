@@ -1,1 +1,3 @@
 //! The backends. Each folder has the same files with the same jobs; none knows another, nor a layer.
+
+pub mod memory;

@@ -1,0 +1,102 @@
+//! The list under a key.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use crate::contract::{Append, AppendAck, Item, ItemId, ListRange};
+use crate::time::Timestamp;
+
+/// How long the id of a trimmed item, and the next position of a list without items, are remembered.
+const RETENTION: Duration = Duration::from_secs(600);
+
+/// Items in order, and the ids that make an append repeatable.
+#[derive(Debug, Default)]
+pub(super) struct List {
+    items: VecDeque<Item>,
+    next_position: u64,
+    positions: HashMap<ItemId, u64>,
+    trimmed: VecDeque<(Timestamp, ItemId)>,
+    emptied_at: Option<Timestamp>,
+}
+
+impl List {
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        self.items.len() as u64
+    }
+
+    /// Whether there is nothing left to remember.
+    pub(super) fn is_forgotten(&self, now: Timestamp) -> bool {
+        self.is_empty() && self.emptied_at.is_none_or(|at| now.since(at) > RETENTION)
+    }
+
+    pub(super) fn append(&mut self, append: Append, now: Timestamp) -> AppendAck {
+        self.forget_trimmed(now);
+        if let Some(position) = self.positions.get(&append.item_id) {
+            return AppendAck::primary(*position, true);
+        }
+        let position = self.next_position;
+        self.next_position += 1;
+        self.emptied_at = None;
+        self.positions.insert(append.item_id.clone(), position);
+        self.items.push_back(Item::new(position, append.item_id, append.value));
+        AppendAck::primary(position, false)
+    }
+
+    /// Takes back the newest item, as if it had never been appended.
+    pub(super) fn take_back(&mut self) {
+        if let Some(item) = self.items.pop_back() {
+            self.positions.remove(&item.id);
+            self.next_position = item.position;
+        }
+    }
+
+    pub(super) fn range(&self, range: ListRange) -> Vec<Item> {
+        let Some((first, last)) = range.resolve(self.length()) else { return Vec::new() };
+        let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+        self.items.range(index(first)..=index(last)).cloned().collect()
+    }
+
+    /// Cuts the list to its last items and hands out the others, oldest first.
+    pub(super) fn trim(&mut self, keep_last: u64, now: Timestamp) -> Vec<Item> {
+        let keep = usize::try_from(keep_last).unwrap_or(usize::MAX);
+        let trimmed: Vec<Item> = self.items.drain(..self.items.len().saturating_sub(keep)).collect();
+        self.trimmed.extend(trimmed.iter().map(|item| (now, item.id.clone())));
+        self.note_emptied(now);
+        self.forget_trimmed(now);
+        trimmed
+    }
+
+    /// Puts trimmed items back.
+    pub(super) fn untrim(&mut self, items: Vec<Item>) {
+        self.emptied_at = None;
+        self.trimmed.truncate(self.trimmed.len().saturating_sub(items.len()));
+        for item in items.into_iter().rev() {
+            self.positions.insert(item.id.clone(), item.position);
+            self.items.push_front(item);
+        }
+    }
+
+    /// Leaves an empty list in the place of this one, which goes on counting where this one stopped.
+    pub(super) fn delete(&mut self, now: Timestamp) -> Self {
+        let next = Self { next_position: self.next_position, emptied_at: Some(now), ..Self::default() };
+        std::mem::replace(self, next)
+    }
+
+    fn note_emptied(&mut self, now: Timestamp) {
+        if self.items.is_empty() {
+            self.emptied_at.get_or_insert(now);
+        }
+    }
+
+    fn forget_trimmed(&mut self, now: Timestamp) {
+        while self.trimmed.front().is_some_and(|(at, _)| now.since(*at) > RETENTION) {
+            if let Some((_, id)) = self.trimmed.pop_front() {
+                self.positions.remove(&id);
+            }
+        }
+    }
+}

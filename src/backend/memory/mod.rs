@@ -1,0 +1,17 @@
+//! Stores in this process's memory: a bounded cache and an unbounded database. Nothing outlives the process.
+//!
+//! Values are shared, never copied or serialised. Keys are spread over shards, each an ordered map behind a lock that is held
+//! for one operation; a transaction takes the shards it needs in their order.
+
+mod cache;
+mod database;
+mod list;
+mod record;
+mod scan;
+mod shard;
+mod table;
+mod transaction;
+mod write;
+
+pub use cache::MemoryCache;
+pub use database::MemoryDatabase;

@@ -1,0 +1,62 @@
+//! What stands under one key: a value, a list, or both.
+
+use crate::contract::{Entry, GetOptions};
+use crate::key::Key;
+use crate::revision::Revision;
+use crate::stamp::Stamp;
+use crate::time::Timestamp;
+use crate::value::Value;
+
+use super::list::List;
+
+/// The bytes that an entry takes beyond its key and value, roughly: map node, record and reference counts.
+const ENTRY_OVERHEAD_BYTES: u64 = 160;
+
+/// A value with its stamp and expiry.
+#[derive(Clone, Debug)]
+pub(super) struct Cell {
+    pub(super) value: Value,
+    pub(super) stamp: Stamp,
+    pub(super) expires_at: Option<Timestamp>,
+    /// Whether it was written or read since the evicting hand last passed.
+    pub(super) used: bool,
+}
+
+impl Cell {
+    pub(super) fn is_live(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|at| now < at)
+    }
+
+    pub(super) fn revision(&self) -> Revision {
+        Revision::from_stamp(self.stamp)
+    }
+
+    pub(super) fn entry(&self, options: &GetOptions) -> Entry {
+        let entry = Entry::new(self.value.clone(), self.revision());
+        if options.expiry { entry.with_expiry(self.expires_at) } else { entry }
+    }
+
+    pub(super) fn weight(&self, key: &Key) -> u64 {
+        let bytes = key.as_bytes().len().saturating_add(self.value.len());
+        u64::try_from(bytes).unwrap_or(u64::MAX).saturating_add(ENTRY_OVERHEAD_BYTES)
+    }
+}
+
+/// All that stands under one key.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    pub(super) cell: Option<Cell>,
+    pub(super) list: Option<Box<List>>,
+}
+
+impl Record {
+    /// The value, if it has not expired.
+    pub(super) fn live(&self, now: Timestamp) -> Option<&Cell> {
+        self.cell.as_ref().filter(|cell| cell.is_live(now))
+    }
+
+    /// Whether there is a live value or a list with items.
+    pub(super) fn exists(&self, now: Timestamp) -> bool {
+        self.live(now).is_some() || self.list.as_ref().is_some_and(|list| !list.is_empty())
+    }
+}

@@ -1,0 +1,56 @@
+//! Listing, counting and clearing by prefix.
+
+use crate::contract::{Context, Cursor, KeyPage, ListOptions, Write};
+use crate::error::Result;
+use crate::key::{Key, KeyPrefix};
+use crate::stamp::Stamp;
+
+use super::table::{Table, lock};
+use super::write;
+
+impl Table {
+    /// One page in byte order. Each shard gives its first keys; the smallest of them all are the page.
+    pub(super) fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
+        self.admit(cx)?;
+        let now = self.moment().now;
+        let limit = options.limit.clamp(1, ListOptions::MAX_LIMIT);
+        let after = options.cursor.as_ref().map(Cursor::as_str);
+        let mut keys: Vec<Key> = Vec::new();
+        for shard in self.shards() {
+            let shard = lock(shard);
+            let live = shard.records_after(prefix, after).filter(|(_, record)| record.exists(now));
+            keys.extend(live.take(limit + 1).map(|(key, _)| key.clone()));
+        }
+        keys.sort_unstable();
+        let more = keys.len() > limit;
+        keys.truncate(limit);
+        let next = keys.last().filter(|_| more).map(|last| Cursor::new(last.as_str()));
+        Ok(KeyPage::new(keys, next))
+    }
+
+    pub(super) fn count(&self, prefix: &KeyPrefix, cx: &Context) -> Result<u64> {
+        self.admit(cx)?;
+        let now = self.moment().now;
+        let live =
+            |shard| lock(shard).records_after(prefix, None).filter(|(_, record)| record.exists(now)).count() as u64;
+        Ok(self.shards().iter().map(live).sum())
+    }
+
+    pub(super) fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<u64> {
+        self.admit(cx)?;
+        let moment = self.moment();
+        let mut cleared = 0;
+        for shard in self.shards() {
+            let mut shard = lock(shard);
+            let keys: Vec<Key> = shard.records_after(prefix, None).map(|(key, _)| key.clone()).collect();
+            cleared += self.with_guard(&mut shard, |shard| {
+                let existed = |key| match write::write(shard, Write::delete(key, stamp), moment) {
+                    Ok((ack, _undo)) => ack.existed == Some(true),
+                    Err(_) => false,
+                };
+                keys.into_iter().map(existed).filter(|existed| *existed).count() as u64
+            });
+        }
+        Ok(cleared)
+    }
+}

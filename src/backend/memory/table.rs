@@ -1,0 +1,137 @@
+//! The sharded table that cache and database stand on.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::contract::{Context, GetOptions, Lookup, Ping, Write, WriteAck};
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::stamp::HybridClock;
+use crate::time::Clock;
+
+use super::record::Record;
+use super::shard::{Shard, Usage};
+use super::write::{self, Moment};
+
+/// The number of shards: enough that two threads on a machine of up to some dozen cores seldom meet.
+const SHARDS: usize = 32;
+
+/// Records by key, spread over shards.
+#[derive(Debug)]
+pub(super) struct Table {
+    shards: Box<[Mutex<Shard>]>,
+    hasher: RandomState,
+    clock: Clock,
+    stamps: Arc<HybridClock>,
+    entries: AtomicU64,
+    bytes: AtomicU64,
+    closed: AtomicBool,
+}
+
+impl Table {
+    pub(super) fn new(clock: Clock, stamps: Arc<HybridClock>) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            clock,
+            stamps,
+            entries: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Says whether the call may go on: the table is open, and the deadline has not passed.
+    pub(super) fn admit(&self, cx: &Context) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::closed());
+        }
+        if cx.is_expired() {
+            return Err(Error::unavailable("the deadline had passed before the call began"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// A record in memory can always be written, so there is nothing to try.
+    pub(super) fn ping(&self, cx: &Context) -> Result<Ping> {
+        self.admit(cx)?;
+        Ok(Ping::new(std::time::Duration::ZERO, Some(env!("CARGO_PKG_VERSION").to_owned())))
+    }
+
+    pub(super) fn moment(&self) -> Moment<'_> {
+        Moment { now: self.clock.now(), stamps: &self.stamps }
+    }
+
+    pub(super) fn shards(&self) -> &[Mutex<Shard>] {
+        &self.shards
+    }
+
+    pub(super) fn shard_index(&self, key: &Key) -> usize {
+        usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or_default()
+    }
+
+    /// Runs something on the shard of a key, and keeps count of what it changed.
+    pub(super) fn with_shard<T>(&self, key: &Key, run: impl FnOnce(&mut Shard) -> T) -> Result<T> {
+        let shard = self.shards.get(self.shard_index(key)).ok_or_else(|| Error::internal("no such shard"))?;
+        Ok(self.with_guard(&mut lock(shard), run))
+    }
+
+    /// As [`Table::with_shard`], on a shard that is locked already.
+    pub(super) fn with_guard<T>(&self, shard: &mut MutexGuard<'_, Shard>, run: impl FnOnce(&mut Shard) -> T) -> T {
+        let before = shard.usage();
+        let result = run(shard);
+        self.count_change(before, shard.usage());
+        result
+    }
+
+    pub(super) fn read<T>(&self, key: &Key, run: impl FnOnce(Option<&Record>) -> T) -> Result<T> {
+        self.with_shard(key, |shard| run(shard.record(key)))
+    }
+
+    pub(super) fn get(&self, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup> {
+        self.admit(cx)?;
+        let now = self.clock.now();
+        self.with_shard(key, |shard| match shard.use_cell(key, now) {
+            Some(cell) => Lookup::Found(cell.entry(options)),
+            None => Lookup::missing(),
+        })
+    }
+
+    pub(super) fn exists(&self, key: &Key, cx: &Context) -> Result<bool> {
+        self.admit(cx)?;
+        let now = self.clock.now();
+        self.read(key, |record| record.is_some_and(|record| record.exists(now)))
+    }
+
+    pub(super) fn write(&self, write: Write, cx: &Context) -> Result<WriteAck> {
+        self.admit(cx)?;
+        let moment = self.moment();
+        let key = write.key.clone();
+        self.with_shard(&key, |shard| {
+            shard.sweep_some(moment.now);
+            write::write(shard, write, moment).map(|(ack, _undo)| ack)
+        })?
+    }
+
+    /// What all values take.
+    pub(super) fn usage(&self) -> Usage {
+        Usage { entries: self.entries.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
+    }
+
+    fn count_change(&self, before: Usage, after: Usage) {
+        if before != after {
+            self.entries.fetch_add(after.entries.wrapping_sub(before.entries), Ordering::Relaxed);
+            self.bytes.fetch_add(after.bytes.wrapping_sub(before.bytes), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Locks a shard. A panic under the lock cannot leave a record half-changed, so a poisoned lock is taken as it is.
+pub(super) fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
