@@ -1,0 +1,150 @@
+//! The [`Prefix`] layer: a namespace within a store.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::contract::{
+    Append, AppendAck, CacheBackend, Capabilities, Context, DatabaseBackend, GetOptions, Identity, IncrementOptions,
+    Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
+};
+use crate::error::Result;
+use crate::key::{Key, KeyPrefix};
+use crate::stamp::Stamp;
+
+use super::batch::answer_each;
+
+/// A store whose keys all begin with a prefix that its callers do not see.
+///
+/// Nothing outside the prefix can be read, listed or cleared through it. The prefix counts towards the length of a key.
+#[derive(Debug)]
+pub struct Prefix<B: ?Sized> {
+    prefix: KeyPrefix,
+    inner: Arc<B>,
+}
+
+impl<B: ?Sized> Prefix<B> {
+    /// Wraps a store.
+    #[must_use]
+    pub const fn new(prefix: KeyPrefix, inner: Arc<B>) -> Self {
+        Self { prefix, inner }
+    }
+
+    fn outer_keys(&self, keys: &[Key]) -> Vec<Result<Key>> {
+        keys.iter().map(|key| self.prefix.join(key)).collect()
+    }
+
+    fn outer_write(&self, mut write: Write) -> Result<Write> {
+        write.key = self.prefix.join(&write.key)?;
+        Ok(write)
+    }
+
+    fn outer_append(&self, mut append: Append) -> Result<Append> {
+        append.key = self.prefix.join(&append.key)?;
+        Ok(append)
+    }
+
+    fn outer_step(&self, step: Step) -> Result<Step> {
+        Ok(match step {
+            Step::Write(write) => Step::Write(self.outer_write(write)?),
+            Step::Append(append) => Step::Append(self.outer_append(append)?),
+            Step::Trim { key, keep_last } => Step::Trim { key: self.prefix.join(&key)?, keep_last },
+            Step::Clear { prefix, stamp } => Step::Clear { prefix: self.prefix.join_prefix(&prefix)?, stamp },
+        })
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<B: Store + ?Sized> Store for Prefix<B> {
+    async fn get(&self, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup> {
+        self.inner.get(&self.prefix.join(key)?, options, cx).await
+    }
+
+    async fn get_many(&self, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
+        answer_each(self.outer_keys(keys), |keys| async move { self.inner.get_many(&keys, options, cx).await }).await
+    }
+
+    async fn exists(&self, keys: &[Key], cx: &Context) -> Vec<Result<bool>> {
+        answer_each(self.outer_keys(keys), |keys| async move { self.inner.exists(&keys, cx).await }).await
+    }
+
+    async fn write(&self, write: Write, cx: &Context) -> Result<WriteAck> {
+        self.inner.write(self.outer_write(write)?, cx).await
+    }
+
+    async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
+        let writes = writes.into_iter().map(|write| self.outer_write(write)).collect();
+        answer_each(writes, |writes| self.inner.write_many(writes, cx)).await
+    }
+
+    async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
+        let page = self.inner.list(&self.prefix.join_prefix(prefix)?, options, cx).await?;
+        // A key that is the prefix and nothing more has no name in here, so it is passed over.
+        let keys = page.keys.iter().filter_map(|key| self.prefix.strip(key)).collect();
+        Ok(KeyPage::new(keys, page.next))
+    }
+
+    async fn count(&self, prefix: &KeyPrefix, cx: &Context) -> Result<u64> {
+        self.inner.count(&self.prefix.join_prefix(prefix)?, cx).await
+    }
+
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
+        self.inner.clear(&self.prefix.join_prefix(prefix)?, stamp, cx).await
+    }
+
+    async fn ping(&self, cx: &Context) -> Result<Ping> {
+        self.inner.ping(cx).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn close(&self, cx: &Context) -> Result<()> {
+        self.inner.close(cx).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<B: CacheBackend + ?Sized> CacheBackend for Prefix<B> {
+    async fn increment(&self, key: &Key, by: i64, options: &IncrementOptions, cx: &Context) -> Result<i64> {
+        self.inner.increment(&self.prefix.join(key)?, by, options, cx).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<B: DatabaseBackend + ?Sized> DatabaseBackend for Prefix<B> {
+    async fn append_many(&self, items: Vec<Append>, cx: &Context) -> Vec<Result<AppendAck>> {
+        let items = items.into_iter().map(|item| self.outer_append(item)).collect();
+        answer_each(items, |items| self.inner.append_many(items, cx)).await
+    }
+
+    async fn range(&self, key: &Key, range: ListRange, cx: &Context) -> Result<Vec<Item>> {
+        self.inner.range(&self.prefix.join(key)?, range, cx).await
+    }
+
+    async fn length(&self, key: &Key, cx: &Context) -> Result<u64> {
+        self.inner.length(&self.prefix.join(key)?, cx).await
+    }
+
+    async fn trim(&self, key: &Key, keep_last: u64, cx: &Context) -> Result<u64> {
+        self.inner.trim(&self.prefix.join(key)?, keep_last, cx).await
+    }
+
+    async fn apply(&self, steps: Vec<Step>, cx: &Context) -> Result<Vec<StepAck>> {
+        let steps = steps.into_iter().map(|step| self.outer_step(step)).collect::<Result<_>>()?;
+        self.inner.apply(steps, cx).await
+    }
+
+    async fn replay(&self, steps: Vec<Step>, cx: &Context) -> Vec<Result<ReplayOutcome>> {
+        let steps = steps.into_iter().map(|step| self.outer_step(step)).collect();
+        answer_each(steps, |steps| self.inner.replay(steps, cx)).await
+    }
+
+    async fn identity(&self, cx: &Context) -> Result<Identity> {
+        self.inner.identity(cx).await
+    }
+}
