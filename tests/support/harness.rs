@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use std::io::Write;
 use std::panic::resume_unwind;
 use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -34,7 +35,7 @@ impl Suite {
     /// Adds a test that may take 60 seconds, with the servers it needs.
     pub fn test<F, O>(&mut self, name: impl Into<String>, needs: &[Server], body: impl FnOnce() -> F + Send + 'static)
     where
-        F: Future<Output = O> + Send + 'static,
+        F: Future<Output = O>,
         O: Outcome,
     {
         self.test_within(LIMIT, name, needs, body);
@@ -48,12 +49,13 @@ impl Suite {
         needs: &[Server],
         body: impl FnOnce() -> F + Send + 'static,
     ) where
-        F: Future<Output = O> + Send + 'static,
+        F: Future<Output = O>,
         O: Outcome,
     {
         let missing = needs.iter().find_map(|server| server.locate().err().map(|reason| (*server, reason)));
         let Some((server, reason)) = missing else {
-            self.trials.push(Trial::test(name, move || run_within(limit, body)));
+            let name = name.into();
+            self.trials.push(Trial::test(name.clone(), move || run_within(limit, name, body)));
             return;
         };
         self.missing.entry(server).or_insert((reason, 0)).1 += 1;
@@ -78,7 +80,7 @@ impl Suite {
 }
 
 /// What a test may return: nothing, or a result.
-pub trait Outcome: Send + 'static {
+pub trait Outcome {
     /// The reason of a failure.
     fn failure(self) -> Option<String>;
 }
@@ -89,29 +91,37 @@ impl Outcome for () {
     }
 }
 
-impl<E: Debug + Send + 'static> Outcome for Result<(), E> {
+impl<E: Debug> Outcome for Result<(), E> {
     fn failure(self) -> Option<String> {
         self.err().map(|error| format!("{error:?}"))
     }
 }
 
-/// Runs a test in a runtime of its own with several threads, so that one which blocks or hangs cannot hold up the limit.
-fn run_within<F, O>(limit: Duration, body: impl FnOnce() -> F + Send + 'static) -> Result<(), Failed>
+/// Runs a test on a thread of its own, beside a runtime of several threads: one that blocks holds up neither the limit nor
+/// the tasks that it waits for.
+fn run_within<F, O>(limit: Duration, name: String, body: impl FnOnce() -> F + Send + 'static) -> Result<(), Failed>
 where
-    F: Future<Output = O> + Send + 'static,
+    F: Future<Output = O>,
     O: Outcome,
 {
     let runtime = Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("a runtime can be made");
-    let outcome = runtime.block_on(async {
-        let test = tokio::spawn(async move { body().await.failure() });
-        tokio::time::timeout(limit, test).await
-    });
+    let (ended, end) = mpsc::channel();
+    let handle = runtime.handle().clone();
+    let run = move || {
+        // It closes when the test is over, also by a panic.
+        let _ended: mpsc::Sender<()> = ended;
+        handle.block_on(async { body().await.failure() })
+    };
+    let thread = std::thread::Builder::new().name(name).spawn(run).expect("a thread can be started");
+    let hangs = end.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
     // What the test left behind may hang too.
     runtime.shutdown_background();
-    match outcome {
-        Ok(Ok(None)) => Ok(()),
-        Ok(Ok(Some(failure))) => Err(failure.into()),
-        Ok(Err(error)) => resume_unwind(error.into_panic()),
-        Err(_) => Err(format!("hangs: it did not end within {} seconds", limit.as_secs()).into()),
+    if hangs {
+        return Err(format!("hangs: it did not end within {} seconds", limit.as_secs()).into());
+    }
+    match thread.join() {
+        Ok(None) => Ok(()),
+        Ok(Some(failure)) => Err(failure.into()),
+        Err(panic) => resume_unwind(panic),
     }
 }
