@@ -1,0 +1,241 @@
+//! The writer thread: takes all that is queued, runs it in one transaction, commits, and only then answers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use crate::error::{Error, Result};
+
+use super::connection::{execute, roll_back};
+use super::error::{SqlError, SqlResult, locked};
+use super::file::DatabaseFile;
+use super::job::{Atomicity, Job};
+use super::log::Log;
+use super::queue::{Limits, Queue, Taken};
+
+/// A group's bounds: what one transaction may hold up the callers behind it.
+const GROUP: Limits = Limits { jobs: 4096, bytes: 16 << 20 };
+
+/// Work that the writer does from time to time between groups, each portion in a transaction of its own.
+pub(crate) struct Maintenance {
+    /// How long to rest once there is nothing left to do.
+    pub(crate) every: Duration,
+    /// Does one portion, small enough that callers can wait for it.
+    pub(crate) portion: Box<dyn FnMut(&Connection) -> SqlResult<Progress> + Send>,
+}
+
+/// Whether a portion of maintenance was the last one for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// There may be more to do.
+    More,
+    /// Nothing is left to do.
+    Done,
+}
+
+/// What callers may know of the writer.
+#[derive(Debug, Default)]
+pub(super) struct WriterState {
+    /// Whether it waits for a lock of another process now.
+    pub(super) blocked: AtomicBool,
+    /// Whether it ended by a commit that leaves open what is on the disk, or by a panic. The file must be opened anew.
+    pub(super) failed: AtomicBool,
+}
+
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    pub(super) file: DatabaseFile,
+    pub(super) queue: Arc<Queue>,
+    pub(super) state: Arc<WriterState>,
+    pub(super) busy_timeout: Duration,
+    pub(super) maintenance: Option<Maintenance>,
+}
+
+impl Writer {
+    /// Serves the queue until it is closed and empty, or a commit failed badly.
+    pub(super) fn run(mut self) {
+        let exit = Exit { queue: Arc::clone(&self.queue), state: Arc::clone(&self.state) };
+        let mut log = Log::new(&self.file);
+        let mut maintenance_due = self.maintenance.as_ref().map(|work| Instant::now() + work.every);
+        let mut waiting = VecDeque::new();
+        loop {
+            let until = [maintenance_due, log.due()].into_iter().flatten().min();
+            match self.queue.take(GROUP, until, &mut waiting) {
+                Taken::Jobs => {
+                    while !waiting.is_empty() {
+                        self.group(&mut waiting);
+                    }
+                    log.written(&self.connection);
+                }
+                Taken::Nothing => log.rest(&self.connection),
+                Taken::Closed => break,
+            }
+            if self.state.failed.load(Ordering::Acquire) {
+                break;
+            }
+            if maintenance_due.is_some_and(|due| due <= Instant::now()) {
+                maintenance_due = self.maintain();
+            }
+        }
+        // The connection goes first, so that whoever waits for the end finds the file closed.
+        drop(self.connection);
+        drop(exit);
+    }
+
+    /// Runs jobs in one transaction, until all ran or SQLite gave the transaction up.
+    fn group(&mut self, waiting: &mut VecDeque<Box<dyn Job>>) {
+        if let Err(error) = self.file.check().and_then(|()| self.begin(waiting)) {
+            waiting.drain(..).for_each(|job| refuse(job, &error));
+            return;
+        }
+        let alone = waiting.len() == 1;
+        let mut undo = false;
+        let mut ran = Vec::with_capacity(waiting.len());
+        while let Some(mut job) = waiting.pop_front() {
+            if job.deadline() <= Instant::now() {
+                refuse(
+                    job,
+                    &Error::unavailable("the write waited in the queue until its deadline; nothing was written"),
+                );
+                continue;
+            }
+            if !job.start() {
+                continue;
+            }
+            let kept = if alone || job.atomicity() == Atomicity::Statement {
+                let succeeded = job.run(&self.connection);
+                undo |= alone && !succeeded;
+                Ok(())
+            } else {
+                self.run_in_savepoint(&mut *job)
+            };
+            ran.push(job);
+            if kept.is_err() || self.connection.is_autocommit() {
+                roll_back(&self.connection);
+                let lost = kept.err().map_or_else(rolled_back, SqlError::into_error);
+                ran.into_iter().for_each(|job| job.finish(Err(lost.clone())));
+                return;
+            }
+        }
+        let outcome = if undo {
+            roll_back(&self.connection);
+            Ok(())
+        } else {
+            self.commit()
+        };
+        ran.into_iter().for_each(|job| job.finish(outcome.clone()));
+    }
+
+    /// Takes the write lock, waiting for other processes; answers those whose time is up meanwhile.
+    fn begin(&self, waiting: &mut VecDeque<Box<dyn Job>>) -> Result<()> {
+        let patience = Instant::now() + self.busy_timeout;
+        let outcome = loop {
+            match execute(&self.connection, "BEGIN IMMEDIATE") {
+                Ok(()) => break Ok(()),
+                Err(error) if error.is_busy() => {}
+                Err(error) => break Err(error.into_error()),
+            }
+            self.state.blocked.store(true, Ordering::Release);
+            let now = Instant::now();
+            for job in std::mem::take(waiting) {
+                if job.deadline().min(patience) <= now {
+                    refuse(job, &locked());
+                } else {
+                    waiting.push_back(job);
+                }
+            }
+            if waiting.is_empty() {
+                break Err(locked());
+            }
+        };
+        self.state.blocked.store(false, Ordering::Release);
+        outcome
+    }
+
+    /// Runs a job so that nothing of it stays if it fails. An error means that the transaction cannot be trusted.
+    fn run_in_savepoint(&self, job: &mut dyn Job) -> SqlResult<()> {
+        execute(&self.connection, "SAVEPOINT job")?;
+        if !job.run(&self.connection) {
+            if self.connection.is_autocommit() {
+                return Ok(());
+            }
+            execute(&self.connection, "ROLLBACK TO job")?;
+        }
+        execute(&self.connection, "RELEASE job")
+    }
+
+    fn commit(&self) -> Result<()> {
+        let Err(error) = execute(&self.connection, "COMMIT") else { return Ok(()) };
+        let unknown = error.is_io_failure();
+        roll_back(&self.connection);
+        if !unknown {
+            return Err(error.into_error());
+        }
+        // The frames may have reached the disk without the call that forces them: after a crash they might count. And a
+        // disk that failed to force data once may drop it silently the next time, so this connection ends here.
+        tracing::error!(%error, "a commit to the SQLite database failed");
+        self.state.failed.store(true, Ordering::Release);
+        Err(Error::outcome_unknown("the disk failed while the write was committed; it may have been applied"))
+    }
+
+    /// Does one portion of maintenance and says when the next is due. Callers never fail by it.
+    fn maintain(&mut self) -> Option<Instant> {
+        let Self { connection, maintenance, file, queue, .. } = self;
+        let work = maintenance.as_mut()?;
+        let rest = Instant::now() + work.every;
+        if file.check().is_err() {
+            return Some(rest);
+        }
+        let outcome = execute(connection, "BEGIN IMMEDIATE").and_then(|()| {
+            let progress = (work.portion)(connection)?;
+            execute(connection, "COMMIT")?;
+            Ok(progress)
+        });
+        match outcome {
+            Ok(Progress::More) if queue.is_closed() => None,
+            Ok(Progress::More) => Some(Instant::now()),
+            Ok(Progress::Done) => Some(rest),
+            Err(error) => {
+                roll_back(connection);
+                if !error.is_busy() {
+                    tracing::warn!(%error, "the maintenance of the SQLite database failed and will be tried again");
+                }
+                Some(rest)
+            }
+        }
+    }
+}
+
+/// Lets nobody wait for a thread that has ended, even by a panic.
+struct Exit {
+    queue: Arc<Queue>,
+    state: Arc<WriterState>,
+}
+
+impl Drop for Exit {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.state.failed.store(true, Ordering::Release);
+        }
+        let reason = Error::unavailable("the SQLite writer has stopped after a failure; nothing was written");
+        self.queue.close(reason.clone());
+        let mut left = VecDeque::new();
+        while matches!(self.queue.take(GROUP, Some(Instant::now()), &mut left), Taken::Jobs) {
+            left.drain(..).for_each(|job| refuse(job, &reason));
+        }
+    }
+}
+
+/// Answers a job that did not run and never will.
+fn refuse(job: Box<dyn Job>, error: &Error) {
+    if job.start() {
+        job.finish(Err(error.clone()));
+    }
+}
+
+fn rolled_back() -> Error {
+    Error::unavailable("SQLite undid a group of writes because one of them failed badly; nothing was written")
+}
