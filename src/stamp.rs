@@ -29,6 +29,12 @@ impl Stamp {
     /// The stamp before all others; no write carries it.
     pub const MIN: Self = Self { time: 0, writer: 0 };
 
+    /// The stamp before all that stand for this moment or a later one.
+    #[must_use]
+    pub const fn earliest(moment: Timestamp) -> Self {
+        Self { time: moment.as_millis() << COUNTER_BITS, writer: 0 }
+    }
+
     /// The 16 bytes, in an order that sorts like the stamp.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 16] {
@@ -188,6 +194,17 @@ mod tests {
         let stamp = theirs.issue();
         assert!(ours.issue() < stamp);
         assert!(ours.issue_after(stamp) > stamp);
+    }
+
+    #[test]
+    fn the_earliest_of_a_moment_parts_older_from_newer() {
+        let wall = Clock::manual();
+        let clock = HybridClock::new(wall.clone());
+        let before = clock.issue();
+        wall.advance(Duration::from_millis(1));
+        let earliest = Stamp::earliest(wall.now());
+        assert!(before < earliest && earliest < clock.issue());
+        assert_eq!(earliest.timestamp(), wall.now());
     }
 
     #[test]

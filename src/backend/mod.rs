@@ -1,3 +1,5 @@
 //! The backends. Each folder has the same files with the same jobs; none knows another, nor a layer.
 
 pub mod memory;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;

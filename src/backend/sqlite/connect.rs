@@ -1,0 +1,94 @@
+//! Opening on first use, once for all who ask at the same time; a failed attempt is not remembered.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::OnceCell;
+
+use crate::config::SqliteConfig;
+use crate::contract::Context;
+use crate::engine::sqlite::{Engine, Options};
+use crate::error::{Error, Result};
+
+use super::migrate::LAYOUT;
+use super::session::Clocks;
+use super::sweep;
+
+type Slot = Arc<OnceCell<Arc<Engine>>>;
+
+/// The engine behind a database, opened on first use and anew after a commit failed on the disk.
+pub(super) struct Connector {
+    config: SqliteConfig,
+    clocks: Clocks,
+    slot: Mutex<Slot>,
+    closed: AtomicBool,
+}
+
+impl Connector {
+    pub(super) fn new(config: SqliteConfig, clocks: Clocks) -> Self {
+        Self { config, clocks, slot: Mutex::default(), closed: AtomicBool::new(false) }
+    }
+
+    /// The open engine.
+    pub(super) async fn engine(&self, cx: &Context) -> Result<Arc<Engine>> {
+        if self.is_closed() {
+            return Err(Error::closed());
+        }
+        let slot = self.slot();
+        let opening = cx.limit(slot.get_or_try_init(|| self.open(cx)));
+        let engine = opening
+            .await
+            .ok_or_else(|| Error::unavailable("the SQLite database could not be opened before the deadline"))??;
+        if engine.has_failed() {
+            self.forget(&slot);
+        }
+        Ok(Arc::clone(engine))
+    }
+
+    /// Closes the engine, if there is one.
+    pub(super) async fn close(&self, cx: &Context) -> Result<()> {
+        self.closed.store(true, Ordering::SeqCst);
+        match self.slot().get() {
+            Some(engine) => engine.close(cx.deadline).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn open(&self, cx: &Context) -> Result<Arc<Engine>> {
+        let SqliteConfig { path, synchronous, readers, busy_timeout, tombstone_retention } = self.config.clone();
+        let options = Options {
+            path,
+            synchronous,
+            readers: usize::try_from(readers).unwrap_or(usize::MAX),
+            busy_timeout,
+            layout: LAYOUT,
+            maintenance: Some(sweep::maintenance(self.clocks.clone(), tombstone_retention)),
+        };
+        let engine = Arc::new(Engine::open(options, cx.deadline).await?);
+        // Whoever closed in the meantime found nothing to close.
+        if self.is_closed() { Err(Error::closed()) } else { Ok(engine) }
+    }
+
+    /// Lets the next call open the file anew.
+    fn forget(&self, failed: &Slot) {
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&slot, failed) {
+            *slot = Slot::default();
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    fn slot(&self) -> Slot {
+        Arc::clone(&self.slot.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").field("config", &self.config).field("closed", &self.closed).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,273 @@
+//! The [`SqliteDatabase`].
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+
+use crate::config::SqliteConfig;
+use crate::contract::{
+    Append, AppendAck, Capabilities, Context, Cursor, DatabaseBackend, Durability, GetOptions, Identity, Item, KeyPage,
+    ListOptions, ListRange, Lookup, Ping, ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
+};
+use crate::engine::sqlite::{Atomicity, ReadKind, SqlResult};
+use crate::error::{Error, Result};
+use crate::key::{Key, KeyPrefix};
+use crate::stamp::{HybridClock, Stamp};
+use crate::time::Clock;
+
+use super::connect::Connector;
+use super::error::{BACKEND, during, for_all, of_item};
+use super::scan::KeyRange;
+use super::session::{Clocks, Session};
+use super::{apply, list, meta, read, scan, write};
+
+/// Items that one job writes; a longer batch is cut up, so that others get their turn in between.
+const BATCH_ITEMS: usize = 1000;
+
+/// Payload that one job writes, if it is more than one item.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// A read of more keys than this shares no snapshot, so that single reads do not wait behind it.
+const POINT_KEYS: usize = 64;
+
+/// A database in a SQLite file.
+///
+/// Making one opens nothing; the first call does, and brings the file to its tables. Several processes may use one file.
+///
+/// # Examples
+///
+/// ```
+/// use agent_storage::backend::sqlite::SqliteDatabase;
+/// use agent_storage::config::SqliteConfig;
+/// use agent_storage::contract::{Context, GetOptions, Store, Write};
+/// use agent_storage::{HybridClock, Key, Value};
+/// use std::time::Duration;
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("agent.db");
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let database = SqliteDatabase::new(&SqliteConfig::at(path));
+/// let cx = Context::with_timeout(Duration::from_secs(10));
+/// let key = Key::parse("session:42")?;
+/// let write = Write::put(key.clone(), Value::json("[1, 2]")?, HybridClock::process().issue());
+/// database.write(write, &cx).await?;
+/// assert!(database.get(&key, &GetOptions::default(), &cx).await?.is_found());
+/// database.close(&cx).await?;
+/// # Ok::<(), agent_storage::Error>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct SqliteDatabase {
+    connector: Connector,
+    clocks: Clocks,
+}
+
+impl SqliteDatabase {
+    /// Makes a database on a file that the first call opens.
+    #[must_use]
+    pub fn new(config: &SqliteConfig) -> Self {
+        Self::with_clocks(config, Clock::system(), HybridClock::process())
+    }
+
+    /// Makes a database that reads the time and its stamps from these clocks.
+    #[must_use]
+    pub fn with_clocks(config: &SqliteConfig, clock: Clock, stamps: Arc<HybridClock>) -> Self {
+        let clocks = Clocks { wall: clock, stamps };
+        Self { connector: Connector::new(config.clone(), clocks.clone()), clocks }
+    }
+
+    async fn read_job<T, F>(&self, operation: &'static str, kind: ReadKind, cx: &Context, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Session<'_>) -> SqlResult<T> + Send + 'static,
+    {
+        let clocks = self.clocks.clone();
+        let run = async {
+            let engine = self.connector.engine(cx).await?;
+            engine.read(kind, cx.deadline, move |connection| work(&clocks.session(connection))).await
+        };
+        during(operation, run.await)
+    }
+
+    async fn write_job<T, F>(
+        &self,
+        operation: &'static str,
+        weight: usize,
+        atomicity: Atomicity,
+        cx: &Context,
+        work: F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Session<'_>) -> SqlResult<T> + Send + 'static,
+    {
+        let clocks = self.clocks.clone();
+        let run = async {
+            let engine = self.connector.engine(cx).await?;
+            engine.write(weight, atomicity, cx.deadline, move |connection| work(&clocks.session(connection))).await
+        };
+        during(operation, run.await)
+    }
+
+    /// Writes items in order, in as few jobs as their number and size allow; each answers for itself.
+    async fn write_each<T, A>(
+        &self,
+        operation: &'static str,
+        items: Vec<T>,
+        weigh: fn(&T) -> usize,
+        cx: &Context,
+        one: fn(&Session<'_>, &T) -> SqlResult<A>,
+    ) -> Vec<Result<A>>
+    where
+        T: Send + 'static,
+        A: Send + 'static,
+    {
+        let mut answers = Vec::with_capacity(items.len());
+        let mut items = items.into_iter().peekable();
+        while items.peek().is_some() {
+            let mut weight = 0;
+            let mut batch = Vec::new();
+            while let Some(item) = items
+                .next_if(|item| batch.is_empty() || batch.len() < BATCH_ITEMS && weight + weigh(item) <= BATCH_BYTES)
+            {
+                weight += weigh(&item);
+                batch.push(item);
+            }
+            let count = batch.len();
+            let work = move |session: &Session<'_>| batch.iter().map(|item| of_item(one(session, item))).collect();
+            let outcome = self.write_job(operation, weight, Atomicity::Savepoint, cx, work).await;
+            answers.extend(for_all(outcome, count).into_iter().map(|answer| during(operation, answer)));
+        }
+        answers
+    }
+}
+
+#[async_trait]
+impl Store for SqliteDatabase {
+    async fn get(&self, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup> {
+        let (key, options) = (key.clone(), *options);
+        self.read_job("get", ReadKind::Point, cx, move |session| read::get(session, &key, options)).await
+    }
+
+    async fn get_many(&self, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
+        let (count, keys, options) = (keys.len(), keys.to_vec(), *options);
+        if count == 0 {
+            return Vec::new();
+        }
+        let work = move |session: &Session<'_>| read::get_many(session, &keys, options);
+        let outcome = self.read_job("get_many", kind_of(count), cx, work).await;
+        for_all(outcome, count).into_iter().map(|answer| during("get_many", answer)).collect()
+    }
+
+    async fn exists(&self, keys: &[Key], cx: &Context) -> Vec<Result<bool>> {
+        let (count, keys) = (keys.len(), keys.to_vec());
+        if count == 0 {
+            return Vec::new();
+        }
+        let work = move |session: &Session<'_>| read::exists(session, &keys);
+        let outcome = self.read_job("exists", kind_of(count), cx, work).await;
+        for_all(outcome, count).into_iter().map(|answer| during("exists", answer)).collect()
+    }
+
+    async fn write(&self, write: Write, cx: &Context) -> Result<WriteAck> {
+        let (weight, atomicity) = (write::weight(&write), write::atomicity(&write));
+        self.write_job("write", weight, atomicity, cx, move |session| write::write(session, &write)).await
+    }
+
+    async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
+        self.write_each("write_many", writes, write::weight, cx, write::write).await
+    }
+
+    async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
+        let range = KeyRange::new(prefix, options.cursor.as_ref().map(Cursor::as_str));
+        let limit = options.limit;
+        self.read_job("list", ReadKind::Scan, cx, move |session| scan::list(session, &range, limit)).await
+    }
+
+    async fn count(&self, prefix: &KeyPrefix, cx: &Context) -> Result<u64> {
+        let range = KeyRange::new(prefix, None);
+        self.read_job("count", ReadKind::Scan, cx, move |session| scan::count(session, &range)).await
+    }
+
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
+        let mut range = KeyRange::new(prefix, None);
+        let mut removed = 0;
+        loop {
+            let work = move |session: &Session<'_>| scan::clear(session, &range, stamp);
+            let (count, next) = self.write_job("clear", 0, Atomicity::Savepoint, cx, work).await?;
+            removed += count;
+            match next {
+                Some(last) => range = KeyRange::new(prefix, Some(&last)),
+                None => return Ok(Some(removed)),
+            }
+        }
+    }
+
+    async fn ping(&self, cx: &Context) -> Result<Ping> {
+        let begun = Instant::now();
+        self.write_job("ping", 0, Atomicity::Statement, cx, meta::raise_canary).await?;
+        Ok(Ping::new(begun.elapsed(), Some(rusqlite::version().to_owned())))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::new(BACKEND);
+        capabilities.durability = Durability::Primary;
+        capabilities.shared = true;
+        capabilities.stamp_guard = true;
+        capabilities.conditional_delete = true;
+        capabilities.lists = true;
+        capabilities.transactions = true;
+        capabilities
+    }
+
+    async fn close(&self, cx: &Context) -> Result<()> {
+        during("close", self.connector.close(cx).await)
+    }
+}
+
+#[async_trait]
+impl DatabaseBackend for SqliteDatabase {
+    async fn append_many(&self, items: Vec<Append>, cx: &Context) -> Vec<Result<AppendAck>> {
+        self.write_each("append_many", items, list::weight, cx, list::append).await
+    }
+
+    async fn range(&self, key: &Key, range: ListRange, cx: &Context) -> Result<Vec<Item>> {
+        let key = key.clone();
+        // How many items a range with ends of both signs has is known only to the list.
+        let is_page = (range.start < 0) == (range.end < 0) && range.end.saturating_sub(range.start) < POINT_KEYS as i64;
+        let kind = if is_page { ReadKind::Point } else { ReadKind::Scan };
+        self.read_job("range", kind, cx, move |session| list::range(session, &key, range)).await
+    }
+
+    async fn length(&self, key: &Key, cx: &Context) -> Result<u64> {
+        let key = key.clone();
+        self.read_job("length", ReadKind::Point, cx, move |session| list::length(session, &key)).await
+    }
+
+    async fn trim(&self, key: &Key, keep_last: u64, cx: &Context) -> Result<u64> {
+        let key = key.clone();
+        let work = move |session: &Session<'_>| list::trim(session, &key, keep_last);
+        self.write_job("trim", 0, Atomicity::Savepoint, cx, work).await
+    }
+
+    async fn apply(&self, steps: Vec<Step>, cx: &Context) -> Result<Vec<StepAck>> {
+        let weight = apply::weight(&steps);
+        let work = move |session: &Session<'_>| apply::apply(session, &steps);
+        self.write_job("apply", weight, Atomicity::Savepoint, cx, work).await
+    }
+
+    async fn replay(&self, steps: Vec<Step>, _cx: &Context) -> Vec<Result<ReplayOutcome>> {
+        let unsupported =
+            || Error::unsupported("a SQLite database cannot replay a journal").with_context(BACKEND, "replay");
+        steps.into_iter().map(|_| Err(unsupported())).collect()
+    }
+
+    async fn identity(&self, cx: &Context) -> Result<Identity> {
+        self.read_job("identity", ReadKind::Point, cx, meta::identity).await
+    }
+}
+
+const fn kind_of(keys: usize) -> ReadKind {
+    if keys <= POINT_KEYS { ReadKind::Point } else { ReadKind::Scan }
+}

@@ -1,0 +1,143 @@
+//! Lists: a head that says which positions are live, and a row an item.
+
+use crate::contract::{Append, AppendAck, Item, ItemId, ListRange};
+use crate::engine::sqlite::SqlResult;
+use crate::error::Error;
+use crate::key::Key;
+use crate::stamp::Stamp;
+
+use super::codec::{self, Columns};
+use super::session::Session;
+
+const HEAD: &str = "SELECT floor, max_stamp, first_position, next_position FROM list WHERE key = ?1";
+
+const PUT_HEAD: &str = "INSERT INTO list (key, floor, max_stamp, first_position, next_position) \
+                        VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (key) DO UPDATE SET floor = excluded.floor, \
+                        max_stamp = excluded.max_stamp, first_position = excluded.first_position, \
+                        next_position = excluded.next_position";
+
+const FIND: &str = "SELECT position FROM item WHERE key = ?1 AND item_id = ?2";
+
+const INSERT: &str = "INSERT INTO item (key, position, item_id, stamp, kind, json, bin) \
+                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+
+const RANGE: &str = "SELECT position, item_id, kind, json, bin FROM item \
+                     WHERE key = ?1 AND position BETWEEN ?2 AND ?3 ORDER BY position";
+
+const EMPTY: &str = "UPDATE item SET stamp = ?4, kind = 0, json = NULL, bin = NULL \
+                     WHERE key = ?1 AND position >= ?2 AND position < ?3";
+
+const DELETE: &str = "DELETE FROM item WHERE key = ?1";
+
+/// The head of a list: its items are the positions from `first` up to, not including, `next`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head {
+    floor: Stamp,
+    pub(super) max_stamp: Stamp,
+    first: u64,
+    next: u64,
+}
+
+impl Head {
+    /// Reads the head of a list; one that was emptied or deleted still has one.
+    pub(super) fn of(session: &Session<'_>, key: &Key) -> SqlResult<Option<Self>> {
+        let mut statement = session.connection.prepare_cached(HEAD)?;
+        let mut rows = statement.query([key.as_str()])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let head = Self {
+            floor: codec::stamp(row, 0)?,
+            max_stamp: codec::stamp(row, 1)?,
+            first: codec::number(row, 2)?,
+            next: codec::number(row, 3)?,
+        };
+        Ok(Some(head))
+    }
+
+    const fn new() -> Self {
+        Self { floor: Stamp::MIN, max_stamp: Stamp::MIN, first: 0, next: 0 }
+    }
+
+    pub(super) const fn length(&self) -> u64 {
+        self.next.saturating_sub(self.first)
+    }
+
+    fn put(&self, session: &Session<'_>, key: &Key) -> SqlResult<()> {
+        let Self { floor, max_stamp, first, next } = *self;
+        let (first, next) = (codec::signed(first)?, codec::signed(next)?);
+        let parameters = (key.as_str(), floor.to_bytes(), max_stamp.to_bytes(), first, next);
+        session.connection.prepare_cached(PUT_HEAD)?.execute(parameters)?;
+        Ok(())
+    }
+}
+
+/// What an append takes of the queue.
+pub(super) fn weight(append: &Append) -> usize {
+    append.key.as_str().len() + append.item_id.as_str().len() + append.value.len()
+}
+
+/// Puts an item at the tail, unless the list has, or lately had, one of that id.
+pub(super) fn append(session: &Session<'_>, append: &Append) -> SqlResult<AppendAck> {
+    let Append { key, value, item_id, stamp } = append;
+    let head = Head::of(session, key)?.unwrap_or(Head::new());
+    let mut find = session.connection.prepare_cached(FIND)?;
+    let mut found = find.query((key.as_str(), item_id.as_str()))?;
+    if let Some(row) = found.next()? {
+        return Ok(AppendAck::primary(codec::number(row, 0)?, true));
+    }
+    // Only a delete outvotes an append: the order of the items is that of their commits, whatever their clocks say.
+    let stamp = session.newer_than(Some(head.floor), *stamp);
+    let Columns { kind, json, bin } = Columns::from(value);
+    let position = codec::signed(head.next)?;
+    let parameters = (key.as_str(), position, item_id.as_str(), stamp.to_bytes(), kind, json, bin);
+    session.connection.prepare_cached(INSERT)?.execute(parameters)?;
+    Head { max_stamp: head.max_stamp.max(stamp), next: head.next + 1, ..head }.put(session, key)?;
+    Ok(AppendAck::primary(head.next, false))
+}
+
+/// Reads items in order. It costs what it returns, wherever in the list that is.
+pub(super) fn range(session: &Session<'_>, key: &Key, range: ListRange) -> SqlResult<Vec<Item>> {
+    let head = Head::of(session, key)?.unwrap_or(Head::new());
+    let Some((start, end)) = range.resolve(head.length()) else { return Ok(Vec::new()) };
+    let (first, last) = (codec::signed(head.first + start)?, codec::signed(head.first + end)?);
+    let mut statement = session.connection.prepare_cached(RANGE)?;
+    let mut rows = statement.query((key.as_str(), first, last))?;
+    let mut items = Vec::new();
+    while let Some(row) = rows.next()? {
+        let id = ItemId::parse(row.get::<_, String>(1)?)
+            .map_err(|error| Error::corrupt("a stored item has an unreadable id").with_source(error))?;
+        let value = codec::value(row, 2)?.ok_or_else(gap)?;
+        items.push(Item::new(codec::number(row, 0)?, id, value));
+    }
+    if items.len() as u64 == end - start + 1 { Ok(items) } else { Err(gap().into()) }
+}
+
+fn gap() -> Error {
+    Error::corrupt("the list lacks items that were stored in it")
+}
+
+/// Counts the items.
+pub(super) fn length(session: &Session<'_>, key: &Key) -> SqlResult<u64> {
+    Ok(Head::of(session, key)?.map_or(0, |head| head.length()))
+}
+
+/// Cuts a list to its last items. Those that go keep their ids for a while.
+pub(super) fn trim(session: &Session<'_>, key: &Key, keep_last: u64) -> SqlResult<u64> {
+    let Some(head) = Head::of(session, key)? else { return Ok(0) };
+    let trimmed = head.length().saturating_sub(keep_last);
+    if trimmed == 0 {
+        return Ok(0);
+    }
+    let first = head.first + trimmed;
+    // The items carry the trim's stamp from now on, so that their ids stay for the whole retention.
+    let stamp = session.stamps.issue_after(head.max_stamp);
+    let parameters = (key.as_str(), codec::signed(head.first)?, codec::signed(first)?, stamp.to_bytes());
+    session.connection.prepare_cached(EMPTY)?.execute(parameters)?;
+    Head { max_stamp: stamp, first, ..head }.put(session, key)?;
+    Ok(trimmed)
+}
+
+/// Removes all items and ids. The head stays and goes on counting where it stopped.
+pub(super) fn delete(session: &Session<'_>, key: &Key, head: Head, stamp: Stamp) -> SqlResult<()> {
+    session.connection.prepare_cached(DELETE)?.execute([key.as_str()])?;
+    Head { floor: stamp, max_stamp: stamp, first: head.next, ..head }.put(session, key)
+}

@@ -1,0 +1,108 @@
+//! Listing, counting and clearing by prefix.
+
+use rusqlite::types::{ToSql, ToSqlOutput, Value as SqlValue};
+
+use crate::contract::{Cursor, KeyPage, ListOptions};
+use crate::engine::sqlite::SqlResult;
+use crate::key::{Key, KeyPrefix};
+use crate::stamp::Stamp;
+
+use super::codec;
+use super::session::Session;
+use super::write;
+
+/// Keys that one job of a clear removes, so that other writes get their turn in between.
+const CLEAR_PAGE: usize = 1000;
+
+// Both tables are in the order of their keys, so the union is a merge that stops at the limit.
+const LIST: &str = "SELECT key FROM kv WHERE key >= ?1 AND key < ?2 AND kind <> 0 \
+                    AND (expires_at IS NULL OR expires_at > ?3) \
+                    UNION SELECT key FROM list WHERE key >= ?1 AND key < ?2 AND first_position < next_position \
+                    ORDER BY key LIMIT ?4";
+
+const COUNT: &str = "SELECT (SELECT count(*) FROM kv WHERE key >= ?1 AND key < ?2 AND kind <> 0 \
+                             AND (expires_at IS NULL OR expires_at > ?3)) \
+                          + (SELECT count(*) FROM list WHERE key >= ?1 AND key < ?2 AND first_position < next_position \
+                             AND NOT EXISTS (SELECT 1 FROM kv WHERE kv.key = list.key AND kind <> 0 \
+                                             AND (expires_at IS NULL OR expires_at > ?3)))";
+
+/// The keys with a prefix, from a point on, as a half-open range.
+#[derive(Clone, Debug)]
+pub(super) struct KeyRange {
+    from: String,
+    to: UpperBound,
+}
+
+#[derive(Clone, Debug)]
+struct UpperBound(Option<String>);
+
+impl ToSql for UpperBound {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        match &self.0 {
+            Some(text) => text.to_sql(),
+            // SQLite sorts every blob after every text.
+            None => Ok(ToSqlOutput::Owned(SqlValue::Blob(Vec::new()))),
+        }
+    }
+}
+
+impl KeyRange {
+    /// All keys with a prefix, or those after one of them.
+    pub(super) fn new(prefix: &KeyPrefix, after: Option<&str>) -> Self {
+        // Nothing sorts between a text and the same with a NUL behind it.
+        let next = after.map(|after| format!("{after}\0")).unwrap_or_default();
+        Self { from: next.max(prefix.as_str().to_owned()), to: UpperBound(prefix.upper_bound()) }
+    }
+}
+
+/// Lists one page of keys in byte order.
+pub(super) fn list(session: &Session<'_>, range: &KeyRange, limit: usize) -> SqlResult<KeyPage> {
+    let limit = limit.clamp(1, ListOptions::MAX_LIMIT);
+    let mut texts = keys(session, range, limit + 1)?;
+    let more = texts.len() > limit;
+    texts.truncate(limit);
+    let next = texts.last().filter(|_| more).map(Cursor::new);
+    Ok(KeyPage::new(parse(texts), next))
+}
+
+/// Counts keys.
+pub(super) fn count(session: &Session<'_>, range: &KeyRange) -> SqlResult<u64> {
+    let mut statement = session.connection.prepare_cached(COUNT)?;
+    let mut rows = statement.query((&range.from, &range.to, codec::millis(session.now)))?;
+    rows.next()?.map_or(Ok(0), |row| codec::number(row, 0))
+}
+
+/// Removes the first keys of a range; says how many went, and where to go on if there are more.
+pub(super) fn clear(session: &Session<'_>, range: &KeyRange, stamp: Stamp) -> SqlResult<(u64, Option<String>)> {
+    let texts = keys(session, range, CLEAR_PAGE)?;
+    let next = texts.last().filter(|_| texts.len() == CLEAR_PAGE).cloned();
+    let mut removed = 0;
+    for key in parse(texts) {
+        let ack = write::delete(session, &key, None, stamp)?;
+        removed += u64::from(ack.existed == Some(true));
+    }
+    Ok((removed, next))
+}
+
+fn keys(session: &Session<'_>, range: &KeyRange, limit: usize) -> SqlResult<Vec<String>> {
+    let mut statement = session.connection.prepare_cached(LIST)?;
+    let mut rows =
+        statement.query((&range.from, &range.to, codec::millis(session.now), codec::signed(limit as u64)?))?;
+    let mut keys = Vec::new();
+    while let Some(row) = rows.next()? {
+        keys.push(row.get(0)?);
+    }
+    Ok(keys)
+}
+
+/// Passes over what is no key. It was not written by this crate, and must not hide the others.
+fn parse(texts: Vec<String>) -> Vec<Key> {
+    let parse = |text: String| match Key::parse(text) {
+        Ok(key) => Some(key),
+        Err(error) => {
+            tracing::warn!(%error, "a row of the SQLite database has no valid key and was passed over");
+            None
+        }
+    };
+    texts.into_iter().filter_map(parse).collect()
+}

@@ -1,0 +1,147 @@
+//! One write: what stands under the key is looked at, then changed, in the same transaction.
+
+use crate::contract::{Write, WriteAck, WriteMode, WriteOp};
+use crate::engine::sqlite::{Atomicity, SqlResult};
+use crate::error::Error;
+use crate::key::Key;
+use crate::revision::Revision;
+use crate::stamp::Stamp;
+use crate::time::{Timestamp, Ttl};
+use crate::value::Value;
+
+use super::codec::{self, Columns, GONE};
+use super::list;
+use super::session::Session;
+
+const STANDING: &str = "SELECT stamp, expires_at, kind FROM kv WHERE key = ?1";
+
+const PUT: &str = "INSERT INTO kv (key, stamp, expires_at, kind, json, bin) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+                   ON CONFLICT (key) DO UPDATE SET stamp = excluded.stamp, expires_at = excluded.expires_at, \
+                   kind = excluded.kind, json = excluded.json, bin = excluded.bin";
+
+const BURY: &str = "INSERT INTO kv (key, stamp, kind) VALUES (?1, ?2, 0) \
+                    ON CONFLICT (key) DO UPDATE SET stamp = excluded.stamp, expires_at = NULL, kind = 0, \
+                    json = NULL, bin = NULL";
+
+const TOUCH: &str = "UPDATE kv SET stamp = ?2, expires_at = ?3 WHERE key = ?1";
+
+/// What stands under a key, without its value.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    stamp: Stamp,
+    expires_at: Option<Timestamp>,
+    kind: i64,
+}
+
+impl Standing {
+    /// Reads the row of a key. A stamp that was corrupted counts as the oldest, so that a write can mend the record.
+    fn of(session: &Session<'_>, key: &Key) -> SqlResult<Option<Self>> {
+        let mut statement = session.connection.prepare_cached(STANDING)?;
+        let mut rows = statement.query([key.as_str()])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let stamp = codec::stamp(row, 0).unwrap_or(Stamp::MIN);
+        Ok(Some(Self { stamp, expires_at: codec::moment(row, 1)?, kind: row.get(2)? }))
+    }
+
+    fn is_live(&self, now: Timestamp) -> bool {
+        self.kind != GONE && self.expires_at.is_none_or(|at| at > now)
+    }
+
+    fn revision(&self) -> Revision {
+        Revision::from_stamp(self.stamp)
+    }
+}
+
+/// How much must be undone if the write fails.
+pub(super) fn atomicity(write: &Write) -> Atomicity {
+    match write.op {
+        WriteOp::Put { .. } | WriteOp::Touch { .. } => Atomicity::Statement,
+        // It removes the list too.
+        WriteOp::Delete { .. } => Atomicity::Savepoint,
+    }
+}
+
+/// What a write takes of the queue.
+pub(super) fn weight(write: &Write) -> usize {
+    write.key.as_str().len() + write.value_bytes()
+}
+
+/// Applies one write.
+pub(super) fn write(session: &Session<'_>, write: &Write) -> SqlResult<WriteAck> {
+    let Write { key, op, stamp } = write;
+    match op {
+        WriteOp::Put { value, mode, ttl } => put(session, key, value, *mode, *ttl, *stamp),
+        WriteOp::Delete { only_if } => delete(session, key, *only_if, *stamp),
+        WriteOp::Touch { ttl } => touch(session, key, *ttl, *stamp),
+    }
+}
+
+fn put(
+    session: &Session<'_>,
+    key: &Key,
+    value: &Value,
+    mode: WriteMode,
+    ttl: Option<Ttl>,
+    stamp: Stamp,
+) -> SqlResult<WriteAck> {
+    let standing = Standing::of(session, key)?;
+    if standing.is_some_and(|standing| standing.stamp == stamp) {
+        // The same write was applied before; what was there before that is not known any more.
+        return Ok(WriteAck::primary(Some(Revision::from_stamp(stamp)), None));
+    }
+    let live = standing.filter(|standing| standing.is_live(session.now));
+    let holds = match mode {
+        WriteMode::Upsert => true,
+        WriteMode::Create => live.is_none(),
+        WriteMode::Update(revision) => live.is_some_and(|live| live.revision() == revision),
+    };
+    if !holds {
+        return Err(lost(mode).into());
+    }
+    let stamp = session.newer_than(standing.map(|standing| standing.stamp), stamp);
+    let expires_at = ttl.map(|ttl| codec::millis(session.now.after(ttl)));
+    let Columns { kind, json, bin } = Columns::from(value);
+    let parameters = (key.as_str(), stamp.to_bytes(), expires_at, kind, json, bin);
+    session.connection.prepare_cached(PUT)?.execute(parameters)?;
+    Ok(WriteAck::primary(Some(Revision::from_stamp(stamp)), Some(live.is_some())))
+}
+
+fn lost(mode: WriteMode) -> Error {
+    Error::conflict(match mode {
+        WriteMode::Create => "the key has a value already",
+        WriteMode::Update(_) | WriteMode::Upsert => "the value under the key does not have the expected revision",
+    })
+}
+
+/// Removes value and list, and leaves a tombstone also where nothing was, against an older write that is still to come.
+pub(super) fn delete(session: &Session<'_>, key: &Key, only_if: Option<Revision>, stamp: Stamp) -> SqlResult<WriteAck> {
+    let standing = Standing::of(session, key)?;
+    if standing.is_some_and(|standing| standing.kind == GONE && standing.stamp == stamp) {
+        return Ok(WriteAck::primary(None, None));
+    }
+    let live = standing.filter(|standing| standing.is_live(session.now));
+    if let Some(revision) = only_if
+        && live.map(|live| live.revision()) != Some(revision)
+    {
+        return Err(lost(WriteMode::Update(revision)).into());
+    }
+    let list = list::Head::of(session, key)?;
+    let newest = standing.map(|standing| standing.stamp).max(list.map(|list| list.max_stamp));
+    let stamp = session.newer_than(newest, stamp);
+    session.connection.prepare_cached(BURY)?.execute((key.as_str(), stamp.to_bytes()))?;
+    if let Some(list) = list {
+        list::delete(session, key, list, stamp)?;
+    }
+    let existed = live.is_some() || list.is_some_and(|list| list.length() > 0);
+    Ok(WriteAck::primary(None, Some(existed)))
+}
+
+fn touch(session: &Session<'_>, key: &Key, ttl: Option<Ttl>, stamp: Stamp) -> SqlResult<WriteAck> {
+    let Some(standing) = Standing::of(session, key)?.filter(|standing| standing.is_live(session.now)) else {
+        return Ok(WriteAck::primary(None, Some(false)));
+    };
+    let stamp = if standing.stamp == stamp { stamp } else { session.newer_than(Some(standing.stamp), stamp) };
+    let expires_at = ttl.map(|ttl| codec::millis(session.now.after(ttl)));
+    session.connection.prepare_cached(TOUCH)?.execute((key.as_str(), stamp.to_bytes(), expires_at))?;
+    Ok(WriteAck::primary(Some(Revision::from_stamp(stamp)), Some(true)))
+}
