@@ -114,7 +114,7 @@ impl Engine {
         let (job, waiter) = job(Terms { deadline, weight, atomicity, alone: false }, work);
         self.writes.push(job).await?;
         let not_begun = || {
-            if self.state.blocked.load(Ordering::Acquire) {
+            if self.state.locking.load(Ordering::Acquire) {
                 return locked();
             }
             Error::unavailable("the write waited in the queue until its deadline; nothing was written")

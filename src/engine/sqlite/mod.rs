@@ -14,6 +14,8 @@ mod log;
 mod open;
 mod queue;
 mod reader;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub(crate) use engine::{Engine, ReadKind};

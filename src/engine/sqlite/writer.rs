@@ -39,8 +39,8 @@ pub(crate) enum Progress {
 /// What callers may know of the writer.
 #[derive(Debug, Default)]
 pub(super) struct WriterState {
-    /// Whether it waits for a lock of another process now.
-    pub(super) blocked: AtomicBool,
+    /// Whether it asks for the write lock now, and so may be waiting for another process.
+    pub(super) locking: AtomicBool,
     /// Whether it ended by a commit that leaves open what is on the disk, or by a panic. The file must be opened anew.
     pub(super) failed: AtomicBool,
 }
@@ -132,13 +132,13 @@ impl Writer {
     /// Takes the write lock, waiting for other processes; answers those whose time is up meanwhile.
     fn begin(&self, waiting: &mut VecDeque<Box<dyn Job>>) -> Result<()> {
         let patience = Instant::now() + self.busy_timeout;
+        self.state.locking.store(true, Ordering::Release);
         let outcome = loop {
             match execute(&self.connection, "BEGIN IMMEDIATE") {
                 Ok(()) => break Ok(()),
                 Err(error) if error.is_busy() => {}
                 Err(error) => break Err(error.into_error()),
             }
-            self.state.blocked.store(true, Ordering::Release);
             let now = Instant::now();
             for job in std::mem::take(waiting) {
                 if job.deadline().min(patience) <= now {
@@ -151,7 +151,7 @@ impl Writer {
                 break Err(locked());
             }
         };
-        self.state.blocked.store(false, Ordering::Release);
+        self.state.locking.store(false, Ordering::Release);
         outcome
     }
 
