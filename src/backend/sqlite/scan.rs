@@ -106,3 +106,33 @@ fn parse(texts: Vec<String>) -> Vec<Key> {
     };
     texts.into_iter().filter_map(parse).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::sqlite::migrate;
+    use rusqlite::Connection;
+
+    #[test]
+    fn a_page_is_read_in_order_without_sorting_all_keys() {
+        let connection = Connection::open_in_memory().unwrap();
+        (migrate::LAYOUT.migrate)(&connection).unwrap();
+        let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {LIST}")).unwrap();
+        let mut rows = plan.raw_query();
+        let mut searches = 0;
+        while let Some(row) = rows.next().unwrap() {
+            let step: String = row.get(3).unwrap();
+            assert!(!step.contains("TEMP B-TREE") && !step.starts_with("SCAN"), "{step}");
+            searches += usize::from(step.contains("(key>? AND key<?)"));
+        }
+        assert_eq!(searches, 2);
+    }
+
+    #[test]
+    fn a_range_begins_at_the_prefix_or_after_the_cursor() {
+        let prefix = KeyPrefix::parse("b").unwrap();
+        assert_eq!(KeyRange::new(&prefix, None).from, "b");
+        assert_eq!(KeyRange::new(&prefix, Some("ba")).from, "ba\0");
+        assert_eq!(KeyRange::new(&prefix, Some("a")).from, "b");
+    }
+}

@@ -63,3 +63,137 @@ fn sweep(connection: &Connection, cutoff: Timestamp) -> SqlResult<Progress> {
     let more = [tombstones, expired, trimmed].into_iter().any(|rows| rows == portion);
     Ok(if more { Progress::More } else { Progress::Done })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::sqlite::session::Session;
+    use crate::backend::sqlite::{list, migrate, write};
+    use crate::contract::{Append, ItemId, ListRange, Write, WriteMode, WriteOp};
+    use crate::key::Key;
+    use crate::stamp::HybridClock;
+    use crate::time::{Clock, Ttl};
+    use crate::value::Value;
+
+    struct Database {
+        connection: Connection,
+        wall: Clock,
+        stamps: HybridClock,
+    }
+
+    impl Database {
+        fn new() -> Self {
+            let connection = Connection::open_in_memory().unwrap();
+            (migrate::LAYOUT.migrate)(&connection).unwrap();
+            let wall = Clock::manual();
+            Self { connection, stamps: HybridClock::new(wall.clone()), wall }
+        }
+
+        fn session(&self) -> Session<'_> {
+            Session { connection: &self.connection, now: self.wall.now(), stamps: &self.stamps }
+        }
+
+        fn put(&self, key: &str, ttl: Option<Ttl>) {
+            let op = WriteOp::Put { value: Value::json("1").unwrap(), mode: WriteMode::Upsert, ttl };
+            let write = Write::new(Key::parse(key).unwrap(), op, self.stamps.issue());
+            write::write(&self.session(), &write).unwrap();
+        }
+
+        fn delete(&self, key: &str) {
+            write::delete(&self.session(), &Key::parse(key).unwrap(), None, self.stamps.issue()).unwrap();
+        }
+
+        fn append(&self, key: &str, id: &str) -> (Option<u64>, Option<bool>) {
+            let append = Append::new(Key::parse(key).unwrap(), Value::json("1").unwrap(), self.stamps.issue());
+            let ack = list::append(&self.session(), &append.with_item_id(ItemId::parse(id).unwrap())).unwrap();
+            (ack.position, ack.existed)
+        }
+
+        fn sweep(&self) -> Progress {
+            sweep(&self.connection, self.wall.now()).unwrap()
+        }
+
+        fn count(&self, table: &str) -> i64 {
+            self.connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+        }
+
+        fn floor(&self) -> Stamp {
+            self.connection
+                .query_row("SELECT gc_floor FROM meta", [], |row| row.get::<_, [u8; 16]>(0))
+                .map(Stamp::from_bytes)
+                .unwrap()
+        }
+    }
+
+    #[test]
+    fn old_tombstones_and_expired_values_go_and_the_rest_stays() {
+        let database = Database::new();
+        database.put("stays", None);
+        database.put("long", Some(Ttl::from_secs(60).unwrap()));
+        database.put("short", Some(Ttl::from_secs(1).unwrap()));
+        database.put("deleted", None);
+        database.delete("deleted");
+        database.wall.advance(Duration::from_secs(2));
+        database.delete("just deleted");
+        assert_eq!(database.sweep(), Progress::Done);
+        let mut keys = database.connection.prepare("SELECT key FROM kv ORDER BY key").unwrap();
+        let keys: Vec<String> = keys.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        assert_eq!(keys, ["just deleted", "long", "stays"]);
+    }
+
+    #[test]
+    fn the_floor_rises_above_what_goes_and_only_then() {
+        let database = Database::new();
+        database.put("stays", None);
+        database.wall.advance(Duration::from_secs(1));
+        database.sweep();
+        assert_eq!(database.floor(), Stamp::MIN);
+        let deleted = database.stamps.issue();
+        database.delete("deleted");
+        database.wall.advance(Duration::from_secs(1));
+        database.sweep();
+        assert!(database.floor() > deleted);
+    }
+
+    #[test]
+    fn an_id_is_kept_from_the_trim_on_and_positions_for_ever() {
+        let database = Database::new();
+        let key = Key::parse("list").unwrap();
+        assert_eq!(database.append("list", "a"), (Some(0), Some(false)));
+        database.wall.advance(Duration::from_secs(1));
+        list::trim(&database.session(), &key, 0).unwrap();
+        database.sweep();
+        assert_eq!(database.append("list", "a"), (Some(0), Some(true)));
+        database.wall.advance(Duration::from_secs(1));
+        database.sweep();
+        assert_eq!(database.count("item"), 0);
+        assert_eq!(database.append("list", "a"), (Some(1), Some(false)));
+        assert_eq!(list::range(&database.session(), &key, ListRange::ALL).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_portion_is_bounded_and_says_so() {
+        let database = Database::new();
+        for number in 0..=PORTION {
+            database.delete(&number.to_string());
+        }
+        database.wall.advance(Duration::from_secs(1));
+        assert_eq!(database.sweep(), Progress::More);
+        assert_eq!(database.count("kv"), 1);
+        assert_eq!(database.sweep(), Progress::Done);
+        assert_eq!(database.count("kv"), 0);
+    }
+
+    #[test]
+    fn what_is_looked_for_is_found_by_an_index() {
+        let database = Database::new();
+        for statement in [HAS_WORK, TOMBSTONES, EXPIRED, TRIMMED] {
+            let mut plan = database.connection.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
+            let mut rows = plan.raw_query();
+            while let Some(row) = rows.next().unwrap() {
+                let step: String = row.get(3).unwrap();
+                assert!(!step.starts_with("SCAN kv") && !step.starts_with("SCAN item"), "{statement}: {step}");
+            }
+        }
+    }
+}
