@@ -1,0 +1,79 @@
+//! The names of a backend's files. Whoever knows one backend finds their way in all: the same name has the same job in each.
+
+use std::collections::BTreeSet;
+
+/// The names and their jobs. A new one is added here, for all backends that have such a job.
+const JOBS: &[(&str, &str)] = &[
+    ("apply", "several steps, all or nothing"),
+    ("batch", "many keys in one round trip"),
+    ("bucket", "the bucket made or checked"),
+    ("cache", "the backend as a cache"),
+    ("clear", "everything under a prefix removed"),
+    ("codec", "keys and values as they are stored"),
+    ("config", "options read from the configuration"),
+    ("connect", "the connection made"),
+    ("counter", "increments"),
+    ("database", "the backend as a database"),
+    ("error", "the client's errors as ours"),
+    ("lane", "a connection that gives up in time"),
+    ("link", "the connection kept"),
+    ("list", "lists: append, range, trim"),
+    ("meta", "what is stored about the store itself"),
+    ("migrate", "the schema brought up to date"),
+    ("mod", "what it is, and its parts"),
+    ("options", "the client's options from the configuration"),
+    ("pool", "the connections kept"),
+    ("read", "keys read"),
+    ("record", "an entry as it is stored"),
+    ("scan", "keys listed and counted"),
+    ("script", "what the server runs"),
+    ("session", "one connection's work"),
+    ("shard", "a part of the keys under a lock of its own"),
+    ("sql", "the statements"),
+    ("store", "what cache and database have in common"),
+    ("sweep", "what has expired removed"),
+    ("table", "the entries in memory"),
+    ("tests", "tests"),
+    ("transaction", "several steps, all or nothing"),
+    ("write", "keys written"),
+];
+
+/// What every backend has, besides `cache` or `database`.
+const EVERYWHERE: &[&str] = &["mod"];
+
+/// What every backend has that talks to something outside the process.
+const OUTSIDE: &[&str] = &["connect", "error"];
+
+/// The one backend that lives in this process.
+const INSIDE: &str = "memory";
+
+/// What is wrong with the names of a backend's files.
+pub(crate) fn problems(backend: &str, files: &BTreeSet<String>) -> Vec<String> {
+    let names: BTreeSet<&str> = files.iter().map(|file| file.strip_suffix(".rs").unwrap_or(file)).collect();
+    let outside = if backend == INSIDE { &[][..] } else { OUTSIDE };
+    let mut problems = Vec::new();
+    for name in EVERYWHERE.iter().chain(outside) {
+        if !names.contains(name) {
+            problems.push(format!("backend/{backend} has no {name}.rs, as the others have"));
+        }
+    }
+    if !names.contains("cache") && !names.contains("database") {
+        problems.push(format!("backend/{backend} has neither cache.rs nor database.rs"));
+    }
+    for name in names {
+        if !JOBS.iter().any(|(known, _)| *known == name) {
+            problems.push(format!("backend/{backend}/{name}.rs: use the name other backends have for this job"));
+        }
+    }
+    problems
+}
+
+#[test]
+fn a_name_of_its_own_and_a_missing_name_are_problems() {
+    let files = |names: &[&str]| names.iter().map(|name| format!("{name}.rs")).collect();
+    assert!(problems("memory", &files(&["mod", "cache"])).is_empty());
+    assert!(problems("redis", &files(&["mod", "cache", "connect", "error"])).is_empty());
+    assert_eq!(problems("redis", &files(&["mod", "cache", "error"])).len(), 1);
+    assert_eq!(problems("memory", &files(&["mod"])).len(), 1);
+    assert_eq!(problems("memory", &files(&["mod", "cache", "helpers"])).len(), 1);
+}
