@@ -1,0 +1,1 @@
+//! An application with a database of its own.
