@@ -61,13 +61,3 @@ fn a_file_name_means_the_same_in_every_backend() {
     }
     assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }
-
-#[test]
-fn both_databases_have_the_same_migrations() {
-    let [postgres, sqlite] =
-        ["postgres", "sqlite"].map(|database| file_names(&root().join("migrations").join(database)));
-    assert_eq!(postgres, sqlite);
-    for (index, name) in postgres.iter().enumerate() {
-        assert!(name.starts_with(&format!("{:04}_", index + 1)) && name.ends_with(".sql"), "{name} is out of order");
-    }
-}
