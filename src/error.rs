@@ -223,6 +223,14 @@ impl Error {
         Self::new(ErrorKind::Closed, "the store was closed")
     }
 
+    /// Makes the error of a callback that this crate was handed, such as a loader, from the callback's own.
+    #[must_use]
+    pub fn callback(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        let mut error = Self::internal("the callback failed; its own error is this one's source");
+        Arc::make_mut(&mut error.inner).source = Some(Arc::from(source.into()));
+        error
+    }
+
     /// Makes an [`ErrorKind::FeatureDisabled`] that names the line to run.
     #[must_use]
     pub fn feature_disabled(feature: &str) -> Self {

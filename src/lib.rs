@@ -16,8 +16,11 @@ pub mod testkit;
 mod time;
 mod value;
 
+pub use config::StorageConfig;
 pub use error::{Error, ErrorKind, Result};
+pub use handle::{Cache, Database, SetOptions};
 pub use key::{IntoKey, Key, KeyPattern, KeyPrefix};
+pub use manager::{Health, HealthStatus, StorageBackends, StorageManager};
 pub use revision::Revision;
 pub use stamp::{HybridClock, Stamp};
 pub use time::{Clock, Timestamp, Ttl};

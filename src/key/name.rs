@@ -115,7 +115,7 @@ impl FromStr for Key {
 /// assert_eq!("session:42".into_key()?, Key::parse("session:42")?);
 /// # Ok::<(), agent_storage::Error>(())
 /// ```
-pub trait IntoKey {
+pub trait IntoKey: Send {
     /// Makes the key.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::future::Future;
 use crate::error::{Error, Result};
 
 /// Sends the good items on as one batch, and answers each item in its place.
-pub(super) async fn answer_each<T, A, F>(items: Vec<Result<T>>, send: impl FnOnce(Vec<T>) -> F) -> Vec<Result<A>>
+pub(crate) async fn answer_each<T, A, F>(items: Vec<Result<T>>, send: impl FnOnce(Vec<T>) -> F) -> Vec<Result<A>>
 where
     F: Future<Output = Vec<Result<A>>>,
 {

@@ -7,6 +7,7 @@ mod observe;
 mod prefix;
 mod retry;
 
+pub(crate) use batch::answer_each;
 pub use observe::{Observe, Side};
 pub use prefix::Prefix;
 pub use retry::Retry;

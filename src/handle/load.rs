@@ -1,0 +1,148 @@
+//! One load a key, however many ask: the register of loads in flight, and how a write overrules them.
+//!
+//! A loader runs in a task of its own, so that it ends though its first caller goes away, and no follower waits for a future
+//! that nobody polls. A write or delete through any clone of the handle marks the loads of its key as overruled before it is
+//! sent, and waits for a fill that is on its way; so what is loaded never lands on top of a newer write or a removal. Writes
+//! of other processes are met by filling only a key that is still empty.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::FutureExt;
+use tokio::sync::{Mutex as AsyncMutex, watch};
+
+use crate::contract::Context;
+use crate::error::{Error, Result};
+use crate::key::{Key, KeyPrefix};
+use crate::value::Value;
+
+use super::base::Shared;
+
+type Outcome = Option<Result<Value>>;
+
+/// The loads in flight of one store, by the full key as the first handle sees it.
+#[derive(Debug, Default)]
+pub(super) struct Loads {
+    in_flight: Mutex<HashMap<Key, Arc<Load>>>,
+    count: AtomicUsize,
+}
+
+/// One load in flight.
+#[derive(Debug)]
+struct Load {
+    overruled: AtomicBool,
+    /// Held while the loaded value is written, so that a write can wait for it and then win.
+    filling: AsyncMutex<()>,
+    outcome: watch::Receiver<Outcome>,
+}
+
+/// What a finished loader may do: write its value unless it was overruled meanwhile.
+#[derive(Debug)]
+pub(super) struct FillPermit {
+    load: Arc<Load>,
+}
+
+impl FillPermit {
+    /// Runs the fill if no write came in between; `None` if one did.
+    pub(super) async fn fill<T>(self, fill: impl Future<Output = T>) -> Option<T> {
+        let _filling = self.load.filling.lock().await;
+        if self.load.overruled.load(Ordering::SeqCst) { None } else { Some(fill.await) }
+    }
+}
+
+impl Loads {
+    /// Waits for the load of a key that is in flight, or starts it. `work` gets the permit to fill.
+    pub(super) async fn join<W, F>(shared: &Arc<Shared>, key: Key, work: W) -> Result<Value>
+    where
+        W: FnOnce(FillPermit) -> F + Send + 'static,
+        F: Future<Output = Result<Value>> + Send + 'static,
+    {
+        let mut outcome = match shared.loads.enter(&key) {
+            Entered::Following(load) => load.outcome.clone(),
+            Entered::Leading(load, sender) => {
+                let outcome = load.outcome.clone();
+                tokio::spawn(lead(Arc::clone(shared), key, load, sender, work));
+                outcome
+            }
+        };
+        let ended = || Error::internal("the load ended without an outcome, as it does when the runtime shuts down");
+        let outcome = outcome.wait_for(Option::is_some).await.map_err(|_| ended())?.clone();
+        outcome.unwrap_or_else(|| Err(ended()))
+    }
+
+    /// Marks the load of a key as overruled, and waits for a fill that is on its way.
+    pub(super) async fn overrule(&self, namespace: &KeyPrefix, key: &Key, cx: &Context) -> Result<()> {
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return Ok(());
+        }
+        let load = self.lock().get(&namespace.join(key)?).cloned();
+        overrule_each(load, cx).await
+    }
+
+    /// As [`Loads::overrule`], for every key with a prefix.
+    pub(super) async fn overrule_prefix(&self, prefix: &KeyPrefix, cx: &Context) -> Result<()> {
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return Ok(());
+        }
+        let in_flight =
+            self.lock().iter().filter(|(key, _)| prefix.matches(key)).map(|(_, load)| Arc::clone(load)).collect();
+        overrule_each::<Vec<_>>(in_flight, cx).await
+    }
+
+    fn enter(&self, key: &Key) -> Entered {
+        let mut in_flight = self.lock();
+        if let Some(load) = in_flight.get(key).filter(|load| !load.overruled.load(Ordering::SeqCst)) {
+            return Entered::Following(Arc::clone(load));
+        }
+        let (sender, outcome) = watch::channel(None);
+        let load = Arc::new(Load { overruled: AtomicBool::new(false), filling: AsyncMutex::new(()), outcome });
+        in_flight.insert(key.clone(), Arc::clone(&load));
+        self.count.store(in_flight.len(), Ordering::SeqCst);
+        Entered::Leading(load, sender)
+    }
+
+    fn leave(&self, key: &Key, load: &Arc<Load>) {
+        let mut in_flight = self.lock();
+        if in_flight.get(key).is_some_and(|standing| Arc::ptr_eq(standing, load)) {
+            in_flight.remove(key);
+        }
+        self.count.store(in_flight.len(), Ordering::SeqCst);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Load>>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Entered {
+    Following(Arc<Load>),
+    Leading(Arc<Load>, watch::Sender<Outcome>),
+}
+
+async fn overrule_each<L: IntoIterator<Item = Arc<Load>>>(loads: L, cx: &Context) -> Result<()>
+where
+    L::IntoIter: Send,
+{
+    for load in loads {
+        load.overruled.store(true, Ordering::SeqCst);
+        if cx.limit(load.filling.lock()).await.is_none() {
+            return Err(Error::unavailable("a loaded value was still being written at the deadline"));
+        }
+    }
+    Ok(())
+}
+
+async fn lead<W, F>(shared: Arc<Shared>, key: Key, load: Arc<Load>, sender: watch::Sender<Outcome>, work: W)
+where
+    W: FnOnce(FillPermit) -> F + Send,
+    F: Future<Output = Result<Value>> + Send,
+{
+    let permit = FillPermit { load: Arc::clone(&load) };
+    let outcome = AssertUnwindSafe(async { work(permit).await }).catch_unwind().await;
+    let outcome = outcome.unwrap_or_else(|_| Err(Error::internal("the loader panicked")));
+    shared.loads.leave(&key, &load);
+    let _ = sender.send(Some(outcome));
+}

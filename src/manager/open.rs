@@ -1,0 +1,67 @@
+//! From a configuration to a backend in its layers.
+
+use std::sync::Arc;
+
+use crate::backend::memory::{MemoryCache, MemoryDatabase};
+use crate::config::{CacheBackendConfig, CacheConfig, DatabaseBackendConfig, DatabaseConfig, SideOptions};
+use crate::contract::{CacheBackend, Context, DatabaseBackend};
+use crate::error::{Error, Result};
+use crate::handle::{Cache, Database, Handle, HandleBackend};
+use crate::key::KeyPrefix;
+use crate::layer::{Observe, Prefix, Retry, Side};
+
+/// Makes the cache's backend, without connecting it.
+pub(super) fn cache_backend(config: &CacheBackendConfig) -> Result<Arc<dyn CacheBackend>> {
+    match config {
+        CacheBackendConfig::Memory(config) => Ok(Arc::new(MemoryCache::new(config))),
+        CacheBackendConfig::Redis(_) => Err(Error::feature_disabled("redis")),
+        CacheBackendConfig::Jetstream(_) => Err(Error::feature_disabled("jetstream")),
+    }
+}
+
+/// Makes the database's backend, without connecting it.
+pub(super) fn database_backend(config: &DatabaseBackendConfig) -> Result<Arc<dyn DatabaseBackend>> {
+    match config {
+        DatabaseBackendConfig::Memory(config) => Ok(Arc::new(MemoryDatabase::new(config))),
+        #[cfg(feature = "sqlite")]
+        DatabaseBackendConfig::Sqlite(config) => Ok(Arc::new(crate::backend::sqlite::SqliteDatabase::new(config))),
+        #[cfg(not(feature = "sqlite"))]
+        DatabaseBackendConfig::Sqlite(_) => Err(Error::feature_disabled("sqlite")),
+        DatabaseBackendConfig::Postgres(_) => Err(Error::feature_disabled("postgres")),
+    }
+}
+
+/// Puts the layers before a cache and connects it.
+pub(super) async fn cache(backend: Arc<dyn CacheBackend>, config: &CacheConfig) -> Result<Cache> {
+    let retried: Arc<dyn CacheBackend> = Arc::new(Retry::new(config.options.retry, backend));
+    let observed: Arc<dyn CacheBackend> = Arc::new(Observe::new(Side::Cache, retried));
+    let prefix = KeyPrefix::parse(&config.options.key_prefix)?;
+    let backend = if prefix.is_empty() { observed } else { Arc::new(Prefix::new(prefix, observed)) };
+    connect(Side::Cache, Handle::new(backend), &config.options).await
+}
+
+/// Puts the layers before a database and connects it.
+pub(super) async fn database(backend: Arc<dyn DatabaseBackend>, config: &DatabaseConfig) -> Result<Database> {
+    let retried: Arc<dyn DatabaseBackend> = Arc::new(Retry::new(config.options.retry, backend));
+    let observed: Arc<dyn DatabaseBackend> = Arc::new(Observe::new(Side::Database, retried));
+    let prefix = KeyPrefix::parse(&config.options.key_prefix)?;
+    let backend = if prefix.is_empty() { observed } else { Arc::new(Prefix::new(prefix, observed)) };
+    connect(Side::Database, Handle::new(backend), &config.options).await
+}
+
+/// Proves that the store can be used. One that is only away for now is a degraded start, unless it is required.
+async fn connect<B: HandleBackend + ?Sized>(side: Side, handle: Handle<B>, options: &SideOptions) -> Result<Handle<B>> {
+    let handle = handle.with_timeout(options.timeout);
+    let Err(error) = handle.ping().await else { return Ok(handle) };
+    if error.is_transient() && !options.required {
+        tracing::warn!(
+            side = side.as_str(),
+            %error,
+            "the store cannot be reached yet; calls are unavailable until it is there"
+        );
+        return Ok(handle);
+    }
+    // The attempt failed for good, so whatever it opened is closed again; its own error is the one to tell.
+    let _ = handle.backend().close(&Context::with_timeout(options.timeout)).await;
+    Err(error)
+}

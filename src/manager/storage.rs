@@ -1,0 +1,213 @@
+//! The [`StorageManager`].
+
+use std::sync::Arc;
+
+use crate::config::{SideOptions, StorageConfig};
+use crate::contract::{CacheBackend, Context, DatabaseBackend};
+use crate::error::Result;
+use crate::handle::{Cache, Database, Handle, HandleBackend};
+use crate::layer::Side;
+
+use super::builder::StorageManagerBuilder;
+use super::health::{Health, MemberHealth, SideHealth};
+use super::open;
+use super::slot::Slot;
+
+/// Both handles of a connected storage.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StorageBackends {
+    /// The cache.
+    pub cache: Cache,
+    /// The database.
+    pub database: Database,
+}
+
+/// From a configuration to a cache and a database, each built when it is first asked for.
+///
+/// Making a manager connects nothing. The handles are cheap to clone and work until [`StorageManager::disconnect`].
+///
+/// # Examples
+///
+/// ```
+/// use agent_storage::StorageManager;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let manager = StorageManager::in_memory();
+/// let database = manager.database().await?;
+/// database.append_json("messages:42", &"hello").await?;
+/// manager.disconnect().await?;
+/// # Ok::<(), agent_storage::Error>(()) }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct StorageManager {
+    config: Arc<StorageConfig>,
+    own_cache: Option<Arc<dyn CacheBackend>>,
+    own_database: Option<Arc<dyn DatabaseBackend>>,
+    cache: Slot<Cache>,
+    database: Slot<Database>,
+}
+
+impl StorageManager {
+    /// Makes a manager of a configuration.
+    #[must_use]
+    pub fn new(config: StorageConfig) -> Self {
+        Self::builder().config(config).build()
+    }
+
+    /// Makes a manager whose cache and database are in memory.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self::new(StorageConfig::default())
+    }
+
+    /// Builds a manager from a configuration or backends of your own.
+    pub fn builder() -> StorageManagerBuilder {
+        StorageManagerBuilder::default()
+    }
+
+    pub(super) fn assemble(
+        config: StorageConfig,
+        own_cache: Option<Arc<dyn CacheBackend>>,
+        own_database: Option<Arc<dyn DatabaseBackend>>,
+    ) -> Self {
+        Self { config: Arc::new(config), own_cache, own_database, cache: Slot::default(), database: Slot::default() }
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &StorageConfig {
+        &self.config
+    }
+
+    /// Checks, without connecting, that the configuration can be served: its backends are compiled in, and their settings
+    /// make sense together.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::FeatureDisabled`](crate::ErrorKind::FeatureDisabled) names the line to run;
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) says what is wrong.
+    pub fn validate_config(&self) -> Result<()> {
+        if self.own_cache.is_none() {
+            open::cache_backend(&self.config.cache.backend)?;
+        }
+        if self.own_database.is_none() {
+            open::database_backend(&self.config.database.backend)?;
+        }
+        Ok(())
+    }
+
+    /// The cache. The first call builds and connects it; those who call meanwhile share the attempt.
+    ///
+    /// A server that cannot be reached yet is no error, unless the configuration says `required: true`: the handle is there, and
+    /// its calls are unavailable until the server is.
+    ///
+    /// # Errors
+    ///
+    /// As [`StorageManager::validate_config`]; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) where waiting cannot help,
+    /// as with a wrong password. The next call tries again.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be dropped at any point; the next caller goes on with the attempt.
+    pub async fn cache(&self) -> Result<Cache> {
+        let build = || {
+            let (config, own) = (Arc::clone(&self.config), self.own_cache.clone());
+            async move {
+                let backend = own.map_or_else(|| open::cache_backend(&config.cache.backend), Ok)?;
+                open::cache(backend, &config.cache).await
+            }
+        };
+        self.cache.get_or_build(build).await
+    }
+
+    /// The database. The first call builds and connects it; those who call meanwhile share the attempt.
+    ///
+    /// # Errors
+    ///
+    /// As [`StorageManager::cache`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`StorageManager::cache`].
+    pub async fn database(&self) -> Result<Database> {
+        let build = || {
+            let (config, own) = (Arc::clone(&self.config), self.own_database.clone());
+            async move {
+                let backend = own.map_or_else(|| open::database_backend(&config.database.backend), Ok)?;
+                open::database(backend, &config.database).await
+            }
+        };
+        self.database.get_or_build(build).await
+    }
+
+    /// Builds and connects both sides.
+    ///
+    /// # Errors
+    ///
+    /// As [`StorageManager::cache`]; the side that could be connected stays so.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`StorageManager::cache`].
+    pub async fn connect(&self) -> Result<StorageBackends> {
+        let (cache, database) = tokio::join!(self.cache(), self.database());
+        Ok(StorageBackends { cache: cache?, database: database? })
+    }
+
+    /// Whether both sides have been built and not been disconnected.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.cache.ready().is_some() && self.database.ready().is_some()
+    }
+
+    /// Closes both sides, each even if the other fails, waiting for what is in flight. Handles that were given out are closed
+    /// with them. The manager can connect again, unless the backend was injected.
+    ///
+    /// # Errors
+    ///
+    /// The cache's error, or else the database's, if closing one did not end in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it leaves what was not yet closed to close itself.
+    pub async fn disconnect(&self) -> Result<()> {
+        let close_cache = async { close(self.cache.take().await, &self.config.cache.options).await };
+        let close_database = async { close(self.database.take().await, &self.config.database.options).await };
+        let (cache, database) = tokio::join!(close_cache, close_database);
+        if let (Err(_), Err(error)) = (&cache, &database) {
+            tracing::warn!(%error, "the database could not be closed either");
+        }
+        cache.and(database)
+    }
+
+    /// Asks both sides how they are, by writing to them, within each side's timeout even if a server hangs. It builds a side
+    /// that was not used yet.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be dropped at any point.
+    pub async fn health_check(&self) -> Health {
+        let cache = async {
+            match self.cache().await {
+                Ok(handle) => MemberHealth::ask(&handle).await,
+                Err(error) => MemberHealth::failed(self.config.cache.backend.kind(), error),
+            }
+        };
+        let database = async {
+            match self.database().await {
+                Ok(handle) => MemberHealth::ask(&handle).await,
+                Err(error) => MemberHealth::failed(self.config.database.backend.kind(), error),
+            }
+        };
+        let (cache, database) = tokio::join!(cache, database);
+        Health { cache: SideHealth::of(Side::Cache, cache), database: SideHealth::of(Side::Database, database) }
+    }
+}
+
+async fn close<B: HandleBackend + ?Sized>(handle: Option<Handle<B>>, options: &SideOptions) -> Result<()> {
+    match handle {
+        Some(handle) => handle.backend().close(&Context::with_timeout(options.timeout)).await,
+        None => Ok(()),
+    }
+}
