@@ -7,6 +7,9 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 
+/// SQLite's smallest page, and so its smallest file that is not empty.
+const MIN_BYTES: u64 = 512;
+
 /// The file that was opened. A file of the same name that was put in its place is another database.
 #[derive(Clone, Debug)]
 pub(super) struct DatabaseFile {
@@ -28,6 +31,10 @@ impl DatabaseFile {
         };
         if !metadata.is_file() {
             return Err(Error::config("the database path is not a file; give the path of a file to make or open"));
+        }
+        // SQLite takes a file of one byte for an empty one, and would write over it.
+        if (1..MIN_BYTES).contains(&metadata.len()) {
+            return Err(not_a_database());
         }
         Ok(Self { path, id: FileId::of(&metadata) })
     }
@@ -107,6 +114,11 @@ fn create_folder(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(folder)
+}
+
+/// The error of a file that SQLite cannot have written.
+pub(super) fn not_a_database() -> Error {
+    Error::config("the file is not a SQLite database and was left as it is; choose another path")
 }
 
 /// An I/O error's own text names no path, so it may be shown.

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 
 use super::connection::{execute, open, roll_back, set_up_reader, set_up_writer};
 use super::error::{SqlError, SqlResult, locked};
-use super::file::DatabaseFile;
+use super::file::{DatabaseFile, not_a_database};
 use super::writer::Maintenance;
 
 /// How long to wait between two attempts to open a file that others are opening too.
@@ -93,13 +93,9 @@ fn attempt(options: &Options) -> SqlResult<Opened> {
 /// Reads only, so that a file which is not ours stays as it is.
 fn inspect(connection: &Connection, layout: Layout) -> SqlResult<LayoutState> {
     let encoding = connection.pragma_query_value(None, "encoding", |row| row.get::<_, String>(0));
-    let encoding = encoding.map_err(SqlError::from).map_err(|error| {
-        if error.is_not_a_database() {
-            Error::config("the file is not a SQLite database and was left as it is; choose another path").into()
-        } else {
-            error
-        }
-    })?;
+    let encoding = encoding
+        .map_err(SqlError::from)
+        .map_err(|error| if error.is_not_a_database() { not_a_database().into() } else { error })?;
     if encoding != "UTF-8" {
         // SQLite would sort such a database's texts by their UTF-16 bytes.
         return Err(Error::config("the SQLite database is encoded in UTF-16; choose another path").into());
