@@ -16,7 +16,7 @@ pub mod testkit;
 mod time;
 mod value;
 
-pub use config::StorageConfig;
+pub use config::{ConfigError, Environment, Problem, StorageConfig};
 pub use error::{Error, ErrorKind, Result};
 pub use handle::{Cache, Database, SetOptions};
 pub use key::{IntoKey, Key, KeyPattern, KeyPrefix};

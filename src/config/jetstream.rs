@@ -4,34 +4,44 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use validator::Validate;
 
+use super::rules;
 use super::tls::Tls;
 
 /// A JetStream cache: where the servers are, who we are, and how the bucket is made.
 ///
 /// The bucket keeps one value a key: a deeper history would bring an older value back when a newer one expires.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Validate)]
+#[validate(schema(function = "rules::jetstream", skip_on_field_errors = false))]
 #[non_exhaustive]
 pub struct JetstreamConfig {
     /// The servers of one cluster, at least one; any of them may be used. `127.0.0.1:4222` by default.
+    #[validate(nested)]
     pub servers: Vec<NatsServer>,
     /// Who we are to the server.
     pub auth: NatsAuth,
     /// Whether the connection must be encrypted. With [`Tls::Off`] it still is if the server demands it.
+    #[validate(nested)]
     pub tls: Tls,
     /// The bucket's name: letters, digits, `_` and `-`. `agent-storage` by default.
+    #[validate(custom(function = "rules::bucket"))]
     pub bucket: String,
     /// Whether a bucket that is missing is made. `true` by default.
     pub create_bucket: bool,
     /// How many servers hold the bucket: 1 to 5, best odd. 1 by default.
+    #[validate(range(min = 1, max = 5, message = "must be from 1 to 5"))]
     pub replicas: u8,
     /// Where the servers keep the bucket. On disk by default.
     pub storage: StreamStorage,
     /// The bytes the bucket may take; a write beyond them fails. No limit of its own by default.
+    #[validate(range(min = 1, max = 9_223_372_036_854_775_807_u64, message = "must be from 1 to 8 EiB"))]
     pub max_bytes: Option<u64>,
     /// The bytes one value may take, besides the server's own limit (1 MiB unless configured otherwise).
+    #[validate(range(min = 1, max = 2_147_483_647_u32, message = "must be from 1 byte to 2 GiB"))]
     pub max_value_bytes: Option<u32>,
     /// How long an entry lives that was written without a TTL of its own. For ever by default.
+    #[validate(custom(function = "rules::bucket_age"))]
     pub ttl: Option<Duration>,
     /// Whether the servers compress what they keep on disk. `false` by default.
     pub compression: bool,
@@ -42,6 +52,7 @@ pub struct JetstreamConfig {
     /// Which servers answer reads. The leader by default.
     pub reads: ReadFrom,
     /// How long making a connection may take. 5 s by default.
+    #[validate(custom(function = "rules::wait"))]
     pub connection_timeout: Duration,
 }
 
@@ -76,12 +87,14 @@ impl JetstreamConfig {
 }
 
 /// The address of a NATS server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Validate)]
 #[non_exhaustive]
 pub struct NatsServer {
     /// The host name or address.
+    #[validate(custom(function = "rules::host"))]
     pub host: String,
     /// The port for clients.
+    #[validate(range(min = 1, message = "must be from 1 to 65535"))]
     pub port: u16,
 }
 

@@ -6,15 +6,21 @@
 //!
 //! Secrets are kept as [`SecretString`](secrecy::SecretString), so that no `Debug` shows them.
 
+mod environment;
+mod error;
 mod jetstream;
 mod memory;
 mod postgres;
+mod read;
 mod redis;
+mod rules;
 mod side;
 mod sqlite;
 mod storage;
 mod tls;
 
+pub use environment::Environment;
+pub use error::{ConfigError, Problem};
 pub use jetstream::{JetstreamConfig, NatsAuth, NatsServer, Placement, ReadFrom, StreamStorage};
 pub use memory::{MemoryCacheConfig, MemoryDatabaseConfig};
 pub use postgres::{PoolConfig, PostgresConfig, PostgresTls, TlsMode};

@@ -3,16 +3,20 @@
 use std::time::Duration;
 
 use secrecy::SecretString;
+use validator::Validate;
 
+use super::rules;
 use super::tls::Tls;
 
 /// A Redis cache: where the server is, who we are, and how many connections to hold.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Validate)]
 #[non_exhaustive]
 pub struct RedisConfig {
     /// The server's host name or address. `127.0.0.1` by default.
+    #[validate(custom(function = "rules::host"))]
     pub host: String,
     /// The server's port. 6379 by default.
+    #[validate(range(min = 1, message = "must be from 1 to 65535"))]
     pub port: u16,
     /// The user, for servers with access control lists. Without one, a password is that of the default user.
     pub username: Option<String>,
@@ -21,10 +25,13 @@ pub struct RedisConfig {
     /// The number of the logical database. 0 by default; a server has 16 unless it is configured otherwise.
     pub database: u32,
     /// Whether the connection is encrypted. Off by default.
+    #[validate(nested)]
     pub tls: Tls,
     /// How many connections are held. Each carries any number of calls at once. 2 by default.
+    #[validate(range(min = 1, max = 64, message = "must be from 1 to 64"))]
     pub max_connections: u32,
     /// How long making a connection may take. 5 s by default.
+    #[validate(custom(function = "rules::wait"))]
     pub connection_timeout: Duration,
 }
 

@@ -2,15 +2,22 @@
 
 use std::time::Duration;
 
+use validator::Validate;
+
+use super::rules;
+
 /// What every backend understands, on either side.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Validate)]
 #[non_exhaustive]
 pub struct SideOptions {
     /// Goes before every key; nothing outside it can be read, listed or cleared. Empty by default.
+    #[validate(custom(function = "rules::key_prefix"))]
     pub key_prefix: String,
     /// How long a call may take from beginning to end, retries included. 5 s by default.
+    #[validate(custom(function = "rules::wait"))]
     pub timeout: Duration,
     /// How often and how patiently a failed call is sent again.
+    #[validate(nested)]
     pub retry: RetryConfig,
     /// Whether connecting fails if the backend cannot be reached at the start. `false` by default: the start is degraded
     /// instead, and the backend is used once it is there.
@@ -32,10 +39,12 @@ impl Default for SideOptions {
 ///
 /// The pause before attempt `n + 1` is `initial_delay` times 2 to the power of `n - 1`, at most `max_delay`, with random
 /// jitter. All attempts together stay within [`SideOptions::timeout`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Validate)]
+#[validate(schema(function = "rules::retry", skip_on_field_errors = false))]
 #[non_exhaustive]
 pub struct RetryConfig {
     /// How often a call is tried in all: 1 never tries again. 3 by default.
+    #[validate(range(min = 1, max = 100, message = "must be from 1 to 100"))]
     pub attempts: u32,
     /// The pause before the second attempt. 100 ms by default.
     pub initial_delay: Duration,

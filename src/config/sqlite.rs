@@ -3,8 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use validator::Validate;
+
+use super::rules;
+
 /// A SQLite database: which file, and how careful its writes are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Validate)]
+#[validate(schema(function = "rules::sqlite", skip_on_field_errors = false))]
 #[non_exhaustive]
 pub struct SqliteConfig {
     /// The file; it and its folder are made if missing. `.agent-storage/agent.db` by default: beside the configuration
@@ -13,10 +18,13 @@ pub struct SqliteConfig {
     /// Whether a commit waits for the disk. [`Synchronous::Full`] by default.
     pub synchronous: Synchronous,
     /// How many connections read side by side; one more writes. 4 by default.
+    #[validate(range(min = 1, max = 64, message = "must be from 1 to 64"))]
     pub readers: u32,
     /// How long a call waits for a lock that another process holds. 5 s by default; the call's own deadline may be sooner.
+    #[validate(custom(function = "rules::wait"))]
     pub busy_timeout: Duration,
     /// How long a deleted key leaves a mark that outvotes a write which lands late. 15 minutes by default.
+    #[validate(custom(function = "rules::retention"))]
     pub tombstone_retention: Duration,
 }
 

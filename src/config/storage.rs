@@ -1,8 +1,15 @@
 //! The whole: [`StorageConfig`], with one cache and one database.
 
+use std::path::Path;
+
+use validator::Validate;
+
+use super::environment::Environment;
+use super::error::{ConfigError, Problem};
 use super::jetstream::JetstreamConfig;
 use super::memory::{MemoryCacheConfig, MemoryDatabaseConfig};
 use super::postgres::PostgresConfig;
+use super::read;
 use super::redis::RedisConfig;
 use super::side::{Fallback, SideOptions};
 use super::sqlite::SqliteConfig;
@@ -20,24 +27,107 @@ use super::sqlite::SqliteConfig;
 /// config.database.backend = DatabaseBackendConfig::Sqlite(SqliteConfig::at("agent.db"));
 /// assert_eq!(config.database.backend.kind(), "sqlite");
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Validate)]
 #[non_exhaustive]
 pub struct StorageConfig {
     /// The cache: may forget, must be fast.
+    #[validate(nested)]
     pub cache: CacheConfig,
     /// The database: must not forget.
+    #[validate(nested)]
     pub database: DatabaseConfig,
+    pub(super) warnings: Vec<Problem>,
+}
+
+impl StorageConfig {
+    /// Reads the `storage:` section of a file, with the variables of this process.
+    ///
+    /// A file without the section, or an empty one, gives the default. The file is at most 1 MiB; relative paths in it
+    /// begin at its folder. It is read at once, without waiting for anything but the disk.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with the file, in one [`ConfigError`].
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        Self::from_file_with(path, &Environment::process())
+    }
+
+    /// Reads a file as [`StorageConfig::from_file`] does, with variables of the caller's.
+    ///
+    /// # Errors
+    ///
+    /// As [`StorageConfig::from_file`].
+    pub fn from_file_with(path: impl AsRef<Path>, environment: &Environment) -> Result<Self, ConfigError> {
+        read::from_file(path.as_ref(), environment)
+    }
+
+    /// Reads text as if it stood in a file of the given name, which need not exist: messages name it, and relative paths
+    /// begin at its folder.
+    ///
+    /// # Errors
+    ///
+    /// As [`StorageConfig::from_file`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use agent_storage::config::StorageConfig;
+    ///
+    /// let error = StorageConfig::from_yaml("storage:\n  cache:\n    type: reddis\n", "agent.yml").unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "agent.yml:3:11: storage.cache.type: is not a known type; did you mean `redis`?"
+    /// );
+    /// ```
+    pub fn from_yaml(yaml: &str, name: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        Self::from_yaml_with(yaml, name, &Environment::process())
+    }
+
+    /// Reads text as [`StorageConfig::from_yaml`] does, with variables of the caller's.
+    ///
+    /// # Errors
+    ///
+    /// As [`StorageConfig::from_file`].
+    pub fn from_yaml_with(yaml: &str, name: impl AsRef<Path>, environment: &Environment) -> Result<Self, ConfigError> {
+        read::from_yaml(yaml, name.as_ref(), environment)
+    }
+
+    /// What loaded, but is not as it seems: keys without effect, sections that are not served, encryption that checks
+    /// nothing.
+    #[must_use]
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
+    }
+
+    /// Checks a configuration that was made or changed by hand; one that was read has been checked.
+    ///
+    /// # Errors
+    ///
+    /// Every rule that is broken, with the path that the value would have in a file.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let problems = read::problems(self);
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError::new(problems)) }
+    }
+
+    /// The JSON Schema (draft 7) of an `agent.yml`, for editors: closed inside `storage`, open beside it.
+    #[must_use]
+    pub fn json_schema() -> serde_json::Value {
+        read::json_schema()
+    }
 }
 
 /// One cache: its backend, and what is common to all backends.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Validate)]
 #[non_exhaustive]
 pub struct CacheConfig {
     /// The store that holds the entries.
+    #[validate(nested)]
     pub backend: CacheBackendConfig,
     /// What every backend understands.
+    #[validate(nested)]
     pub options: SideOptions,
     /// What serves while the backend is away.
+    #[validate(nested)]
     pub fallback: Fallback<CacheBackendConfig>,
 }
 
@@ -50,14 +140,17 @@ impl CacheConfig {
 }
 
 /// One database: its backend, and what is common to all backends.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Validate)]
 #[non_exhaustive]
 pub struct DatabaseConfig {
     /// The store that holds the entries and lists.
+    #[validate(nested)]
     pub backend: DatabaseBackendConfig,
     /// What every backend understands.
+    #[validate(nested)]
     pub options: SideOptions,
     /// What stands behind the backend while it is away.
+    #[validate(nested)]
     pub fallback: Fallback<DatabaseBackendConfig>,
 }
 
@@ -101,6 +194,7 @@ impl Default for CacheBackendConfig {
 
 /// The store behind a database.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are one or two in a process, made at its start")]
 #[non_exhaustive]
 pub enum DatabaseBackendConfig {
     /// `type: in-memory`: this process's memory; everything is gone when it ends.

@@ -2,8 +2,12 @@
 
 use std::path::PathBuf;
 
+use validator::Validate;
+
+use super::rules;
+
 /// Whether a connection is encrypted.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Tls {
     /// Plain text: for this machine, or a network that is trusted.
@@ -25,7 +29,8 @@ impl Tls {
 }
 
 /// The files of an encrypted connection, each in PEM form.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Validate)]
+#[validate(schema(function = "rules::tls_files"))]
 #[non_exhaustive]
 pub struct TlsFiles {
     /// The authorities that may have signed the server's certificate; those of the operating system by default.

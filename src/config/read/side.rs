@@ -1,0 +1,258 @@
+//! The `cache` and `database` mappings: common keys, then those of the `type`.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::{Map, Value as Json, json};
+
+use super::embedded::{MemoryCacheSection, MemoryDatabaseSection, SqliteSection};
+use super::jetstream::JetstreamSection;
+use super::node::{Kind, Node};
+use super::postgres::PostgresSection;
+use super::reader::{Fields, Reader, did_you_mean, list, nearest};
+use super::redis::RedisSection;
+use super::section::{Section, section, set};
+use super::value::{Span, Value};
+use crate::config::side::{Fallback, RetryConfig, SideOptions};
+use crate::config::storage::{CacheBackendConfig, CacheConfig, DatabaseBackendConfig, DatabaseConfig};
+
+section! {
+    /// What every type of store understands.
+    SideSection {
+        /// Goes before every key; nothing outside it can be read, listed or cleared.
+        "keyPrefix" => key_prefix: String = "";
+        /// How long a call may take from beginning to end, retries included.
+        "timeout" => timeout: Span = "5s";
+        /// How often a call that is safe to repeat is sent again.
+        "retry" => retry: RetrySection;
+        /// Whether connecting fails if the store cannot be reached at the start.
+        "required" => required: bool = false;
+    }
+}
+
+section! {
+    /// How often a call that is safe to repeat is sent again after a transient failure.
+    RetrySection {
+        /// How often a call is tried in all; 1 never tries again.
+        "attempts" => attempts: u32 = 3;
+        /// The pause before the second attempt; it doubles with each further one.
+        "initialDelay" => initial_delay: Span = "100ms";
+        /// The longest pause between two attempts.
+        "maxDelay" => max_delay: Span = "5s";
+    }
+}
+
+impl SideSection {
+    fn options(self) -> SideOptions {
+        let mut options = SideOptions::default();
+        set(&mut options.key_prefix, self.key_prefix);
+        set(&mut options.timeout, self.timeout);
+        if let Some(retry) = self.retry {
+            let mut config = RetryConfig::default();
+            set(&mut config.attempts, retry.value.attempts);
+            set(&mut config.initial_delay, retry.value.initial_delay);
+            set(&mut config.max_delay, retry.value.max_delay);
+            options.retry = config;
+        }
+        set(&mut options.required, self.required);
+        options
+    }
+}
+
+/// One type of store on one side.
+pub(super) struct StoreType<B> {
+    /// The words for it; the first is the one we use.
+    names: &'static [&'static str],
+    /// Reads its keys.
+    read: fn(&mut Fields<'_>, &mut Reader<'_>) -> B,
+    /// Describes its keys.
+    schema: fn(&mut SchemaGenerator) -> Schema,
+}
+
+/// The stores that may stand on one side.
+pub(super) trait Side: Sized + 'static {
+    /// The side's name.
+    const NOUN: &'static str;
+    /// The other side's name, and the words for stores that stand only there.
+    const OTHER: (&'static str, &'static [&'static str]);
+    /// The stores.
+    const TYPES: &'static [StoreType<Self>];
+
+    /// The first words of the types.
+    fn names() -> Vec<&'static str> {
+        Self::TYPES.iter().filter_map(|store| store.names.first().copied()).collect()
+    }
+}
+
+impl Side for CacheBackendConfig {
+    const NOUN: &'static str = "cache";
+    const OTHER: (&'static str, &'static [&'static str]) = ("database", &["sqlite", "postgres", "postgresql"]);
+    const TYPES: &'static [StoreType<Self>] = &[
+        StoreType {
+            names: &["in-memory", "memory"],
+            read: |fields, reader| Self::Memory(MemoryCacheSection::fields(fields, reader).config()),
+            schema: MemoryCacheSection::json_schema,
+        },
+        StoreType {
+            names: &["redis"],
+            read: |fields, reader| Self::Redis(RedisSection::fields(fields, reader).config(reader)),
+            schema: RedisSection::json_schema,
+        },
+        StoreType {
+            names: &["jetstream", "nats"],
+            read: |fields, reader| Self::Jetstream(JetstreamSection::fields(fields, reader).config(reader)),
+            schema: JetstreamSection::json_schema,
+        },
+    ];
+}
+
+impl Side for DatabaseBackendConfig {
+    const NOUN: &'static str = "database";
+    const OTHER: (&'static str, &'static [&'static str]) = ("cache", &["redis", "jetstream", "nats"]);
+    const TYPES: &'static [StoreType<Self>] = &[
+        StoreType {
+            names: &["in-memory", "memory"],
+            read: |fields, reader| Self::Memory(MemoryDatabaseSection::fields(fields, reader).config()),
+            schema: MemoryDatabaseSection::json_schema,
+        },
+        StoreType {
+            names: &["sqlite"],
+            read: |fields, reader| Self::Sqlite(SqliteSection::fields(fields, reader).config(reader)),
+            schema: SqliteSection::json_schema,
+        },
+        StoreType {
+            names: &["postgres", "postgresql"],
+            read: |fields, reader| {
+                let section = PostgresSection::fields(fields, reader);
+                Self::Postgres(section.config(fields.place(), reader))
+            },
+            schema: PostgresSection::json_schema,
+        },
+    ];
+}
+
+impl Value for CacheConfig {
+    fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let (backend, options, fallback) = read_side(node, reader)?;
+        Some(Self { backend, options, fallback })
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        side_schema::<CacheBackendConfig>(generator)
+    }
+}
+
+impl Value for DatabaseConfig {
+    fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let (backend, options, fallback) = read_side(node, reader)?;
+        Some(Self { backend, options, fallback })
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        side_schema::<DatabaseBackendConfig>(generator)
+    }
+}
+
+fn read_side<B: Side>(node: &Node, reader: &mut Reader<'_>) -> Option<(B, SideOptions, Fallback<B>)> {
+    if matches!(node.kind, Kind::Text { .. }) {
+        reader.wrong_type(node, "a mapping with a `type`, such as `{ type: in-memory }`");
+        return None;
+    }
+    let mut fields = Fields::open(node, reader)?;
+    let store = store_type::<B>(&mut fields, reader);
+    let options = SideSection::fields(&mut fields, reader).options();
+    let fallback = fields.node("fallback").and_then(|node| read_fallback(node, reader)).unwrap_or_default();
+    // Without a type nobody knows which keys there may be.
+    let backend = (store?.read)(&mut fields, reader);
+    fields.close(reader);
+    Some((backend, options, fallback))
+}
+
+/// Finds the type that a mapping names, or the one it must mean.
+fn store_type<B: Side>(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Option<&'static StoreType<B>> {
+    let (noun, names) = (B::NOUN, B::names());
+    let Some(node) = fields.node("type") else {
+        reader.problem(fields.place(), format!("has no `type`; a {noun} is one of {}", list(&names)));
+        return None;
+    };
+    let given = String::read(node, reader)?;
+    let named = |name: &str| B::TYPES.iter().find(|store| store.names.contains(&name));
+    if let Some(store) = named(&given) {
+        return Some(store);
+    }
+    let (other, theirs) = B::OTHER;
+    if theirs.contains(&given.as_str()) {
+        reader.problem(&node.place, format!("is a type of {other}; a {noun} is one of {}", list(&names)));
+        return None;
+    }
+    let all = B::TYPES.iter().flat_map(|store| store.names).chain(theirs).copied();
+    let hint = nearest(&given, all);
+    reader.problem(&node.place, format!("is not a known type{}", did_you_mean(hint, &names)));
+    // The other keys are read as those of the type that was meant, so that their problems are reported too.
+    hint.and_then(named)
+}
+
+/// Reads `none`, or the stores of a chain. A chain is checked in full, but not in force.
+fn read_fallback<B: Side>(node: &Node, reader: &mut Reader<'_>) -> Option<Fallback<B>> {
+    let items = match &node.kind {
+        Kind::Text { text, .. } if text == "none" => return Some(Fallback::None),
+        Kind::List(items) => items,
+        _ => {
+            reader.wrong_type(node, "`none` or a list of stores");
+            return None;
+        }
+    };
+    reader.warn(
+        &node.place,
+        "is read and checked, but not in force in this version: while the store is away, calls fail as unavailable",
+    );
+    let mut chain = Vec::new();
+    for item in items {
+        let mut fields = Fields::open(item, reader)?;
+        if let Some(store) = store_type::<B>(&mut fields, reader) {
+            chain.push((store.read)(&mut fields, reader));
+            fields.close(reader);
+        }
+    }
+    Some(Fallback::Chain(chain))
+}
+
+/// One flat object a type, so that an editor knows the keys as soon as it sees the `type`.
+fn side_schema<B: Side>(generator: &mut SchemaGenerator) -> Schema {
+    let mut stores = Vec::new();
+    for store in B::TYPES {
+        let name = format!("{}-{}", B::NOUN, store.names.first().copied().unwrap_or_default());
+        let schema = store_schema(store, None, generator);
+        stores.push(json!({ "$ref": format!("#/definitions/{name}") }));
+        generator.definitions_mut().insert(name, schema.into());
+    }
+    let fallback = json!({
+        "description": "What stands behind the store while it is away. Reserved: it is checked, but not in force in this \
+                        version.",
+        "anyOf": [{ "const": "none" }, { "type": "array", "items": { "anyOf": stores } }, { "type": "null" }],
+    });
+    let mut common = properties(SideSection::json_schema(generator));
+    common.insert("fallback".to_owned(), fallback);
+    let sides: Vec<Schema> = B::TYPES.iter().map(|store| store_schema(store, Some(&common), generator)).collect();
+    json_schema!({ "anyOf": sides })
+}
+
+fn store_schema<B>(
+    store: &StoreType<B>,
+    common: Option<&Map<String, Json>>,
+    generator: &mut SchemaGenerator,
+) -> Schema {
+    let mut schema = (store.schema)(generator);
+    let own = properties(schema.clone());
+    let kind = json!({ "type": "string", "enum": store.names, "description": "The type of store." });
+    let keys = std::iter::once(("type".to_owned(), kind)).chain(common.cloned().unwrap_or_default()).chain(own);
+    schema.insert("properties".to_owned(), Json::Object(keys.collect()));
+    schema.insert("required".to_owned(), json!(["type"]));
+    schema.insert("additionalProperties".to_owned(), json!(false));
+    schema
+}
+
+fn properties(mut schema: Schema) -> Map<String, Json> {
+    match schema.remove("properties") {
+        Some(Json::Object(properties)) => properties,
+        _ => Map::new(),
+    }
+}
