@@ -22,7 +22,7 @@ use super::write::{self, Moment};
 
 /// A cache in this process's memory, bounded by bytes and by entries.
 ///
-/// When it is full it evicts what was not used lately (the CLOCK algorithm), expired entries first where it meets them. A value
+/// When it is full it evicts what came first and was not used since (the CLOCK algorithm). A value
 /// larger than the whole cache is refused.
 ///
 /// # Examples
@@ -75,20 +75,22 @@ impl MemoryCache {
         if write.value_bytes() > limit {
             return Err(Error::too_large(format!("this cache takes values of at most {limit} bytes")));
         }
+        let key = write.key.clone();
         let ack = self.table.write(write, cx)?;
-        self.evict();
+        self.evict(&key);
         Ok(ack)
     }
 
-    /// Evicts until the bounds hold, one shard after the other, so that no two locks are held at once.
-    fn evict(&self) {
+    /// Evicts until the bounds hold, one shard after the other, so that no two locks are held at once. What was just written is
+    /// spared.
+    fn evict(&self, written: &Key) {
         let now = self.table.moment().now;
         let shards = self.table.shards();
         let mut barren = 0;
         while self.is_over() && barren < shards.len() {
             let index = self.evict_from.fetch_add(1, Ordering::Relaxed) % shards.len();
             let Some(shard) = shards.get(index) else { return };
-            let evicted = self.table.with_guard(&mut lock(shard), |shard| shard.evict_one(now));
+            let evicted = self.table.with_guard(&mut lock(shard), |shard| shard.evict_one(written, now));
             barren = if evicted { 0 } else { barren + 1 };
         }
     }
@@ -164,7 +166,7 @@ impl CacheBackend for MemoryCache {
         self.table.admit(cx)?;
         let moment = self.table.moment();
         let sum = self.table.with_shard(key, |shard| increment(shard, key, by, options, moment))?;
-        self.evict();
+        self.evict(key);
         sum
     }
 }

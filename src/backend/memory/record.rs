@@ -18,11 +18,17 @@ pub(super) struct Cell {
     pub(super) value: Value,
     pub(super) stamp: Stamp,
     pub(super) expires_at: Option<Timestamp>,
-    /// Whether it was written or read since the evicting hand last passed.
+    /// Whether it was read or overwritten since it last stood at the head of the eviction queue.
     pub(super) used: bool,
+    /// Its number in the eviction queue.
+    pub(super) ticket: u64,
 }
 
 impl Cell {
+    pub(super) const fn new(value: Value, stamp: Stamp, expires_at: Option<Timestamp>) -> Self {
+        Self { value, stamp, expires_at, used: false, ticket: 0 }
+    }
+
     pub(super) fn is_live(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|at| now < at)
     }

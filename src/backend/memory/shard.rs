@@ -1,6 +1,6 @@
 //! One shard: an ordered map of records, with its weight and its sweeping hand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
 use crate::key::{Key, KeyPrefix};
@@ -24,7 +24,11 @@ pub(super) struct Usage {
 pub(super) struct Shard {
     records: BTreeMap<Key, Record>,
     usage: Usage,
+    /// Where the sweep for expired records stands.
     hand: Option<Key>,
+    /// Keys in the order they came, with the ticket of the value that was meant. A value that is gone leaves its ticket behind.
+    queue: VecDeque<(Key, u64)>,
+    next_ticket: u64,
 }
 
 impl Shard {
@@ -43,12 +47,23 @@ impl Shard {
         Some(cell)
     }
 
-    /// Puts a value under a key and hands out the one that stood there, live or not.
-    pub(super) fn put_cell(&mut self, key: &Key, cell: Cell) -> Option<Cell> {
+    /// Puts a value under a key and hands out the one that stood there, live or not. A new key goes to the end of the eviction
+    /// queue; one that is overwritten keeps its place and counts as used.
+    pub(super) fn put_cell(&mut self, key: &Key, mut cell: Cell) -> Option<Cell> {
         self.usage.entries += 1;
         self.usage.bytes += cell.weight(key);
-        let old = self.records.entry(key.clone()).or_default().cell.replace(cell);
+        let slot = &mut self.records.entry(key.clone()).or_default().cell;
+        match slot {
+            Some(standing) => (cell.ticket, cell.used) = (standing.ticket, true),
+            None => {
+                self.next_ticket += 1;
+                cell.ticket = self.next_ticket;
+                self.queue.push_back((key.clone(), cell.ticket));
+            }
+        }
+        let old = slot.replace(cell);
         self.discount(key, old.as_ref());
+        self.compact_queue();
         old
     }
 
@@ -94,30 +109,39 @@ impl Shard {
         }
     }
 
-    /// Evicts one value that was not used since the hand last passed; `false` if there is nothing to evict.
+    /// Evicts one value, but not the one under `spared`; `false` if there is none to evict.
     ///
-    /// This is the CLOCK algorithm (Corbató, 1968): a used value gets a second chance. Two rounds always find one.
-    pub(super) fn evict_one(&mut self, now: Timestamp) -> bool {
-        for _ in 0..self.records.len().saturating_mul(2) {
-            let Some(key) = self.advance_hand() else { return false };
-            if self.remove_if_gone(&key, now) {
-                return true;
+    /// This is first in, first out with a second chance for what was used (the CLOCK algorithm; Corbató, 1968). Two rounds always
+    /// find one.
+    pub(super) fn evict_one(&mut self, spared: &Key, now: Timestamp) -> bool {
+        for _ in 0..self.queue.len().saturating_mul(2) {
+            let Some((key, ticket)) = self.queue.pop_front() else { return false };
+            let standing = self.records.get_mut(&key).and_then(|record| record.cell.as_mut());
+            let Some(cell) = standing.filter(|cell| cell.ticket == ticket) else { continue };
+            if cell.is_live(now) && (cell.used || key == *spared) {
+                cell.used = false;
+                self.queue.push_back((key, ticket));
+                continue;
             }
-            match self.records.get_mut(&key).and_then(|record| record.cell.as_mut()) {
-                Some(cell) if cell.used => cell.used = false,
-                Some(_) => {
-                    self.take_cell(&key);
-                    return true;
-                }
-                None => {}
-            }
+            self.take_cell(&key);
+            return true;
         }
         false
     }
 
-    /// Removes what has expired or is forgotten under a key; says whether a value went.
-    fn remove_if_gone(&mut self, key: &Key, now: Timestamp) -> bool {
-        let Some(record) = self.records.get_mut(key) else { return false };
+    /// Drops the tickets of values that are gone once they are the most, so that the queue is as long as twice the values at most.
+    fn compact_queue(&mut self) {
+        let values = usize::try_from(self.usage.entries).unwrap_or(usize::MAX);
+        if self.queue.len() > values.saturating_mul(2).saturating_add(16) {
+            let records = &self.records;
+            let standing = |key: &Key| records.get(key).and_then(|record| record.cell.as_ref());
+            self.queue.retain(|(key, ticket)| standing(key).is_some_and(|cell| cell.ticket == *ticket));
+        }
+    }
+
+    /// Removes what has expired or is forgotten under a key.
+    fn remove_if_gone(&mut self, key: &Key, now: Timestamp) {
+        let Some(record) = self.records.get_mut(key) else { return };
         if record.list.as_ref().is_some_and(|list| list.is_forgotten(now)) {
             record.list = None;
         }
@@ -127,7 +151,6 @@ impl Shard {
         } else if record.cell.is_none() && record.list.is_none() {
             self.records.remove(key);
         }
-        expired
     }
 
     fn advance_hand(&mut self) -> Option<Key> {

@@ -93,7 +93,7 @@ fn put(
     }
     let stamp = newer_than(standing.map(|cell| cell.stamp), stamp, moment);
     let expires_at = ttl.map(|ttl| moment.now.after(ttl));
-    let old = shard.put_cell(&key, Cell { value, stamp, expires_at, used: true });
+    let old = shard.put_cell(&key, Cell::new(value, stamp, expires_at));
     Ok((WriteAck::primary(Some(Revision::from_stamp(stamp)), Some(existed)), Undo::Cell(key, old)))
 }
 
@@ -123,7 +123,7 @@ fn touch(shard: &mut Shard, key: Key, ttl: Option<Ttl>, stamp: Stamp, moment: Mo
     };
     let stamp = if cell.stamp == stamp { stamp } else { newer_than(Some(cell.stamp), stamp, moment) };
     let expires_at = ttl.map(|ttl| moment.now.after(ttl));
-    let touched = Cell { stamp, expires_at, used: true, ..cell.clone() };
+    let touched = Cell::new(cell.value.clone(), stamp, expires_at);
     let old = shard.put_cell(&key, touched);
     (WriteAck::primary(Some(Revision::from_stamp(stamp)), Some(true)), Undo::Cell(key, old))
 }

@@ -1,0 +1,98 @@
+//! What the memory cache does beyond the contract: it stays within its bounds.
+
+use agent_storage::backend::memory::MemoryCache;
+use agent_storage::config::MemoryCacheConfig;
+use agent_storage::contract::{Context, GetOptions, Store, Write, WriteMode, WriteOp};
+use agent_storage::{Clock, ErrorKind, HybridClock, Key, KeyPrefix, Ttl, Value};
+use std::time::Duration;
+
+fn cx() -> Context {
+    Context::with_timeout(Duration::from_secs(10))
+}
+
+fn config(max_bytes: u64, max_entries: u64) -> MemoryCacheConfig {
+    let mut config = MemoryCacheConfig::default();
+    config.max_bytes = max_bytes;
+    config.max_entries = max_entries;
+    config
+}
+
+async fn put(cache: &MemoryCache, name: &str, bytes: usize, ttl: Option<Ttl>) {
+    let op = WriteOp::Put { value: Value::binary(vec![0; bytes]).unwrap(), mode: WriteMode::Upsert, ttl };
+    let write = Write::new(Key::parse(name).unwrap(), op, HybridClock::process().issue());
+    cache.write(write, &cx()).await.unwrap();
+}
+
+async fn has(cache: &MemoryCache, name: &str) -> bool {
+    cache.get(&Key::parse(name).unwrap(), &GetOptions::default(), &cx()).await.unwrap().is_found()
+}
+
+#[tokio::test]
+async fn it_never_holds_more_entries_than_its_bound() {
+    let cache = MemoryCache::new(&config(64 << 20, 100));
+    for number in 0..10_000 {
+        put(&cache, &format!("key:{number}"), 10, None).await;
+        assert!(has(&cache, &format!("key:{number}")).await, "what was just written is there");
+    }
+    assert_eq!(cache.count(&KeyPrefix::empty(), &cx()).await.unwrap(), 100);
+}
+
+#[tokio::test]
+async fn it_never_holds_more_bytes_than_its_bound() {
+    let cache = MemoryCache::new(&config(1 << 20, 1_000_000));
+    for number in 0..1000 {
+        put(&cache, &format!("key:{number}"), 100_000, None).await;
+    }
+    let count = cache.count(&KeyPrefix::empty(), &cx()).await.unwrap();
+    assert!((1..=10).contains(&count), "{count}");
+}
+
+#[tokio::test]
+async fn overwriting_and_deleting_give_their_bytes_back() {
+    let cache = MemoryCache::new(&config(1 << 20, 1000));
+    put(&cache, "other", 10, None).await;
+    for _ in 0..100 {
+        put(&cache, "key", 900_000, None).await;
+    }
+    assert!(has(&cache, "other").await, "one key overwritten is no reason to evict another");
+}
+
+#[tokio::test]
+async fn what_is_read_outlives_what_is_not() {
+    let cache = MemoryCache::new(&config(64 << 20, 1000));
+    put(&cache, "hot", 10, None).await;
+    for number in 0..20_000 {
+        put(&cache, &format!("cold:{number}"), 10, None).await;
+        if number % 100 == 0 {
+            assert!(has(&cache, "hot").await, "evicted at {number}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn expired_entries_give_their_room_back() {
+    let clock = Clock::manual();
+    let cache = MemoryCache::with_clocks(
+        &config(64 << 20, 1000),
+        clock.clone(),
+        std::sync::Arc::new(HybridClock::new(clock.clone())),
+    );
+    for number in 0..1000 {
+        put(&cache, &format!("short:{number}"), 10, Some(Ttl::from_secs(1).unwrap())).await;
+    }
+    clock.advance(Duration::from_secs(1));
+    for number in 0..900 {
+        put(&cache, &format!("long:{number}"), 10, None).await;
+    }
+    assert_eq!(cache.count(&KeyPrefix::empty(), &cx()).await.unwrap(), 900);
+}
+
+#[tokio::test]
+async fn a_value_larger_than_the_cache_is_refused_and_evicts_nothing() {
+    let cache = MemoryCache::new(&config(1 << 20, 1000));
+    put(&cache, "key", 10, None).await;
+    let op = WriteOp::Put { value: Value::binary(vec![0; 2 << 20]).unwrap(), mode: WriteMode::Upsert, ttl: None };
+    let write = Write::new(Key::parse("large").unwrap(), op, HybridClock::process().issue());
+    assert_eq!(cache.write(write, &cx()).await.unwrap_err().kind(), ErrorKind::TooLarge);
+    assert!(has(&cache, "key").await);
+}
