@@ -49,6 +49,8 @@ fn main() -> ExitCode {
     suite.test("a_frozen_process_holds_nobody_up_for_ever", &[], a_frozen_process_holds_nobody_up_for_ever);
     #[cfg(unix)]
     suite.test("a_removed_or_replaced_file_is_not_our_database", &[], a_removed_or_replaced_file);
+    #[cfg(unix)]
+    suite.test("a_disk_that_fails_costs_what_it_failed_and_no_more", &[], a_disk_that_fails);
     suite.test("a_corrupt_record_fails_alone_and_is_mended_by_a_write", &[], a_corrupt_record_fails_alone);
     suite.test("a_lost_item_is_said_and_not_skipped", &[], a_lost_item_is_said_and_not_skipped);
     suite.test("a_key_that_is_none_does_not_hide_the_others", &[], a_key_that_is_none_does_not_hide_the_others);
@@ -307,6 +309,17 @@ async fn a_removed_or_replaced_file() {
     assert_eq!(get(&fixture.database, "a").await.unwrap(), Some(1));
 }
 
+/// A limit on the size of files stands for the disk: SQLite meets it as a failed write in the middle of a commit.
+#[cfg(unix)]
+async fn a_disk_that_fails() {
+    let fixture = Fixture::new();
+    let limited = "trap '' XFSZ; ulimit -f 8192; exec \"$0\"";
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(limited).arg(std::env::current_exe().unwrap());
+    Actor::spawn(shell, "outgrow", &fixture.path()).succeed();
+    assert_eq!(get(&fixture.database, "after").await.unwrap(), Some(1));
+}
+
 async fn a_corrupt_record_fails_alone() {
     let fixture = Fixture::new();
     for name in ["a", "b", "c", "d"] {
@@ -386,7 +399,10 @@ struct Actor {
 
 impl Actor {
     fn start(role: &str, file: &Path) -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        Self::spawn(Command::new(std::env::current_exe().unwrap()), role, file)
+    }
+
+    fn spawn(mut command: Command, role: &str, file: &Path) -> Self {
         command.env(ROLE, role).env(FILE, file).stdin(Stdio::piped()).stdout(Stdio::piped());
         Self { child: command.spawn().unwrap() }
     }
@@ -425,6 +441,7 @@ fn play(role: &str, file: &Path) -> ExitCode {
         "increment" => (0..INCREMENTS).for_each(|_| runtime.block_on(increment(&database)).unwrap()),
         "write" => runtime.block_on(write_without_end(&database)),
         "hold" => hold(file),
+        "outgrow" => runtime.block_on(outgrow(&database)),
         other => panic!("no role {other}"),
     }
     ExitCode::SUCCESS
@@ -461,6 +478,29 @@ async fn write_without_end(database: &SqliteDatabase) {
         append(database).await.unwrap();
         set(database, &format!("n{number}"), number).await.unwrap();
         say(&number.to_string());
+    }
+}
+
+/// Writes until the disk fails, and goes on.
+async fn outgrow(database: &SqliteDatabase) {
+    let large = Value::binary(vec![7; 1 << 20]).unwrap();
+    let mut written = 0;
+    let error = loop {
+        let write = Write::put(key(&format!("large {written}")), large.clone(), HybridClock::process().issue());
+        match database.write(write, &cx()).await {
+            Ok(_) => written += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(written > 0 && written < 64, "{written} written");
+    assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::OutcomeUnknown), "{error}");
+    assert!(error.is_transient(), "{error}");
+    // The call that finds the file given up may still fail; the one after it opens the file anew.
+    let _ = set(database, "after", 1).await;
+    set(database, "after", 1).await.unwrap();
+    for number in 0..written {
+        let lookup = database.get(&key(&format!("large {number}")), &GetOptions::default(), &cx()).await.unwrap();
+        assert_eq!(lookup.into_value().unwrap(), large);
     }
 }
 

@@ -21,7 +21,10 @@ const MIGRATIONS: [Migration; 3] = [
 ];
 
 /// The newest layout that this program knows.
-const NEWEST: i64 = MIGRATIONS[MIGRATIONS.len() - 1].number;
+const NEWEST: i64 = match MIGRATIONS.last() {
+    Some(newest) => newest.number,
+    None => 0,
+};
 
 /// The layout of a database, for the engine.
 pub(super) const LAYOUT: Layout = Layout { inspect, migrate };

@@ -135,10 +135,9 @@ impl<T> Waiter<T> {
     /// Dropping it before the job begins means that it never runs.
     pub(super) async fn wait(self, not_begun: impl FnOnce() -> Error, begun: impl FnOnce() -> Error) -> Result<T> {
         let Self { deadline, claim, mut answer } = self;
-        match timeout_at(deadline.into(), &mut answer).await {
-            Ok(Ok(answer)) => return answer,
-            // The thread died with the job in its hands, or before it took it.
-            Ok(Err(_)) | Err(_) => {}
+        // The other outcomes are a deadline that passed, and a thread that died with the job in its hands.
+        if let Ok(Ok(answer)) = timeout_at(deadline.into(), &mut answer).await {
+            return answer;
         }
         match claim.compare_exchange(QUEUED, GIVEN_UP, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => Err(not_begun()),

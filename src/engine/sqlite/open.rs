@@ -59,8 +59,9 @@ pub(super) struct Opened {
     pub(super) readers: Vec<Connection>,
 }
 
-/// Opens the file, as often as others are in the way, until the deadline. It blocks.
+/// Opens the file, again and again while others are in the way, until the deadline. It blocks.
 pub(super) fn open_all(options: &Options, deadline: Instant) -> Result<Opened> {
+    let deadline = deadline.min(Instant::now() + options.busy_timeout);
     loop {
         match attempt(options) {
             Ok(opened) => return Ok(opened),

@@ -24,8 +24,11 @@ pub(crate) struct Maintenance {
     /// How long to rest once there is nothing left to do.
     pub(crate) every: Duration,
     /// Does one portion, small enough that callers can wait for it.
-    pub(crate) portion: Box<dyn FnMut(&Connection) -> SqlResult<Progress> + Send>,
+    pub(crate) portion: Portion,
 }
+
+/// One portion of maintenance, run within a transaction.
+pub(crate) type Portion = Box<dyn FnMut(&Connection) -> SqlResult<Progress> + Send>;
 
 /// Whether a portion of maintenance was the last one for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
