@@ -30,20 +30,24 @@ impl Connector {
         Self { config, clocks, slot: Mutex::default(), closed: AtomicBool::new(false) }
     }
 
-    /// The open engine.
+    /// The open engine; one that failed is opened anew.
     pub(super) async fn engine(&self, cx: &Context) -> Result<Arc<Engine>> {
+        let slot = self.slot();
+        let engine = self.engine_in(&slot, cx).await?;
+        if !engine.has_failed() {
+            return Ok(engine);
+        }
+        self.engine_in(&self.slot_after(&slot), cx).await
+    }
+
+    async fn engine_in(&self, slot: &Slot, cx: &Context) -> Result<Arc<Engine>> {
         if self.is_closed() {
             return Err(Error::closed());
         }
-        let slot = self.slot();
-        let opening = cx.limit(slot.get_or_try_init(|| self.open(cx)));
-        let engine = opening
-            .await
-            .ok_or_else(|| Error::unavailable("the SQLite database could not be opened before the deadline"))??;
-        if engine.has_failed() {
-            self.forget(&slot);
+        match cx.limit(slot.get_or_try_init(|| self.open(cx))).await {
+            Some(engine) => engine.map(Arc::clone),
+            None => Err(Error::unavailable("the SQLite database could not be opened before the deadline")),
         }
-        Ok(Arc::clone(engine))
     }
 
     /// Closes the engine, if there is one.
@@ -70,12 +74,13 @@ impl Connector {
         if self.is_closed() { Err(Error::closed()) } else { Ok(engine) }
     }
 
-    /// Lets the next call open the file anew.
-    fn forget(&self, failed: &Slot) {
+    /// The slot that replaces a failed one, whoever comes first.
+    fn slot_after(&self, failed: &Slot) -> Slot {
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         if Arc::ptr_eq(&slot, failed) {
             *slot = Slot::default();
         }
+        Arc::clone(&slot)
     }
 
     fn is_closed(&self) -> bool {
