@@ -1,0 +1,179 @@
+//! One connection that any number of calls use at once: [`Link`].
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use redis::{Pipeline, Value as Reply};
+
+use super::error::{self, Effect};
+use crate::contract::Context;
+use crate::error::Result;
+
+/// How many calls in a row must have waited in vain, and since when, for a connection to count as silent. A frozen server
+/// and a black hole look alike: the socket stays open, and the client library would keep it.
+const SILENT_CALLS: u32 = 3;
+const SILENT_FOR: Duration = Duration::from_millis(500);
+
+/// How long a connection to a replica is kept. A primary that was demoted answers as one; its address may lead to the new
+/// primary by now.
+const DEMOTED_AFTER: Duration = Duration::from_secs(1);
+
+/// One connection to the server.
+///
+/// The client library matches replies to commands by their order and drops those that nobody waits for, so a call that
+/// was given up never answers another.
+pub(super) struct Link {
+    connection: MultiplexedConnection,
+    health: Arc<Health>,
+    peer: Option<Peer>,
+    opened: Instant,
+    version: OnceLock<String>,
+}
+
+/// What the server calls one of our connections.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    id: String,
+    address: String,
+}
+
+/// Whether a connection is still of use.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    retired: AtomicBool,
+    unanswered: AtomicU32,
+    silent_since: Mutex<Option<Instant>>,
+}
+
+impl Link {
+    /// Learns our name at the server, and has it drop the connection that this one replaces.
+    ///
+    /// The server may hold commands of that connection that it has not run yet, as after a freeze. Were they to run later,
+    /// an old write could end up over a newer one. Number and address together name it beyond doubt, also if the server was
+    /// restarted and counts anew. Where access rules forbid it, the server merely finds that connection closed.
+    pub(super) async fn introduce(
+        mut connection: MultiplexedConnection,
+        health: Arc<Health>,
+        replaced: Option<&Peer>,
+    ) -> Result<Self> {
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("CLIENT").arg("INFO");
+        if let Some(Peer { id, address }) = replaced {
+            pipeline.cmd("CLIENT").arg("KILL").arg("ID").arg(id).arg("ADDR").arg(address);
+        }
+        let replies = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
+        let described = replies.map_err(error::connecting)?.into_iter().next();
+        let peer = described.and_then(|reply| redis::from_redis_value::<String>(reply).ok());
+        let peer = peer.as_deref().and_then(Peer::parse);
+        Ok(Self { connection, health, peer, opened: Instant::now(), version: OnceLock::new() })
+    }
+
+    /// Sends commands in a row and awaits a reply to each; an error of the server is the reply to its command alone.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if nothing was sent, or nothing would have been changed;
+    /// [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) if the replies to a write were lost.
+    pub(super) async fn send(&self, pipeline: &Pipeline, effect: Effect, cx: &Context) -> Result<Vec<Reply>> {
+        if cx.is_expired() {
+            return Err(error::not_sent());
+        }
+        let sent = Instant::now();
+        let mut connection = self.connection.clone();
+        match cx.limit(connection.send_packed_commands(pipeline, 0, pipeline.len())).await {
+            Some(Ok(replies)) => {
+                self.health.answered();
+                if self.opened.elapsed() >= DEMOTED_AFTER && replies.iter().any(is_read_only) {
+                    self.health.retire();
+                }
+                Ok(replies)
+            }
+            Some(Err(failure)) => {
+                self.health.retire();
+                Err(error::connection_lost(failure, effect))
+            }
+            None => {
+                self.health.unanswered(sent);
+                Err(error::no_reply(effect))
+            }
+        }
+    }
+
+    /// Whether calls may still be sent here.
+    pub(super) fn is_usable(&self) -> bool {
+        !self.health.retired.load(Ordering::SeqCst)
+    }
+
+    /// What the server calls this connection, if it says.
+    pub(super) const fn peer(&self) -> Option<&Peer> {
+        self.peer.as_ref()
+    }
+
+    /// The server's version, once it was asked for.
+    pub(super) const fn version(&self) -> &OnceLock<String> {
+        &self.version
+    }
+}
+
+impl Peer {
+    /// Reads the line that `CLIENT INFO` answers: `id=3 addr=127.0.0.1:50000 ...`.
+    fn parse(line: &str) -> Option<Self> {
+        let field = |name: &str| {
+            let field = line.split_whitespace().find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+            field.map(str::to_owned)
+        };
+        Some(Self { id: field("id")?, address: field("addr")? })
+    }
+}
+
+impl Health {
+    /// Takes the connection out of use; calls that wait on it may still be answered.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::SeqCst);
+    }
+
+    fn answered(&self) {
+        if self.unanswered.swap(0, Ordering::SeqCst) > 0 {
+            *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    fn unanswered(&self, sent: Instant) {
+        let mut since = self.silent_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let calls = self.unanswered.fetch_add(1, Ordering::SeqCst) + 1;
+        if since.get_or_insert(sent).elapsed() >= SILENT_FOR && calls >= SILENT_CALLS {
+            self.retire();
+        }
+    }
+}
+
+fn is_read_only(reply: &Reply) -> bool {
+    matches!(reply, Reply::ServerError(error) if error::is_read_only(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_of_the_server_is_read() {
+        let peer = Peer::parse("id=24 addr=127.0.0.1:46842 laddr=127.0.0.1:7391 fd=8 name= db=0\n").unwrap();
+        assert_eq!((peer.id.as_str(), peer.address.as_str()), ("24", "127.0.0.1:46842"));
+        assert!(Peer::parse("").is_none());
+    }
+
+    #[test]
+    fn a_connection_is_silent_only_after_several_calls_over_some_time() {
+        let long_ago = Instant::now().checked_sub(SILENT_FOR).unwrap();
+        let health = Health::default();
+        (0..100).for_each(|_| health.unanswered(Instant::now()));
+        assert!(!health.retired.load(Ordering::SeqCst), "a burst of short deadlines is no silence");
+        health.answered();
+        (1..SILENT_CALLS).for_each(|_| health.unanswered(long_ago));
+        assert!(!health.retired.load(Ordering::SeqCst));
+        health.unanswered(long_ago);
+        assert!(health.retired.load(Ordering::SeqCst));
+    }
+}

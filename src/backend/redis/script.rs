@@ -1,0 +1,106 @@
+//! The scripts that Redis runs, each in one atomic step.
+
+use std::sync::OnceLock;
+
+use redis::Cmd;
+use sha1_smol::Sha1;
+
+use crate::key::Key;
+
+/// `value, ttl or ''`: stores a value and answers whether there was one; refuses to replace another type.
+pub(super) static PUT: Script = Script::new(
+    "redis.call('STRLEN', KEYS[1])
+local existed = redis.call('EXISTS', KEYS[1])
+if ARGV[2] == '' then redis.call('SET', KEYS[1], ARGV[1])
+else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
+return existed",
+);
+
+/// `digest, value, ttl or ''`: stores a value over that of the digest; answers 1, or 0 where there is no such value.
+pub(super) static UPDATE: Script = Script::new(
+    "local stored = redis.call('GET', KEYS[1])
+if not stored or redis.sha1hex(stored) ~= ARGV[1] then return 0 end
+if ARGV[3] == '' then redis.call('SET', KEYS[1], ARGV[2])
+else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+return 1",
+);
+
+/// `digest`: removes the value of the digest; answers 1, or 0 where there is no such value.
+pub(super) static DELETE: Script = Script::new(
+    "local stored = redis.call('GET', KEYS[1])
+if not stored or redis.sha1hex(stored) ~= ARGV[1] then return 0 end
+return redis.call('UNLINK', KEYS[1])",
+);
+
+/// Lets an entry stay and answers whether there is one; `PERSIST` alone also answers 0 for an entry without a TTL.
+pub(super) static PERSIST: Script = Script::new(
+    "redis.call('PERSIST', KEYS[1])
+return redis.call('EXISTS', KEYS[1])",
+);
+
+/// `by, ttl`: adds, with a TTL if it creates. The sum is read back as text: a number of Lua has 53 bits.
+pub(super) static INCREMENT: Script = Script::new(
+    "local existed = redis.call('EXISTS', KEYS[1])
+redis.call('INCRBY', KEYS[1], ARGV[1])
+if existed == 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return redis.call('GET', KEYS[1])",
+);
+
+/// A script over one key.
+#[derive(Debug)]
+pub(super) struct Script {
+    text: &'static str,
+    digest: OnceLock<String>,
+}
+
+impl Script {
+    const fn new(text: &'static str) -> Self {
+        Self { text, digest: OnceLock::new() }
+    }
+
+    fn digest(&self) -> &str {
+        self.digest.get_or_init(|| Sha1::from(self.text).hexdigest())
+    }
+}
+
+/// How the scripts of one pipeline are called.
+///
+/// A server forgets its scripts when it restarts or is told to. Where commands stand in a row, calling one again later
+/// would change their order; so there the first call carries the whole text, which teaches it to the server anew.
+#[derive(Debug)]
+pub(super) struct Calls {
+    taught: Taught,
+}
+
+#[derive(Debug)]
+enum Taught {
+    All,
+    Only(Vec<&'static str>),
+}
+
+impl Calls {
+    /// Calls by digest, for a single command that can be sent again where the server does not know the script.
+    pub(super) const fn by_digest() -> Self {
+        Self { taught: Taught::All }
+    }
+
+    /// Calls that the server understands whatever it knows.
+    pub(super) const fn in_full() -> Self {
+        Self { taught: Taught::Only(Vec::new()) }
+    }
+
+    /// Begins a call of a script over a key; its further arguments are the caller's to add.
+    pub(super) fn call(&mut self, script: &'static Script, key: &Key) -> Cmd {
+        let known = match &mut self.taught {
+            Taught::All => true,
+            Taught::Only(texts) if texts.contains(&script.text) => true,
+            Taught::Only(texts) => {
+                texts.push(script.text);
+                false
+            }
+        };
+        let mut command = if known { redis::cmd("EVALSHA") } else { redis::cmd("EVAL") };
+        command.arg(if known { script.digest() } else { script.text }).arg(1).arg(key.as_bytes());
+        command
+    }
+}
