@@ -35,6 +35,7 @@ pub struct Subject<B: ?Sized> {
     stamps: Arc<HybridClock>,
     elapse: Elapse,
     namespace: String,
+    longest_key: usize,
 }
 
 impl Subject<dyn CacheBackend> {
@@ -47,8 +48,8 @@ impl Subject<dyn CacheBackend> {
     /// The same cache as any store.
     #[must_use]
     pub fn into_store(self) -> Subject<dyn Store> {
-        let Self { backend, stamps, elapse, namespace } = self;
-        Subject { backend, stamps, elapse, namespace }
+        let Self { backend, stamps, elapse, namespace, longest_key } = self;
+        Subject { backend, stamps, elapse, namespace, longest_key }
     }
 }
 
@@ -62,15 +63,15 @@ impl Subject<dyn DatabaseBackend> {
     /// The same database as any store.
     #[must_use]
     pub fn into_store(self) -> Subject<dyn Store> {
-        let Self { backend, stamps, elapse, namespace } = self;
-        Subject { backend, stamps, elapse, namespace }
+        let Self { backend, stamps, elapse, namespace, longest_key } = self;
+        Subject { backend, stamps, elapse, namespace, longest_key }
     }
 }
 
 impl<B: Store + ?Sized> Subject<B> {
     fn new(backend: Arc<B>, elapse: Elapse) -> Self {
         let stamps = Arc::new(HybridClock::new(elapse.clock()));
-        Self { backend, stamps, elapse, namespace: String::new() }
+        Self { backend, stamps, elapse, namespace: String::new(), longest_key: Key::MAX_BYTES }
     }
 
     /// Gives stamps by the clock that the store uses itself; otherwise the suite has a clock of its own.
@@ -87,6 +88,13 @@ impl<B: Store + ?Sized> Subject<B> {
         self
     }
 
+    /// Says how many bytes of a key the store takes, where a configured prefix takes the rest of [`Key::MAX_BYTES`].
+    #[must_use]
+    pub fn with_longest_key(mut self, bytes: usize) -> Self {
+        self.longest_key = bytes;
+        self
+    }
+
     /// The store.
     #[must_use]
     pub fn backend(&self) -> &B {
@@ -97,8 +105,9 @@ impl<B: Store + ?Sized> Subject<B> {
         &self.elapse
     }
 
-    pub(super) fn namespace(&self) -> &str {
-        &self.namespace
+    /// How many bytes a name may have.
+    pub(super) fn longest_name(&self) -> usize {
+        self.longest_key - self.namespace.len()
     }
 
     /// A context with time enough.
@@ -302,6 +311,7 @@ impl<B: ?Sized> Clone for Subject<B> {
             stamps: Arc::clone(&self.stamps),
             elapse: self.elapse.clone(),
             namespace: self.namespace.clone(),
+            longest_key: self.longest_key,
         }
     }
 }

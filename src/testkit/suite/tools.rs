@@ -8,7 +8,6 @@ use tokio::task::JoinSet;
 
 use crate::contract::{Append, AppendAck, DatabaseBackend, Item, ListRange, Step, StepAck};
 use crate::error::{ErrorKind, Result};
-use crate::key::Key;
 use crate::revision::Revision;
 use crate::stamp::Stamp;
 use crate::testkit::{Failure, Outcome, Subject};
@@ -159,6 +158,6 @@ pub(super) fn future_stamp<B: crate::contract::Store + ?Sized>(subject: &Subject
 
 /// The key of a longest name that begins as given.
 pub(super) fn longest<B: crate::contract::Store + ?Sized>(subject: &Subject<B>, begin: &str) -> String {
-    let room = Key::MAX_BYTES - subject.namespace().len() - begin.len();
+    let room = subject.longest_name() - begin.len();
     format!("{begin}{}", "k".repeat(room))
 }

@@ -1,0 +1,134 @@
+//! Every case of the testkit, on every backend and over every layer, against real servers.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::any::Any;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_storage::backend::memory::{MemoryCache, MemoryDatabase};
+use agent_storage::config::{MemoryCacheConfig, MemoryDatabaseConfig, RetryConfig};
+use agent_storage::contract::{CacheBackend, Context, DatabaseBackend, Store, Write};
+use agent_storage::layer::{Observe, Prefix, Retry, Side};
+use agent_storage::testkit::{Case, Elapse, Subject, cache_cases, database_cases};
+use agent_storage::{Clock, HybridClock, Key, KeyPrefix, Value};
+use support::{Server, Suite};
+
+/// The prefix of the layers.
+const TENANT: &str = "tenant:1/";
+
+/// How long preparing a subject may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn main() -> ExitCode {
+    let mut suite = Suite::new();
+    caches(&mut suite, "memory_cache", &[], memory_cache);
+    databases(&mut suite, "memory_database", &[], memory_database);
+    caches(&mut suite, "layers_over_memory_cache", &[], layered_cache);
+    databases(&mut suite, "layers_over_memory_database", &[], layered_database);
+    #[cfg(feature = "sqlite")]
+    databases(&mut suite, "sqlite", &[], sqlite);
+    suite.run()
+}
+
+/// A subject with what must outlive it, such as its folder.
+type Fixture<B> = (Subject<B>, Box<dyn Any + Send>);
+
+type Making<B> = Pin<Box<dyn Future<Output = Fixture<B>> + Send>>;
+
+fn caches(suite: &mut Suite, name: &str, needs: &[Server], make: fn() -> Making<dyn CacheBackend>) {
+    add(suite, name, needs, cache_cases(), make);
+}
+
+fn databases(suite: &mut Suite, name: &str, needs: &[Server], make: fn() -> Making<dyn DatabaseBackend>) {
+    add(suite, name, needs, database_cases(), make);
+}
+
+fn add<B>(suite: &mut Suite, name: &str, needs: &[Server], cases: Vec<Case<B>>, make: fn() -> Making<B>)
+where
+    B: ?Sized + Send + Sync + 'static,
+{
+    for case in cases {
+        suite.test(format!("{name}::{case}"), needs, move || async move {
+            let (subject, _outlives) = make().await;
+            case.run(subject).await
+        });
+    }
+}
+
+fn memory_cache() -> Making<dyn CacheBackend> {
+    Box::pin(async {
+        let (clock, stamps) = clocks();
+        let cache = MemoryCache::with_clocks(&MemoryCacheConfig::default(), clock.clone(), stamps.clone());
+        let subject = Subject::cache(Arc::new(cache), Elapse::Manual(clock)).with_stamps(stamps);
+        (subject, nothing())
+    })
+}
+
+fn memory_database() -> Making<dyn DatabaseBackend> {
+    Box::pin(async {
+        let (clock, stamps) = clocks();
+        let database = MemoryDatabase::with_clocks(&MemoryDatabaseConfig::default(), clock.clone(), stamps.clone());
+        (Subject::database(Arc::new(database), Elapse::Manual(clock)).with_stamps(stamps), nothing())
+    })
+}
+
+/// What every layer over a cache of this process answers; the cache holds another tenant's entry too.
+fn layered_cache() -> Making<dyn CacheBackend> {
+    Box::pin(async {
+        let (clock, stamps) = clocks();
+        let cache = MemoryCache::with_clocks(&MemoryCacheConfig::default(), clock.clone(), stamps.clone());
+        cache.write(others_entry(&stamps), &Context::with_timeout(LIMIT)).await.unwrap();
+        let layers = Prefix::new(KeyPrefix::parse(TENANT).unwrap(), Arc::new(cache));
+        let layers = Retry::new(RetryConfig::default(), Arc::new(Observe::new(Side::Cache, Arc::new(layers))));
+        let subject = Subject::cache(Arc::new(layers), Elapse::Manual(clock)).with_stamps(stamps);
+        (subject.with_longest_key(Key::MAX_BYTES - TENANT.len()), nothing())
+    })
+}
+
+/// What every layer over a database of this process answers; the database holds another tenant's entry too.
+fn layered_database() -> Making<dyn DatabaseBackend> {
+    Box::pin(async {
+        let (clock, stamps) = clocks();
+        let database = MemoryDatabase::with_clocks(&MemoryDatabaseConfig::default(), clock.clone(), stamps.clone());
+        database.write(others_entry(&stamps), &Context::with_timeout(LIMIT)).await.unwrap();
+        let layers = Prefix::new(KeyPrefix::parse(TENANT).unwrap(), Arc::new(database));
+        let layers = Retry::new(RetryConfig::default(), Arc::new(Observe::new(Side::Database, Arc::new(layers))));
+        let subject = Subject::database(Arc::new(layers), Elapse::Manual(clock)).with_stamps(stamps);
+        (subject.with_longest_key(Key::MAX_BYTES - TENANT.len()), nothing())
+    })
+}
+
+#[cfg(feature = "sqlite")]
+fn sqlite() -> Making<dyn DatabaseBackend> {
+    use agent_storage::backend::sqlite::SqliteDatabase;
+    use agent_storage::config::SqliteConfig;
+
+    Box::pin(async {
+        let folder = tempfile::tempdir().unwrap();
+        let (clock, stamps) = clocks();
+        let config = SqliteConfig::at(folder.path().join("agent.db"));
+        let database = SqliteDatabase::with_clocks(&config, clock.clone(), stamps.clone());
+        let subject = Subject::database(Arc::new(database), Elapse::Manual(clock)).with_stamps(stamps);
+        (subject, Box::new(folder) as Box<dyn Any + Send>)
+    })
+}
+
+/// An entry outside the prefix of the layers, which no case may see.
+fn others_entry(stamps: &HybridClock) -> Write {
+    Write::put(Key::parse("tenant").unwrap(), Value::from_integer(1), stamps.issue())
+}
+
+/// A clock in the test's hand, and the stamps of a process that runs by it.
+fn clocks() -> (Clock, Arc<HybridClock>) {
+    let clock = Clock::manual();
+    (clock.clone(), Arc::new(HybridClock::new(clock)))
+}
+
+/// What outlives a subject that needs nothing.
+fn nothing() -> Box<dyn Any + Send> {
+    Box::new(())
+}
