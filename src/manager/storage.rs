@@ -1,8 +1,9 @@
 //! The [`StorageManager`].
 
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::{SideOptions, StorageConfig};
+use crate::config::{Problem, SideOptions, StorageConfig};
 use crate::contract::{CacheBackend, Context, DatabaseBackend};
 use crate::error::Result;
 use crate::handle::{Cache, Database, Handle, HandleBackend};
@@ -49,6 +50,58 @@ pub struct StorageManager {
 }
 
 impl StorageManager {
+    /// Makes a manager of the `storage:` section of a file. It validates the section and connects nothing.
+    ///
+    /// Without a section, cache and database are in memory. Each warning about the file is logged, and stays readable through
+    /// [`StorageManager::warnings`]. The file is read at once, without waiting for anything but the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) with everything that is wrong with the file, one problem a line; else as
+    /// [`StorageManager::validate_config`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use agent_storage::StorageManager;
+    ///
+    /// let manager = StorageManager::from_file("agent.yml")?;
+    /// # let _ = manager;
+    /// # Ok::<(), agent_storage::Error>(())
+    /// ```
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        Self::of_read(StorageConfig::from_file(path)?)
+    }
+
+    /// As [`StorageManager::from_file`], for text that stands nowhere. Messages call it `agent.yml`; relative paths begin at the
+    /// current folder. [`StorageConfig::from_yaml`] takes another name and folder.
+    ///
+    /// # Errors
+    ///
+    /// As [`StorageManager::from_file`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use agent_storage::StorageManager;
+    ///
+    /// let manager = StorageManager::from_yaml("storage: { cache: { type: in-memory } }")?;
+    /// assert!(manager.warnings().is_empty());
+    /// # Ok::<(), agent_storage::Error>(())
+    /// ```
+    pub fn from_yaml(yaml: &str) -> Result<Self> {
+        Self::of_read(StorageConfig::from_yaml(yaml, "agent.yml")?)
+    }
+
+    fn of_read(config: StorageConfig) -> Result<Self> {
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
+        let manager = Self::new(config);
+        manager.validate_config()?;
+        Ok(manager)
+    }
+
     /// Makes a manager of a configuration.
     #[must_use]
     pub fn new(config: StorageConfig) -> Self {
@@ -80,14 +133,22 @@ impl StorageManager {
         &self.config
     }
 
-    /// Checks, without connecting, that the configuration can be served: its backends are compiled in, and their settings
-    /// make sense together.
+    /// What the configuration file says that is not as it seems: keys without effect, sections that are not served, encryption
+    /// that checks nothing. Empty for a configuration made by hand.
+    #[must_use]
+    pub fn warnings(&self) -> &[Problem] {
+        self.config.warnings()
+    }
+
+    /// Checks, without connecting, that the configuration can be served: its values are valid and make sense together, and its
+    /// backends are compiled in.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::FeatureDisabled`](crate::ErrorKind::FeatureDisabled) names the line to run;
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) says what is wrong.
     pub fn validate_config(&self) -> Result<()> {
+        self.config.validate()?;
         if self.own_cache.is_none() {
             open::cache_backend(&self.config.cache.backend)?;
         }
