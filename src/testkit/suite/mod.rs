@@ -7,6 +7,7 @@
 )]
 
 mod abandoned;
+mod all;
 mod batches;
 mod concurrency;
 mod conditions;
@@ -26,49 +27,4 @@ mod transactions;
 mod values;
 mod writes;
 
-use crate::contract::{CacheBackend, DatabaseBackend, Store};
-
-use super::case::Case;
-use super::subject::Subject;
-
-/// The cases that every store is held to.
-fn store_cases() -> Vec<Case<dyn Store>> {
-    [
-        values::cases(),
-        keys::cases(),
-        writes::cases(),
-        conditions::cases(),
-        expiry::cases(),
-        batches::cases(),
-        listing::cases(),
-        paging::cases(),
-        limits::cases(),
-        stamps::cases(),
-        concurrency::cases(),
-        abandoned::store_cases(),
-        lifecycle::cases(),
-    ]
-    .concat()
-}
-
-/// All cases for caches.
-#[must_use]
-pub fn cache_cases() -> Vec<Case<dyn CacheBackend>> {
-    let shared = store_cases().into_iter().map(|case| case.widen(Subject::<dyn CacheBackend>::into_store));
-    shared.chain([counters::cases(), lifecycle::cache_cases()].concat()).collect()
-}
-
-/// All cases for databases.
-#[must_use]
-pub fn database_cases() -> Vec<Case<dyn DatabaseBackend>> {
-    let shared = store_cases().into_iter().map(|case| case.widen(Subject::<dyn DatabaseBackend>::into_store));
-    let own = [
-        lists::cases(),
-        list_ranges::cases(),
-        transactions::cases(),
-        identity::cases(),
-        abandoned::database_cases(),
-        lifecycle::database_cases(),
-    ];
-    shared.chain(own.concat()).collect()
-}
+pub use all::{cache_cases, database_cases};
