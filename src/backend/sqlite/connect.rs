@@ -44,6 +44,9 @@ impl Connector {
         if self.is_closed() {
             return Err(Error::closed());
         }
+        if cx.is_expired() {
+            return Err(Error::unavailable("the deadline had passed before the call began"));
+        }
         match cx.limit(slot.get_or_try_init(|| self.open(cx))).await {
             Some(engine) => engine.map(Arc::clone),
             None => Err(Error::unavailable("the SQLite database could not be opened before the deadline")),

@@ -16,7 +16,7 @@ use super::error::{SqlError, SqlResult, locked};
 use super::job::{Atomicity, Terms, job};
 use super::open::{Opened, Options, open_all};
 use super::queue::Queue;
-use super::reader::Reader;
+use super::reader::{Reader, late};
 use super::writer::{Writer, WriterState};
 
 /// Payload that may wait for the writer, and as much for the readers.
@@ -140,7 +140,6 @@ impl Engine {
         let alone = kind == ReadKind::Scan;
         let (job, waiter) = job(Terms { deadline, weight: 0, atomicity: Atomicity::Statement, alone }, work);
         self.reads.push(job).await?;
-        let late = || Error::unavailable("the read did not end before its deadline");
         waiter.wait(late, late).await
     }
 

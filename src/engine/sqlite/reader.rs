@@ -57,6 +57,10 @@ impl Reader {
             return;
         }
         for mut job in waiting.drain(..).filter(|job| job.start()) {
+            if job.deadline() <= Instant::now() {
+                job.finish(Err(late()));
+                continue;
+            }
             self.deadline.set(Some(job.deadline()));
             job.run(&self.connection);
             job.finish(Ok(()));
@@ -94,6 +98,11 @@ impl Drop for Reader {
             self.queue.close(Error::internal("a SQLite reader panicked"));
         }
     }
+}
+
+/// The error of a read that was not answered in time.
+pub(super) fn late() -> Error {
+    Error::unavailable("the read did not end before its deadline")
 }
 
 /// The moment by which the running read must end, as SQLite's progress handler looks at it.
