@@ -183,6 +183,8 @@ fn jetstream_takes_credentials_from_its_url() {
     assert_eq!(config.servers.len(), 2);
     assert!(matches!(&config.auth, NatsAuth::User { username, .. } if username == "user"));
     assert!(matches!(config.tls, Tls::Verified(_)));
+    assert!(matches!(jetstream("url: nats://a,tls://b").tls, Tls::Verified(_)), "one that must be encrypted means all");
+    assert!(jetstream("url: nats://a\ntls: { ca: /ca.pem }").tls.files().unwrap().ca_file.is_some());
     assert!(matches!(jetstream("url: nats://hunter2@a.example").auth, NatsAuth::Token(_)));
 }
 
@@ -391,7 +393,7 @@ fn a_value_beyond_its_bounds_is_told_at_its_place() {
     for (side, keys, said) in [
         ("cache", "type: redis\nport: 0", ":4:11: storage.cache.port: must be from 1 to 65535"),
         ("cache", "type: redis\nurl: redis://h:0", ":4:10: storage.cache.url: must be from 1 to 65535"),
-        ("cache", "type: redis\nmaxConnections: 0", ":4:21: storage.cache.maxConnections: must be from 1 to 64"),
+        ("cache", "type: redis\nmaxConnections: 0", ":4:21: storage.cache.maxConnections: must be from 1 to 1000"),
         ("cache", "type: redis\nhost: a/b", ":4:11: storage.cache.host: must be a host name"),
         (
             "cache",
@@ -425,6 +427,20 @@ fn a_value_beyond_its_bounds_is_told_at_its_place() {
 }
 
 #[test]
+fn sizes_are_bytes_or_words_and_nothing_else() {
+    for (size, bytes) in [("1048576", 1 << 20), ("1MiB", 1 << 20), ("'1 MB'", 1_000_000), ("${NONE:-64KiB}", 64 << 10)]
+    {
+        let config = cache(&format!("type: in-memory\nmaxBytes: {size}"));
+        let CacheBackendConfig::Memory(memory) = config.cache.backend else { panic!() };
+        assert_eq!(memory.max_bytes, bytes, "{size}");
+    }
+    for size in ["-5MB", "-5", "1.5", "many", "1ZB", "[1]", "true"] {
+        let said = problem(&section("cache", &format!("type: in-memory\nmaxBytes: {size}")));
+        assert!(said.contains("storage.cache.maxBytes: expected a"), "{said}");
+    }
+}
+
+#[test]
 fn contradictions_are_told() {
     for (side, keys, said) in [
         (
@@ -438,7 +454,7 @@ fn contradictions_are_told() {
         ("cache", "type: redis\ntls: true\nssl: false", "ssl: says something else"),
         ("cache", "type: redis\nconnectionTimeout: 1s\nconnectionTimeoutMillis: 2", "says something else"),
         ("cache", "type: nats\nurl: nats://a\nservers: [b]", "servers: says something else"),
-        ("cache", "type: nats\nurl: nats://a,tls://b", "url: says something else"),
+        ("cache", "type: nats\nurl: tls://a\ntls: false", "tls: contradicts the scheme"),
         ("cache", "type: nats\ntoken: hunter2\nnkeySeed: hunter2", "is a second way to say who we are"),
         ("cache", "type: nats\nusername: a", "needs a `password`"),
         ("cache", "type: nats\npassword: hunter2", "needs a `username`"),
@@ -511,7 +527,7 @@ fn a_fallback_is_checked_and_said_not_to_be_in_force() {
     for (keys, said) in [
         ("fallback: [ { type: redis } ]", "fallback[0].type: is a type of cache"),
         ("fallback: [ { type: sqlite, pth: x } ]", "fallback[0]: unknown key `pth`; did you mean `path`?"),
-        ("fallback: [ { type: sqlite, readers: 0 } ]", "fallback[0].readers: must be from 1 to 64"),
+        ("fallback: [ { type: sqlite, readers: 0 } ]", "fallback[0].readers: must be from 1 to 256"),
         ("fallback: sqlite", "expected `none` or a list of stores"),
     ] {
         let found = problem(&section("database", &format!("type: postgres\n{keys}")));

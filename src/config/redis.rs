@@ -28,7 +28,7 @@ pub struct RedisConfig {
     #[validate(nested)]
     pub tls: Tls,
     /// How many connections are held. Each carries any number of calls at once. 2 by default.
-    #[validate(range(min = 1, max = 64, message = "must be from 1 to 64"))]
+    #[validate(range(min = 1, max = 1000, message = "must be from 1 to 1000"))]
     pub max_connections: u32,
     /// How long making a connection may take. 5 s by default.
     #[validate(custom(function = "rules::wait"))]

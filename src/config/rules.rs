@@ -38,7 +38,7 @@ pub(super) fn server_timeout(duration: &Duration) -> Rule {
 
 /// How long a connection is kept.
 pub(super) fn lifetime(duration: &Duration) -> Rule {
-    holds((Duration::from_secs(1)..=30 * DAY).contains(duration), "must be from 1 second to 30 days")
+    holds((Duration::from_millis(1)..=30 * DAY).contains(duration), "must be from 1 ms to 30 days")
 }
 
 /// How long a tombstone is kept: longer than a statement can be under way.

@@ -18,7 +18,7 @@ pub struct SqliteConfig {
     /// Whether a commit waits for the disk. [`Synchronous::Full`] by default.
     pub synchronous: Synchronous,
     /// How many connections read side by side; one more writes. 4 by default.
-    #[validate(range(min = 1, max = 64, message = "must be from 1 to 64"))]
+    #[validate(range(min = 1, max = 256, message = "must be from 1 to 256"))]
     pub readers: u32,
     /// How long a call waits for a lock that another process holds. 5 s by default; the call's own deadline may be sooner.
     #[validate(custom(function = "rules::wait"))]

@@ -113,10 +113,11 @@ impl JetstreamSection {
         }
         set(&mut config.compression, self.compression);
         config.description = self.description.map(|field| field.value);
-        config.placement = self.placement.map(|field| Placement {
+        let placement = self.placement.map(|field| Placement {
             cluster: field.value.cluster.map(|field| field.value),
             tags: field.value.tags.map(|field| field.value).unwrap_or_default(),
         });
+        config.placement = placement.filter(|placement| *placement != Placement::default());
         set(&mut config.reads, self.reads);
         let millis = self.connection_timeout_millis.map(|field| field.map(Span::from));
         set(&mut config.connection_timeout, agree(self.connection_timeout, millis, reader));
@@ -161,11 +162,12 @@ impl Urls {
             (Some(token), None) => (None, Secret::new(&token)),
             (username, _) => (username, None),
         };
-        let tls = if parts.scheme == "tls" { Tls::Verified(TlsFiles::default()) } else { Tls::Off };
+        // `nats://` leaves it open whether the connection is encrypted; one server that must be means all.
+        let tls = (parts.scheme == "tls").then(|| Tls::Verified(TlsFiles::default()));
         self.username = agree(self.username.take(), at(place, username), reader);
         self.password = agree(self.password.take(), at(place, parts.password), reader);
         self.token = agree(self.token.take(), at(place, token), reader);
-        self.tls = agree(self.tls.take(), at(place, Some(tls)), reader);
+        self.tls = self.tls.take().or(at(place, tls));
         let default = NatsServer::default();
         NatsServer::new(parts.host.unwrap_or(default.host), parts.port.unwrap_or(default.port))
     }
