@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::time::{Clock, Ttl};
+use crate::{Clock, Ttl};
 
 /// How time passes for the store under test.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::panic::Location;
 
-use crate::error::Error;
+use crate::Error;
 
 /// Why a case failed, and in which line of the suite.
 #[derive(Clone)]

@@ -8,12 +8,7 @@ use crate::contract::{
     CacheBackend, Context, Cursor, DatabaseBackend, Entry, GetOptions, ListOptions, Lookup, Store, Write, WriteAck,
     WriteMode, WriteOp,
 };
-use crate::error::Result;
-use crate::key::{Key, KeyPrefix};
-use crate::revision::Revision;
-use crate::stamp::{HybridClock, Stamp};
-use crate::time::{Clock, Ttl};
-use crate::value::Value;
+use crate::{Clock, HybridClock, Key, KeyPrefix, Result, Revision, Stamp, Ttl, Value};
 
 use super::elapse::Elapse;
 use super::failure::Failure;

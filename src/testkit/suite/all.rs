@@ -2,12 +2,11 @@
 
 use crate::contract::{CacheBackend, DatabaseBackend, Store};
 
-use super::super::case::Case;
-use super::super::subject::Subject;
 use super::{
     abandoned, batches, concurrency, conditions, counters, expiry, identity, keys, lifecycle, limits, list_ranges,
     listing, lists, paging, stamps, transactions, values, writes,
 };
+use crate::testkit::{Case, Subject};
 
 /// The cases that every store is held to.
 fn store_cases() -> Vec<Case<dyn Store>> {

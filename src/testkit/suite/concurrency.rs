@@ -2,10 +2,9 @@
 
 use super::tools::{Task, assert_value, json, peek, revised, together};
 use crate::contract::{Store, WriteMode};
-use crate::error::Error;
 use crate::testkit::case::cases;
 use crate::testkit::{Case, Failure, Outcome, Subject};
-use crate::value::Value;
+use crate::{Error, Value};
 
 pub(super) fn cases() -> Vec<Case<dyn Store>> {
     cases!["concurrency":

@@ -2,12 +2,9 @@
 
 use super::tools::{assert_conflict, assert_kind, assert_value, binary, json, peek, revised};
 use crate::contract::{RevisionKind, Store, Write, WriteMode, WriteOp};
-use crate::error::ErrorKind;
-use crate::revision::Revision;
-use crate::stamp::Stamp;
 use crate::testkit::case::cases;
 use crate::testkit::{Case, Outcome, Subject};
-use crate::time::Ttl;
+use crate::{ErrorKind, Revision, Stamp, Ttl};
 
 pub(super) fn cases() -> Vec<Case<dyn Store>> {
     cases!["conditions":

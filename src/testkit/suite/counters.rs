@@ -2,11 +2,9 @@
 
 use super::tools::{assert_kind, assert_value, binary, json, together};
 use crate::contract::{CacheBackend, Expiry, IncrementOptions};
-use crate::error::{ErrorKind, Result};
 use crate::testkit::case::cases;
 use crate::testkit::{Case, Outcome, Subject};
-use crate::time::Ttl;
-use crate::value::Value;
+use crate::{ErrorKind, Result, Ttl, Value};
 
 pub(super) fn cases() -> Vec<Case<dyn CacheBackend>> {
     cases!["counters":

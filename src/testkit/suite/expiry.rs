@@ -6,7 +6,7 @@ use super::tools::{assert_conflict, assert_value, json, revised};
 use crate::contract::{Expiry, Lookup, Store, WriteMode};
 use crate::testkit::case::cases;
 use crate::testkit::{Case, Elapse, Failure, Outcome, Subject};
-use crate::time::{Timestamp, Ttl};
+use crate::{Timestamp, Ttl};
 
 pub(super) fn cases() -> Vec<Case<dyn Store>> {
     cases!["expiry":

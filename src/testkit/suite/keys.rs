@@ -107,7 +107,7 @@ const ODD: &[&str] = &[
     "'; DROP TABLE kv; --",
 ];
 
-fn value_of(index: usize) -> crate::value::Value {
+fn value_of(index: usize) -> crate::Value {
     json(format!("[{index}]"))
 }
 

@@ -1,10 +1,10 @@
 //! Ping and close.
 
 use super::tools::{assert_kind, json};
+use crate::ErrorKind;
 use crate::contract::{
     Append, CacheBackend, DatabaseBackend, GetOptions, IncrementOptions, ListOptions, ListRange, Step, Store,
 };
-use crate::error::ErrorKind;
 use crate::testkit::case::cases;
 use crate::testkit::{Case, Outcome, Subject};
 

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use super::tools::{assert_kind, assert_value, binary, json};
 use crate::contract::{Context, GetOptions, ListOptions, Store};
-use crate::error::ErrorKind;
 use crate::testkit::case::cases;
 use crate::testkit::{Case, Outcome, Subject};
-use crate::value::Value;
+use crate::{ErrorKind, Value};
 
 pub(super) fn cases() -> Vec<Case<dyn Store>> {
     cases!["limits":

@@ -2,10 +2,9 @@
 
 use super::tools::{assert_kind, assert_value, binary, json, show, together};
 use crate::contract::{Append, DatabaseBackend, Durability, ItemId, ListRange, WriteMode};
-use crate::error::{ErrorKind, Result};
 use crate::testkit::case::cases;
 use crate::testkit::{Case, Failure, Outcome, Subject};
-use crate::value::Value;
+use crate::{ErrorKind, Result, Value};
 
 type Database = Subject<dyn DatabaseBackend>;
 

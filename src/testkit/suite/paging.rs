@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::tools::{Task, json, together};
+use crate::ErrorKind;
 use crate::contract::{Cursor, ListOptions, Store};
-use crate::error::ErrorKind;
 use crate::testkit::case::cases;
 use crate::testkit::{Case, Outcome, Subject};
 

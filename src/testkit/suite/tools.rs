@@ -7,11 +7,8 @@ use std::pin::Pin;
 use tokio::task::JoinSet;
 
 use crate::contract::{Append, AppendAck, DatabaseBackend, Item, ListRange, Step, StepAck};
-use crate::error::{ErrorKind, Result};
-use crate::revision::Revision;
-use crate::stamp::Stamp;
 use crate::testkit::{Failure, Outcome, Subject};
-use crate::value::{Format, Value};
+use crate::{ErrorKind, Format, Result, Revision, Stamp, Value};
 
 /// The most bytes of a value that a failure shows.
 const SHOWN: usize = 200;
@@ -150,9 +147,9 @@ impl Subject<dyn DatabaseBackend> {
 /// A stamp later than all the suite gives, by the clock of another process.
 pub(super) fn future_stamp<B: crate::contract::Store + ?Sized>(subject: &Subject<B>) -> Stamp {
     let clock = subject.slow_clock();
-    let wall = crate::time::Clock::manual();
+    let wall = crate::Clock::manual();
     wall.advance(std::time::Duration::from_secs(3600));
-    clock.observe(crate::stamp::HybridClock::new(wall).issue());
+    clock.observe(crate::HybridClock::new(wall).issue());
     clock.issue()
 }
 

@@ -2,10 +2,9 @@
 
 use super::tools::{assert_conflict, assert_kind, assert_value, json, revised, together};
 use crate::contract::{DatabaseBackend, RevisionKind, Step, StepAck, Write, WriteMode, WriteOp};
-use crate::error::{ErrorKind, Result};
 use crate::testkit::case::cases;
 use crate::testkit::{Case, Outcome, Subject};
-use crate::value::Value;
+use crate::{ErrorKind, Result, Value};
 
 type Database = Subject<dyn DatabaseBackend>;
 

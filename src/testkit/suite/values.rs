@@ -4,7 +4,7 @@ use super::tools::{assert_value, binary, json};
 use crate::contract::Store;
 use crate::testkit::case::cases;
 use crate::testkit::{Case, Outcome, Subject};
-use crate::value::{Format, Value};
+use crate::{Format, Value};
 
 pub(super) fn cases() -> Vec<Case<dyn Store>> {
     cases!["values":
