@@ -347,11 +347,11 @@ storage:
         found,
         [
             ":4:11: storage.cache.port: expected a whole number from 0 to 65535, found a larger one",
-            ":5:5: storage.cache: unknown key `maxConections`; did you mean `maxConnections`?",
+            ":5:5: storage.cache.maxConections: is not a known key; did you mean `maxConnections`?",
             ":6:10: storage.cache.url: the variable `NO_SUCH` is not set; set it, or give a default: `${NO_SUCH:-...}`",
             ":8:11: storage.database.type: is not a known type; did you mean `postgres`?",
             ":9:11: storage.database.port: expected a whole number from 0 to 65535, found text",
-            ":10:3: storage: unknown key `blobs`; did you mean `blob`?",
+            ":10:3: storage.blobs: is not a known key; did you mean `blob`?",
         ]
     );
 }
@@ -380,6 +380,7 @@ fn a_wrong_type_is_told_without_the_value() {
         ("url: hunter2", "is not a URL"),
         ("url: ''", "expected a URL, found empty text"),
         ("url: http://hunter2@host", "has a scheme that is not served"),
+        ("url: redis://:hunter2@host:70000", "has a port that is not a number from 1 to 65535"),
         ("url: redis://host/hunter2", "must end with the number of a database"),
     ] {
         let said = problem(&section("cache", &format!("type: redis\n{keys}")));
@@ -456,6 +457,7 @@ fn contradictions_are_told() {
         ("cache", "type: nats\nurl: nats://a\nservers: [b]", "servers: says something else"),
         ("cache", "type: nats\nurl: tls://a\ntls: false", "tls: contradicts the scheme"),
         ("cache", "type: nats\ntoken: hunter2\nnkeySeed: hunter2", "is a second way to say who we are"),
+        ("cache", "type: nats\nservers: [a, 'nats://b:70000']", "has a port that is not"),
         ("cache", "type: nats\nusername: a", "needs a `password`"),
         ("cache", "type: nats\npassword: hunter2", "needs a `username`"),
         ("database", "type: postgres\nurl: postgres://a/x\nconnectionString: postgres://b/x", "says something else"),
@@ -526,7 +528,7 @@ fn a_fallback_is_checked_and_said_not_to_be_in_force() {
     assert!(matches!(database("type: postgres").database.fallback, Fallback::Default));
     for (keys, said) in [
         ("fallback: [ { type: redis } ]", "fallback[0].type: is a type of cache"),
-        ("fallback: [ { type: sqlite, pth: x } ]", "fallback[0]: unknown key `pth`; did you mean `path`?"),
+        ("fallback: [ { type: sqlite, pth: x } ]", "fallback[0].pth: is not a known key; did you mean `path`?"),
         ("fallback: [ { type: sqlite, readers: 0 } ]", "fallback[0].readers: must be from 1 to 256"),
         ("fallback: sqlite", "expected `none` or a list of stores"),
     ] {

@@ -140,6 +140,7 @@ impl Urls {
         let url = url.map(|field| field.map(|text| addresses(&text)));
         let list = list.map(|field| field.map(|texts| texts.iter().flat_map(addresses).collect()));
         let Some(Field { value: texts, place }) = agree(url, list, reader) else { return };
+        let count = texts.len();
         let mut servers = Vec::new();
         for text in texts {
             match split(&text, &["nats", "tls"], "nats://host:port") {
@@ -147,7 +148,8 @@ impl Urls {
                 Err(message) => reader.problem(&place, message),
             }
         }
-        self.servers = Some(Field { value: servers, place });
+        // One that was wrong is reported; that fewer are left is no further problem.
+        self.servers = (servers.len() == count).then_some(Field { value: servers, place });
     }
 
     fn server(&mut self, parts: Parts, place: &Place, reader: &mut Reader<'_>) -> NatsServer {

@@ -170,9 +170,9 @@ impl<'n> Fields<'n> {
     /// Reports every key that nobody asked for.
     pub(super) fn close(self, reader: &mut Reader<'_>) {
         for entry in self.entries.iter().filter(|entry| !self.known.contains(&entry.key.as_str())) {
-            let place = Place { path: self.place.path.clone(), position: entry.position };
+            let place = Place { path: entry.value.place.path.clone(), position: entry.position };
             let hint = nearest(&entry.key, self.known.iter().copied());
-            reader.problem(&place, format!("unknown key `{}`{}", shown(&entry.key), did_you_mean(hint, &self.known)));
+            reader.problem(&place, format!("is not a known key{}", did_you_mean(hint, &self.known)));
         }
     }
 }

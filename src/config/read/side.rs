@@ -183,8 +183,7 @@ fn store_type<B: Side>(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Opti
         reader.problem(&node.place, format!("is a type of {other}; a {noun} is one of {}", list(&names)));
         return None;
     }
-    let all = B::TYPES.iter().flat_map(|store| store.names).chain(theirs).copied();
-    let hint = nearest(&given, all);
+    let hint = nearest(&given, B::TYPES.iter().flat_map(|store| store.names).copied());
     reader.problem(&node.place, format!("is not a known type{}", did_you_mean(hint, &names)));
     // The other keys are read as those of the type that was meant, so that their problems are reported too.
     hint.and_then(named)

@@ -60,8 +60,12 @@ pub(super) fn split(text: &str, schemes: &[&str], example: &str) -> Result<Parts
         Some((user, after)) => format!("{scheme}://{user}{NO_HOST}{after}"),
         None => text.to_owned(),
     };
-    let url = Url::parse(&text).map_err(|_| {
-        format!("is not a URL; write it as `{example}`, with `%XX` for what is special in names and passwords")
+    let url = Url::parse(&text).map_err(|error| {
+        let what = match error {
+            url::ParseError::InvalidPort => "has a port that is not a number from 1 to 65535",
+            _ => "is not a URL",
+        };
+        format!("{what}; write it as `{example}`, with `%XX` for what is special in names and passwords")
     })?;
     parts(&url)
 }
