@@ -23,7 +23,7 @@ pub struct Prefix<B: ?Sized> {
     inner: Arc<B>,
 }
 
-impl<B: ?Sized> Prefix<B> {
+impl<B: Store + ?Sized> Prefix<B> {
     /// Wraps a store.
     #[must_use]
     pub const fn new(prefix: KeyPrefix, inner: Arc<B>) -> Self {
@@ -42,6 +42,28 @@ impl<B: ?Sized> Prefix<B> {
     fn outer_append(&self, mut append: Append) -> Result<Append> {
         append.key = self.prefix.join(&append.key)?;
         Ok(append)
+    }
+
+    /// Whether there is a key that is the prefix and nothing more. It has no name in here, so it is somebody else's.
+    async fn nameless_exists(&self, cx: &Context) -> Result<bool> {
+        let Ok(key) = Key::parse(self.prefix.as_str()) else { return Ok(false) };
+        self.inner.exists(&[key], cx).await.into_iter().next().unwrap_or(Ok(false))
+    }
+
+    /// Removes the keys that have a name in here one by one, where the store's own clear would take the nameless one too.
+    async fn clear_named(&self, stamp: Stamp, cx: &Context) -> Result<u64> {
+        let (mut removed, mut options) = (0, ListOptions::default());
+        loop {
+            let page = self.list(&KeyPrefix::empty(), &options, cx).await?;
+            let deletes = page.keys.into_iter().map(|key| Write::delete(key, stamp)).collect();
+            for ack in self.write_many(deletes, cx).await {
+                removed += u64::from(ack?.existed != Some(false));
+            }
+            match page.next {
+                Some(next) => options = options.with_cursor(next),
+                None => return Ok(removed),
+            }
+        }
     }
 
     fn outer_step(&self, step: Step) -> Result<Step> {
@@ -80,16 +102,20 @@ impl<B: Store + ?Sized> Store for Prefix<B> {
 
     async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
         let page = self.inner.list(&self.prefix.join_prefix(prefix)?, options, cx).await?;
-        // A key that is the prefix and nothing more has no name in here, so it is passed over.
         let keys = page.keys.iter().filter_map(|key| self.prefix.strip(key)).collect();
         Ok(KeyPage::new(keys, page.next))
     }
 
     async fn count(&self, prefix: &KeyPrefix, cx: &Context) -> Result<u64> {
-        self.inner.count(&self.prefix.join_prefix(prefix)?, cx).await
+        let count = self.inner.count(&self.prefix.join_prefix(prefix)?, cx).await?;
+        let nameless = prefix.is_empty() && self.nameless_exists(cx).await?;
+        Ok(count.saturating_sub(u64::from(nameless)))
     }
 
     async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
+        if prefix.is_empty() && self.nameless_exists(cx).await? {
+            return self.clear_named(stamp, cx).await.map(Some);
+        }
         self.inner.clear(&self.prefix.join_prefix(prefix)?, stamp, cx).await
     }
 
