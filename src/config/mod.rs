@@ -6,6 +6,7 @@
 //!
 //! Secrets are kept as [`SecretString`](secrecy::SecretString), so that no `Debug` shows them.
 
+mod batching;
 mod environment;
 mod error;
 mod jetstream;
@@ -19,6 +20,7 @@ mod sqlite;
 mod storage;
 mod tls;
 
+pub use batching::BatchingConfig;
 pub use environment::Environment;
 pub use error::{ConfigError, Problem};
 pub use jetstream::{JetstreamConfig, NatsAuth, NatsServer, Placement, ReadFrom, StreamStorage};

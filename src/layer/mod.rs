@@ -3,11 +3,13 @@
 //! Every method is forwarded by hand; the lint `missing_trait_methods` holds each wrapper to that.
 
 mod batch;
+mod coalesce;
 mod observe;
 mod prefix;
 mod retry;
 
 pub(crate) use batch::answer_each;
+pub use coalesce::Coalesce;
 pub use observe::{Observe, Side};
 pub use prefix::Prefix;
 pub use retry::Retry;

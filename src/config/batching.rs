@@ -1,0 +1,25 @@
+//! How independent calls share round trips: [`BatchingConfig`].
+
+/// How calls that happen at the same time are sent together.
+///
+/// A call goes out at once while its lane is free; otherwise it waits, and the lane takes all that waits as one batch when it is
+/// free again. There is no timer, so an idle store adds no latency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BatchingConfig {
+    /// Whether calls are batched at all. `true` by default.
+    pub enabled: bool,
+    /// How many batches of a kind (reads, writes, appends) may be on their way at once. What is best depends on the backend;
+    /// `None`, the default, takes what was measured to be.
+    pub lanes: Option<usize>,
+    /// The most calls of one batch. 512 by default.
+    pub max_batch: usize,
+    /// The most bytes of values in one batch; a single larger value goes alone. 4 MiB by default.
+    pub max_batch_bytes: usize,
+}
+
+impl Default for BatchingConfig {
+    fn default() -> Self {
+        Self { enabled: true, lanes: None, max_batch: 512, max_batch_bytes: 4 << 20 }
+    }
+}

@@ -1,0 +1,193 @@
+//! The layer itself: which call goes to which lane.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+
+use crate::config::BatchingConfig;
+use crate::contract::{
+    Append, AppendAck, CacheBackend, Capabilities, Context, DatabaseBackend, GetOptions, Identity, IncrementOptions,
+    Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
+};
+use crate::error::{Error, Result};
+use crate::key::{Key, KeyPrefix};
+use crate::stamp::Stamp;
+
+use super::lane::Lane;
+use super::queue::Load;
+use super::work::{Appends, Reads, Work, Writes};
+
+/// The lanes of a kind unless the configuration says otherwise.
+const DEFAULT_LANES: usize = 2;
+
+/// A store whose independent reads, writes and appends share round trips. Everything else goes straight through, and so do
+/// calls that are batches already.
+pub struct Coalesce<B: Store + ?Sized> {
+    inner: Arc<B>,
+    reads: Lanes<Reads<B>>,
+    writes: Lanes<Writes<B>>,
+    appends: Option<Lanes<Appends>>,
+}
+
+impl Coalesce<dyn CacheBackend> {
+    /// Wraps a cache.
+    #[must_use]
+    pub fn cache(config: &BatchingConfig, inner: Arc<dyn CacheBackend>) -> Self {
+        let load = Arc::default();
+        Self {
+            reads: Lanes::new(Reads(Arc::clone(&inner)), config, &load),
+            writes: Lanes::new(Writes(Arc::clone(&inner)), config, &load),
+            appends: None,
+            inner,
+        }
+    }
+}
+
+impl Coalesce<dyn DatabaseBackend> {
+    /// Wraps a database.
+    #[must_use]
+    pub fn database(config: &BatchingConfig, inner: Arc<dyn DatabaseBackend>) -> Self {
+        let load = Arc::default();
+        Self {
+            reads: Lanes::new(Reads(Arc::clone(&inner)), config, &load),
+            writes: Lanes::new(Writes(Arc::clone(&inner)), config, &load),
+            appends: Some(Lanes::new(Appends(Arc::clone(&inner)), config, &load)),
+            inner,
+        }
+    }
+}
+
+impl<B: Store + ?Sized> fmt::Debug for Coalesce<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Coalesce").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+/// The lanes of one kind of call.
+struct Lanes<W: Work> {
+    lanes: Box<[Arc<Lane<W>>]>,
+    hasher: RandomState,
+    next: AtomicUsize,
+}
+
+impl<W: Work> Lanes<W> {
+    fn new(work: W, config: &BatchingConfig, load: &Arc<Load>) -> Self {
+        let work = Arc::new(work);
+        let lane = |_| Lane::new(Arc::clone(&work), *config, Arc::clone(load));
+        let count = config.lanes.unwrap_or(DEFAULT_LANES).max(1);
+        Self { lanes: (0..count).map(lane).collect(), hasher: RandomState::new(), next: AtomicUsize::new(0) }
+    }
+
+    async fn call(&self, item: W::Item, cx: &Context) -> Result<W::Answer> {
+        let lane = self.lane_for(&item).ok_or_else(|| Error::internal("a store without lanes"))?;
+        lane.call(item, cx).await
+    }
+
+    /// The lane of the key where order counts; else one that is free, or the next in turn.
+    fn lane_for(&self, item: &W::Item) -> Option<&Arc<Lane<W>>> {
+        let count = self.lanes.len() as u64;
+        if W::ORDERED {
+            let index = self.hasher.hash_one(W::key(item)).checked_rem(count)?;
+            return self.lanes.get(usize::try_from(index).ok()?);
+        }
+        let in_turn = || self.next.fetch_add(1, Ordering::Relaxed).checked_rem(self.lanes.len());
+        self.lanes.iter().find(|lane| lane.is_free()).or_else(|| self.lanes.get(in_turn()?))
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<B: Store + ?Sized> Store for Coalesce<B> {
+    async fn get(&self, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup> {
+        self.reads.call((key.clone(), *options), cx).await
+    }
+
+    async fn get_many(&self, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
+        self.inner.get_many(keys, options, cx).await
+    }
+
+    async fn exists(&self, keys: &[Key], cx: &Context) -> Vec<Result<bool>> {
+        self.inner.exists(keys, cx).await
+    }
+
+    async fn write(&self, write: Write, cx: &Context) -> Result<WriteAck> {
+        self.writes.call(write, cx).await
+    }
+
+    async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
+        self.inner.write_many(writes, cx).await
+    }
+
+    async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
+        self.inner.list(prefix, options, cx).await
+    }
+
+    async fn count(&self, prefix: &KeyPrefix, cx: &Context) -> Result<u64> {
+        self.inner.count(prefix, cx).await
+    }
+
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
+        self.inner.clear(prefix, stamp, cx).await
+    }
+
+    async fn ping(&self, cx: &Context) -> Result<Ping> {
+        self.inner.ping(cx).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn close(&self, cx: &Context) -> Result<()> {
+        self.inner.close(cx).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl CacheBackend for Coalesce<dyn CacheBackend> {
+    async fn increment(&self, key: &Key, by: i64, options: &IncrementOptions, cx: &Context) -> Result<i64> {
+        self.inner.increment(key, by, options, cx).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl DatabaseBackend for Coalesce<dyn DatabaseBackend> {
+    async fn append_many(&self, mut items: Vec<Append>, cx: &Context) -> Vec<Result<AppendAck>> {
+        match (&self.appends, items.pop()) {
+            (Some(lanes), Some(item)) if items.is_empty() => vec![lanes.call(item, cx).await],
+            (_, last) => {
+                items.extend(last);
+                self.inner.append_many(items, cx).await
+            }
+        }
+    }
+
+    async fn range(&self, key: &Key, range: ListRange, cx: &Context) -> Result<Vec<Item>> {
+        self.inner.range(key, range, cx).await
+    }
+
+    async fn length(&self, key: &Key, cx: &Context) -> Result<u64> {
+        self.inner.length(key, cx).await
+    }
+
+    async fn trim(&self, key: &Key, keep_last: u64, cx: &Context) -> Result<u64> {
+        self.inner.trim(key, keep_last, cx).await
+    }
+
+    async fn apply(&self, steps: Vec<Step>, cx: &Context) -> Result<Vec<StepAck>> {
+        self.inner.apply(steps, cx).await
+    }
+
+    async fn replay(&self, steps: Vec<Step>, cx: &Context) -> Vec<Result<ReplayOutcome>> {
+        self.inner.replay(steps, cx).await
+    }
+
+    async fn identity(&self, cx: &Context) -> Result<Identity> {
+        self.inner.identity(cx).await
+    }
+}

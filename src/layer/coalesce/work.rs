@@ -1,0 +1,174 @@
+//! What lanes carry: reads, writes and appends.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::contract::{
+    Append, AppendAck, Context, DatabaseBackend, Expiry, GetOptions, Lookup, Store, Write, WriteAck,
+};
+use crate::error::{Error, Result};
+use crate::key::Key;
+
+/// A kind of call that can be batched.
+pub(super) trait Work: Send + Sync + 'static {
+    /// One call.
+    type Item: Clone + Send + 'static;
+    /// The answer to one call.
+    type Answer: Send + 'static;
+
+    /// Whether calls of one key keep their order, so that they share a lane.
+    const ORDERED: bool;
+    /// Whether a batch holds at most one call of a key.
+    const ONE_OF_A_KEY: bool;
+
+    /// The bytes of values that the call carries.
+    fn bytes(item: &Self::Item) -> usize;
+
+    /// The call's key.
+    fn key(item: &Self::Item) -> &Key;
+
+    /// Whether the call may go with a batch that began with this one.
+    fn goes_with(item: &Self::Item, first: &Self::Item) -> bool;
+
+    /// Sends one call alone.
+    fn send_one(self: Arc<Self>, item: Self::Item, cx: Context) -> BoxFuture<'static, Result<Self::Answer>>;
+
+    /// Sends a batch.
+    fn send_many(self: Arc<Self>, items: Vec<Self::Item>, cx: Context)
+    -> BoxFuture<'static, Vec<Result<Self::Answer>>>;
+
+    /// The error of a call whose deadline came while it was on its way.
+    fn timed_out() -> Error;
+}
+
+/// Reads: any may go with any.
+#[derive(Debug)]
+pub(super) struct Reads<B: ?Sized>(pub(super) Arc<B>);
+
+impl<B: Store + ?Sized> Work for Reads<B> {
+    type Item = (Key, GetOptions);
+    type Answer = Lookup;
+
+    const ORDERED: bool = false;
+    const ONE_OF_A_KEY: bool = false;
+
+    fn bytes((key, _): &Self::Item) -> usize {
+        key.as_bytes().len()
+    }
+
+    fn key((key, _): &Self::Item) -> &Key {
+        key
+    }
+
+    fn goes_with(_item: &Self::Item, _first: &Self::Item) -> bool {
+        true
+    }
+
+    fn send_one(self: Arc<Self>, (key, options): Self::Item, cx: Context) -> BoxFuture<'static, Result<Lookup>> {
+        async move { self.0.get(&key, &options, &cx).await }.boxed()
+    }
+
+    fn send_many(self: Arc<Self>, items: Vec<Self::Item>, cx: Context) -> BoxFuture<'static, Vec<Result<Lookup>>> {
+        let mut options = GetOptions::default();
+        options.expiry = items.iter().any(|(_, options)| options.expiry);
+        let (keys, asked): (Vec<Key>, Vec<GetOptions>) = items.into_iter().unzip();
+        async move {
+            let answers = self.0.get_many(&keys, &options, &cx).await;
+            answers.into_iter().zip(asked).map(|(answer, asked)| Ok(as_asked(answer?, asked))).collect()
+        }
+        .boxed()
+    }
+
+    fn timed_out() -> Error {
+        Error::unavailable("the read was not answered before the deadline")
+    }
+}
+
+/// Takes out what others of the batch asked for.
+fn as_asked(lookup: Lookup, asked: GetOptions) -> Lookup {
+    match lookup {
+        Lookup::Found(mut entry) if !asked.expiry => {
+            entry.expiry = Expiry::NotAsked;
+            Lookup::Found(entry)
+        }
+        lookup => lookup,
+    }
+}
+
+/// Writes: one of a key in a batch, and conditional ones apart.
+#[derive(Debug)]
+pub(super) struct Writes<B: ?Sized>(pub(super) Arc<B>);
+
+impl<B: Store + ?Sized> Work for Writes<B> {
+    type Item = Write;
+    type Answer = WriteAck;
+
+    const ORDERED: bool = true;
+    const ONE_OF_A_KEY: bool = true;
+
+    fn bytes(item: &Write) -> usize {
+        item.key.as_bytes().len().saturating_add(item.value_bytes())
+    }
+
+    fn key(item: &Write) -> &Key {
+        &item.key
+    }
+
+    fn goes_with(item: &Write, first: &Write) -> bool {
+        item.is_conditional() == first.is_conditional()
+    }
+
+    fn send_one(self: Arc<Self>, item: Write, cx: Context) -> BoxFuture<'static, Result<WriteAck>> {
+        async move { self.0.write(item, &cx).await }.boxed()
+    }
+
+    fn send_many(self: Arc<Self>, items: Vec<Write>, cx: Context) -> BoxFuture<'static, Vec<Result<WriteAck>>> {
+        async move { self.0.write_many(items, &cx).await }.boxed()
+    }
+
+    fn timed_out() -> Error {
+        Error::outcome_unknown("the write was not answered before the deadline")
+    }
+}
+
+/// Appends: any number of a list in a batch, in their order.
+#[derive(Debug)]
+pub(super) struct Appends(pub(super) Arc<dyn DatabaseBackend>);
+
+impl Work for Appends {
+    type Item = Append;
+    type Answer = AppendAck;
+
+    const ORDERED: bool = true;
+    const ONE_OF_A_KEY: bool = false;
+
+    fn bytes(item: &Append) -> usize {
+        item.key.as_bytes().len().saturating_add(item.value.len())
+    }
+
+    fn key(item: &Append) -> &Key {
+        &item.key
+    }
+
+    fn goes_with(_item: &Append, _first: &Append) -> bool {
+        true
+    }
+
+    fn send_one(self: Arc<Self>, item: Append, cx: Context) -> BoxFuture<'static, Result<AppendAck>> {
+        async move {
+            let answers = self.0.append_many(vec![item], &cx).await;
+            answers.into_iter().next().unwrap_or_else(|| Err(Error::internal("an append was not answered")))
+        }
+        .boxed()
+    }
+
+    fn send_many(self: Arc<Self>, items: Vec<Append>, cx: Context) -> BoxFuture<'static, Vec<Result<AppendAck>>> {
+        async move { self.0.append_many(items, &cx).await }.boxed()
+    }
+
+    fn timed_out() -> Error {
+        Error::outcome_unknown("the append was not answered before the deadline")
+    }
+}
