@@ -9,6 +9,7 @@
 mod case;
 mod elapse;
 mod failure;
+mod fault;
 mod proxy;
 mod run;
 mod subject;
@@ -17,6 +18,7 @@ mod suite;
 pub use case::{Case, Outcome};
 pub use elapse::Elapse;
 pub use failure::Failure;
+pub use fault::{Fault, FaultBackend, FaultCounts, Faults};
 pub use proxy::{Direction, FaultProxy, NetworkFault, Point};
 pub use run::{Failures, check_cache, check_database};
 pub use subject::Subject;

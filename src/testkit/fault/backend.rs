@@ -1,0 +1,244 @@
+//! The [`FaultBackend`].
+
+use std::future::{Future, pending};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::contract::{
+    Append, AppendAck, CacheBackend, Capabilities, Context, DatabaseBackend, GetOptions, Identity, IncrementOptions,
+    Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
+};
+use crate::{Error, HybridClock, Key, KeyPrefix, Result, Stamp};
+
+use super::switch::{Fault, Faults};
+
+/// A store that does to calls what its [`Faults`] say, and is the store it wraps otherwise.
+///
+/// `capabilities` and `close` never fail.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// use agent_storage::backend::memory::MemoryDatabase;
+/// use agent_storage::config::MemoryDatabaseConfig;
+/// use agent_storage::contract::{Context, GetOptions, Store};
+/// use agent_storage::testkit::{Fault, FaultBackend, Faults};
+/// use agent_storage::{ErrorKind, Key};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let faults = Faults::seeded(7);
+/// let store = FaultBackend::new(Arc::new(MemoryDatabase::new(&MemoryDatabaseConfig::default())), faults.clone());
+/// let (key, cx) = (Key::parse("k")?, Context::with_timeout(Duration::from_secs(5)));
+///
+/// faults.set(Fault::FailBefore);
+/// let error = store.get(&key, &GetOptions::default(), &cx).await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Unavailable);
+/// faults.heal();
+/// assert!(store.get(&key, &GetOptions::default(), &cx).await.is_ok());
+/// # Ok::<(), agent_storage::Error>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct FaultBackend<B: ?Sized> {
+    faults: Faults,
+    inner: Arc<B>,
+}
+
+fn unavailable() -> Error {
+    Error::unavailable("a fault of the testkit: nothing was applied")
+}
+
+fn unknown() -> Error {
+    Error::outcome_unknown("a fault of the testkit: the reply was lost")
+}
+
+/// Whether a call can have been applied when its reply is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Read,
+    Write,
+}
+
+impl Kind {
+    /// The error of a call that was sent and not answered.
+    fn unanswered(self) -> Error {
+        match self {
+            Self::Read => unavailable(),
+            Self::Write => unknown(),
+        }
+    }
+}
+
+impl<B: Store + ?Sized> FaultBackend<B> {
+    /// Wraps a store.
+    #[must_use]
+    pub const fn new(inner: Arc<B>, faults: Faults) -> Self {
+        Self { faults, inner }
+    }
+
+    /// Does to a call what is to be done; `Err` carries the fault where the call's own answer is not to be seen.
+    async fn call<T>(&self, kind: Kind, cx: &Context, call: impl Future<Output = T>) -> Result<T> {
+        let verdict = self.faults.judge(kind == Kind::Write);
+        self.wiped(verdict.wipe, cx).await?;
+        match verdict.fault {
+            None | Some(Fault::TornBatch) => Ok(call.await),
+            Some(fault) => faulty(fault, kind, cx, call).await,
+        }
+    }
+
+    /// The same for a batch of writes, which can be torn. `send` applies the items it is given.
+    async fn batch<I, T, F>(&self, mut items: Vec<I>, cx: &Context, send: impl FnOnce(Vec<I>) -> F) -> Vec<Result<T>>
+    where
+        F: Future<Output = Vec<Result<T>>>,
+    {
+        let count = items.len();
+        let verdict = self.faults.judge(true);
+        let done = match (self.wiped(verdict.wipe, cx).await, verdict.fault) {
+            (Err(error), _) => Err(error),
+            (Ok(()), None) => Ok(send(items).await),
+            (Ok(()), Some(Fault::TornBatch)) => {
+                // From none to all of them.
+                let choices = u64::try_from(count).unwrap_or(u64::MAX).saturating_add(1);
+                items.truncate(usize::try_from(verdict.random % choices).unwrap_or(0));
+                drop(send(items).await);
+                Err(unknown())
+            }
+            (Ok(()), Some(fault)) => faulty(fault, Kind::Write, cx, send(items)).await,
+        };
+        done.unwrap_or_else(|error| (0..count).map(|_| Err(error.clone())).collect())
+    }
+
+    /// The same for a batch of reads.
+    async fn reads<T>(&self, count: usize, cx: &Context, call: impl Future<Output = Vec<Result<T>>>) -> Vec<Result<T>> {
+        let done = self.call(Kind::Read, cx, call).await;
+        done.unwrap_or_else(|error| (0..count).map(|_| Err(error.clone())).collect())
+    }
+
+    /// Empties the store if it is to be wiped.
+    async fn wiped(&self, wipe: bool, cx: &Context) -> Result<()> {
+        if wipe {
+            self.inner.clear(&KeyPrefix::empty(), HybridClock::process().issue(), cx).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Does a fault other than a torn batch to a call.
+async fn faulty<T>(fault: Fault, kind: Kind, cx: &Context, call: impl Future<Output = T>) -> Result<T> {
+    match fault {
+        Fault::FailBefore | Fault::ReadOnly => Err(unavailable()),
+        Fault::FailAfter => {
+            drop(call.await);
+            Err(kind.unanswered())
+        }
+        Fault::Hang => {
+            let _: Option<()> = cx.limit(pending()).await;
+            Err(kind.unanswered())
+        }
+        Fault::HangAfter => {
+            drop(call.await);
+            let _: Option<()> = cx.limit(pending()).await;
+            Err(kind.unanswered())
+        }
+        Fault::Slow(time) => match cx.limit(tokio::time::sleep(time)).await {
+            Some(()) => Ok(call.await),
+            None => Err(unavailable()),
+        },
+        Fault::TornBatch => Ok(call.await),
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<B: Store + ?Sized> Store for FaultBackend<B> {
+    async fn get(&self, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup> {
+        self.call(Kind::Read, cx, self.inner.get(key, options, cx)).await?
+    }
+
+    async fn get_many(&self, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
+        self.reads(keys.len(), cx, self.inner.get_many(keys, options, cx)).await
+    }
+
+    async fn exists(&self, keys: &[Key], cx: &Context) -> Vec<Result<bool>> {
+        self.reads(keys.len(), cx, self.inner.exists(keys, cx)).await
+    }
+
+    async fn write(&self, write: Write, cx: &Context) -> Result<WriteAck> {
+        self.call(Kind::Write, cx, self.inner.write(write, cx)).await?
+    }
+
+    async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
+        self.batch(writes, cx, |writes| self.inner.write_many(writes, cx)).await
+    }
+
+    async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
+        self.call(Kind::Read, cx, self.inner.list(prefix, options, cx)).await?
+    }
+
+    async fn count(&self, prefix: &KeyPrefix, cx: &Context) -> Result<u64> {
+        self.call(Kind::Read, cx, self.inner.count(prefix, cx)).await?
+    }
+
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
+        self.call(Kind::Write, cx, self.inner.clear(prefix, stamp, cx)).await?
+    }
+
+    async fn ping(&self, cx: &Context) -> Result<Ping> {
+        self.call(Kind::Write, cx, self.inner.ping(cx)).await?
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn close(&self, cx: &Context) -> Result<()> {
+        self.inner.close(cx).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<B: CacheBackend + ?Sized> CacheBackend for FaultBackend<B> {
+    async fn increment(&self, key: &Key, by: i64, options: &IncrementOptions, cx: &Context) -> Result<i64> {
+        self.call(Kind::Write, cx, self.inner.increment(key, by, options, cx)).await?
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<B: DatabaseBackend + ?Sized> DatabaseBackend for FaultBackend<B> {
+    async fn append_many(&self, items: Vec<Append>, cx: &Context) -> Vec<Result<AppendAck>> {
+        self.batch(items, cx, |items| self.inner.append_many(items, cx)).await
+    }
+
+    async fn range(&self, key: &Key, range: ListRange, cx: &Context) -> Result<Vec<Item>> {
+        self.call(Kind::Read, cx, self.inner.range(key, range, cx)).await?
+    }
+
+    async fn length(&self, key: &Key, cx: &Context) -> Result<u64> {
+        self.call(Kind::Read, cx, self.inner.length(key, cx)).await?
+    }
+
+    async fn trim(&self, key: &Key, keep_last: u64, cx: &Context) -> Result<u64> {
+        self.call(Kind::Write, cx, self.inner.trim(key, keep_last, cx)).await?
+    }
+
+    async fn apply(&self, steps: Vec<Step>, cx: &Context) -> Result<Vec<StepAck>> {
+        self.call(Kind::Write, cx, self.inner.apply(steps, cx)).await?
+    }
+
+    async fn replay(&self, steps: Vec<Step>, cx: &Context) -> Vec<Result<ReplayOutcome>> {
+        self.batch(steps, cx, |steps| self.inner.replay(steps, cx)).await
+    }
+
+    async fn identity(&self, cx: &Context) -> Result<Identity> {
+        let mut identity = self.call(Kind::Read, cx, self.inner.identity(cx)).await??;
+        // Each wipe is another database; the wrapped one cannot be told to change its name.
+        identity.id ^= u128::from(self.faults.counts().wipes);
+        Ok(identity)
+    }
+}

@@ -1,0 +1,156 @@
+//! Which calls fail, and how: [`Faults`].
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How a call fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The call ends as `Unavailable`, and nothing was applied: the server refuses connections.
+    FailBefore,
+    /// A write is applied and ends as `OutcomeUnknown`: its reply was lost. A read ends as `Unavailable`.
+    FailAfter,
+    /// Nothing is applied, and the call ends with its deadline, a write as `OutcomeUnknown`: the server is frozen.
+    Hang,
+    /// A write is applied, and ends with its deadline as `OutcomeUnknown`: the reply never comes.
+    HangAfter,
+    /// The call is applied this much later, or ends with its deadline as one that was not sent.
+    Slow(Duration),
+    /// A batch is applied in part, from its beginning, and every item ends as `OutcomeUnknown`. Single calls and transactions
+    /// are not torn.
+    TornBatch,
+    /// Writes, and the ping, end as `Unavailable`; reads are answered: a replica after a failover.
+    ReadOnly,
+}
+
+/// How many calls were let through, and how many failed, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FaultCounts {
+    /// Calls that came in; a batch is one.
+    pub calls: u64,
+    /// Calls that came in and write, the ping too.
+    pub writes: u64,
+    /// Calls that a fault was done to.
+    pub faults: u64,
+    /// How often the store was wiped.
+    pub wipes: u64,
+}
+
+/// The handle that switches a [`FaultBackend`](super::FaultBackend). Clones switch the same store.
+#[derive(Clone)]
+pub struct Faults(Arc<Mutex<State>>);
+
+struct State {
+    standing: Option<(Fault, u32)>,
+    next: Option<(Fault, u64)>,
+    wipe: bool,
+    random: u64,
+    counts: FaultCounts,
+}
+
+/// What is to be done to one call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Verdict {
+    pub(super) fault: Option<Fault>,
+    pub(super) wipe: bool,
+    /// A random number, for faults that need one.
+    pub(super) random: u64,
+}
+
+impl Faults {
+    /// Makes a handle that lets every call through. The same seed makes the same random choices.
+    #[must_use]
+    pub fn seeded(seed: u64) -> Self {
+        let counts = FaultCounts::default();
+        Self(Arc::new(Mutex::new(State { standing: None, next: None, wipe: false, random: seed, counts })))
+    }
+
+    /// Does a fault to every call until it is healed.
+    pub fn set(&self, fault: Fault) {
+        self.set_for_some(fault, 100);
+    }
+
+    /// Does a fault to this percentage of calls, chosen at random, until it is healed.
+    pub fn set_for_some(&self, fault: Fault, percent: u32) {
+        self.state().standing = Some((fault, percent));
+    }
+
+    /// Does a fault to the next calls, so many of them; what was set stands again afterwards.
+    pub fn set_for_next(&self, fault: Fault, calls: u64) {
+        self.state().next = Some((fault, calls));
+    }
+
+    /// Lets every call through again.
+    pub fn heal(&self) {
+        let mut state = self.state();
+        state.standing = None;
+        state.next = None;
+    }
+
+    /// Empties the store before the next call and gives a database another identity, as if its server had lost its disk.
+    pub fn wipe(&self) {
+        self.state().wipe = true;
+    }
+
+    /// The counts so far.
+    #[must_use]
+    pub fn counts(&self) -> FaultCounts {
+        self.state().counts
+    }
+
+    /// Decides what is done to a call that comes in.
+    pub(super) fn judge(&self, writes: bool) -> Verdict {
+        let mut state = self.state();
+        state.counts.calls += 1;
+        state.counts.writes += u64::from(writes);
+        let random = state.draw();
+        let fault = match (state.next, state.standing) {
+            (Some((fault, calls)), _) if calls > 0 => {
+                state.next = Some((fault, calls - 1));
+                Some(fault)
+            }
+            (_, Some((fault, percent))) if random % 100 < u64::from(percent) => Some(fault),
+            _ => None,
+        };
+        let fault = fault.filter(|fault| writes || *fault != Fault::ReadOnly);
+        state.counts.faults += u64::from(fault.is_some());
+        let wipe = std::mem::take(&mut state.wipe);
+        state.counts.wipes += u64::from(wipe);
+        let random = state.draw();
+        Verdict { fault, wipe, random }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The next number of a SplitMix64 generator (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators").
+    fn draw(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self::seeded(0)
+    }
+}
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state();
+        f.debug_struct("Faults")
+            .field("standing", &state.standing)
+            .field("next", &state.next)
+            .field("counts", &state.counts)
+            .finish_non_exhaustive()
+    }
+}
