@@ -1,0 +1,29 @@
+//! The JetStream cache: a NATS key-value bucket, readable and writable by any other NATS client.
+//!
+//! A value is the payload of the last message of its subject, as `nats kv get` shows it; what else there is to know about it
+//! (format, exact expiry, stamp) stands in the message's headers. The revision of an entry is its message's sequence. Whatever
+//! depends on what is stored is a compare-and-set on that sequence, so that it is safe against every other client.
+//!
+//! | file | its noun |
+//! |---|---|
+//! | `cache` | [`JetstreamCache`], the contract |
+//! | `connect` | making a session, one attempt at a time |
+//! | `session` | one connection, used until it is lost and never again |
+//! | `bucket` | the stream behind the bucket: made, or checked |
+//! | `codec` | keys as subjects, and back |
+//! | `record` | a stored message, and the headers it is written with |
+//! | `read`, `write`, `scan` | the operations |
+//! | `error` | the client's errors as ours |
+
+mod bucket;
+mod cache;
+mod codec;
+mod connect;
+mod error;
+mod read;
+mod record;
+mod scan;
+mod session;
+mod write;
+
+pub use cache::JetstreamCache;

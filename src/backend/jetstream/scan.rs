@@ -1,0 +1,291 @@
+//! Walking over the keys of a bucket: an ephemeral consumer that delivers headers only, in the order of sequences.
+//!
+//! A bucket keeps one message a subject, so that the stream from some sequence on is every key that was last written since. A key
+//! that is written during the walk moves to its end, and comes (again) there.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::pull::Config as Consumer;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, Info, IntoConsumerConfig};
+use async_nats::{Client, Message, StatusCode, Subscriber};
+use futures_util::StreamExt;
+use serde::Serialize;
+
+use crate::contract::{Context, Cursor, KeyPage, ListOptions};
+use crate::error::{Error, Result};
+use crate::key::{Key, KeyPrefix};
+use crate::time::Clock;
+
+use super::codec::Filter;
+use super::error::{Failure, api_failure, publish_failure};
+use super::record::Record;
+use super::session::Session;
+
+/// The most messages asked for at once.
+const BATCH: u64 = 4096;
+
+/// The most messages looked at for one page, so that a page of few keys among many ends in time.
+const LOOKED_AT_A_PAGE: u64 = 100_000;
+
+/// How long the server keeps a consumer that nobody asks.
+const CONSUMER_IDLE: Duration = Duration::from_secs(30);
+
+/// How long the server waits for messages that it counted and that went away meanwhile.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// A message on the way.
+pub(super) struct Seen {
+    pub(super) sequence: u64,
+    /// `None` where the subject is no key's.
+    pub(super) key: Option<Key>,
+    pub(super) record: Record,
+    /// How many are left.
+    pub(super) pending: u64,
+}
+
+/// A walk over the keys beneath a filter.
+pub(super) struct Scan<'a> {
+    session: &'a Session,
+    cx: &'a Context,
+    consumer: EphemeralConsumer,
+    inbox: String,
+    replies: Subscriber,
+    delivered: u64,
+    asked: u64,
+    pending: u64,
+}
+
+impl<'a> Scan<'a> {
+    /// Begins after a sequence, 0 for the beginning.
+    pub(super) async fn after(session: &'a Session, filter: &Filter, sequence: u64, cx: &'a Context) -> Result<Self> {
+        cx.limit(Self::begin(session, filter, sequence, cx)).await.unwrap_or_else(|| Err(late()))
+    }
+
+    async fn begin(session: &'a Session, filter: &Filter, sequence: u64, cx: &'a Context) -> Result<Self> {
+        #[derive(Serialize)]
+        struct Create<'b> {
+            stream_name: &'b str,
+            config: async_nats::jetstream::consumer::Config,
+            action: &'static str,
+        }
+        let client = session.client();
+        let inbox = client.new_inbox();
+        let name = inbox.rsplit('.').next().unwrap_or_default().to_owned();
+        let stream = session.bucket.stream();
+        let config = Consumer {
+            name: Some(name.clone()),
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: sequence + 1 },
+            ack_policy: AckPolicy::None,
+            filter_subject: session.bucket.filter(filter),
+            headers_only: true,
+            memory_storage: true,
+            num_replicas: 1,
+            inactive_threshold: CONSUMER_IDLE,
+            ..Consumer::default()
+        };
+        let request = Create { stream_name: stream, config: config.into_consumer_config(), action: "create" };
+        // The guard first: a consumer whose creation is not answered is removed too.
+        let consumer = EphemeralConsumer { client: client.clone(), stream: stream.to_owned(), name };
+        let operation = format!("CONSUMER.CREATE.{stream}.{}", consumer.name);
+        let info = session.api::<_, Info>(&operation, Some(&request), cx).await.map_err(Failure::of_read)?;
+        let info = info.map_err(api_failure)?;
+        let replies = client.subscribe(inbox.clone()).await.map_err(|error| lost().with_source(error))?;
+        Ok(Self { session, cx, consumer, inbox, replies, delivered: 0, asked: 0, pending: info.num_pending })
+    }
+
+    /// How many messages are left, as far as the server has said.
+    pub(super) const fn pending(&self) -> u64 {
+        self.pending
+    }
+
+    /// The next message; `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Seen>> {
+        let cx = self.cx;
+        cx.limit(self.advance()).await.unwrap_or_else(|| Err(late()))
+    }
+
+    async fn advance(&mut self) -> Result<Option<Seen>> {
+        loop {
+            if self.asked == 0 {
+                if self.pending == 0 {
+                    return Ok(None);
+                }
+                self.ask().await?;
+            }
+            let message = self.replies.next().await.ok_or_else(lost)?;
+            match message.status {
+                None => return self.take(message).map(Some),
+                // What was counted went away meanwhile.
+                Some(StatusCode::NOT_FOUND | StatusCode::TIMEOUT) => return Ok(None),
+                Some(StatusCode::IDLE_HEARTBEAT) => {}
+                Some(status) => {
+                    return Err(Error::unavailable(format!(
+                        "the server broke off a listing with status {}",
+                        status.as_u16()
+                    )));
+                }
+            }
+        }
+    }
+
+    async fn ask(&mut self) -> Result<()> {
+        #[derive(Serialize)]
+        struct Ask {
+            batch: u64,
+            no_wait: bool,
+            expires: u128,
+        }
+        if !self.session.is_connected() {
+            return Err(lost());
+        }
+        self.asked = self.pending.min(BATCH);
+        let ask = Ask { batch: self.asked, no_wait: true, expires: WAIT.as_nanos() };
+        let payload = serde_json::to_vec(&ask)
+            .map_err(|error| Error::new(crate::ErrorKind::Internal, "cannot write a request").with_source(error))?;
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.consumer.stream, self.consumer.name);
+        let client = self.session.client();
+        client.publish_with_reply(subject, self.inbox.clone(), payload.into()).await.map_err(publish_failure)
+    }
+
+    fn take(&mut self, message: Message) -> Result<Seen> {
+        let position = message.reply.as_deref().and_then(Position::parse);
+        let position = position.ok_or_else(|| Error::unavailable("the server's answer is not understood"))?;
+        self.delivered += 1;
+        self.asked = self.asked.saturating_sub(1);
+        self.pending = position.pending;
+        if position.delivered != self.delivered {
+            return Err(Error::unavailable("the server's answers did not all arrive"));
+        }
+        Ok(Seen {
+            sequence: position.sequence,
+            key: self.session.bucket.key(&message.subject),
+            record: Record::new(position.sequence, message.headers.as_ref(), message.payload),
+            pending: position.pending,
+        })
+    }
+}
+
+/// What a delivered message's reply subject says: `$JS.ACK.<stream>.<consumer>.<times>.<sequence>.<delivered>.<time>.<pending>`,
+/// and in newer servers domain and account before the stream, and a random token at the end (NATS ADR-15).
+struct Position {
+    sequence: u64,
+    delivered: u64,
+    pending: u64,
+}
+
+impl Position {
+    fn parse(reply: &str) -> Option<Self> {
+        let tokens: Vec<&str> = reply.split('.').collect();
+        let first = match tokens.len() {
+            9 => 5,
+            11.. => 7,
+            _ => return None,
+        };
+        let number = |at: usize| tokens.get(at).and_then(|token| token.parse().ok());
+        Some(Self { sequence: number(first)?, delivered: number(first + 1)?, pending: number(first + 3)? })
+    }
+}
+
+/// A consumer that is removed when it is dropped; one whose removal is lost ends by itself.
+struct EphemeralConsumer {
+    client: Client,
+    stream: String,
+    name: String,
+}
+
+impl Drop for EphemeralConsumer {
+    fn drop(&mut self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let subject = format!("$JS.API.CONSUMER.DELETE.{}.{}", self.stream, self.name);
+        let client = self.client.clone();
+        runtime.spawn(async move {
+            // Nobody waits for the answer: it goes to an inbox that nobody reads.
+            let _ = tokio::time::timeout(WAIT, client.publish_with_reply(subject, client.new_inbox(), "".into())).await;
+        });
+    }
+}
+
+impl fmt::Debug for EphemeralConsumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EphemeralConsumer({})", self.name)
+    }
+}
+
+/// Lists one page of the live keys with a prefix. The cursor is the sequence it ended with.
+pub(super) async fn list(
+    session: &Session,
+    prefix: &KeyPrefix,
+    options: &ListOptions,
+    clock: &Clock,
+    cx: &Context,
+) -> Result<KeyPage> {
+    let after = options.cursor.as_ref().map_or(Ok(0), read_cursor)?;
+    let limit = options.limit.clamp(1, ListOptions::MAX_LIMIT);
+    let mut scan = Scan::after(session, &Filter::new(prefix), after, cx).await?;
+    let mut keys = Vec::new();
+    let mut looked_at = 0;
+    while let Some(Seen { sequence, key, record, pending }) = scan.next().await? {
+        let live = record.is_live(clock.now());
+        keys.extend(key.filter(|key| live && prefix.matches(key)));
+        looked_at += 1;
+        if pending == 0 {
+            break;
+        }
+        if keys.len() >= limit || looked_at >= LOOKED_AT_A_PAGE {
+            return Ok(KeyPage::new(keys, Some(Cursor::new(sequence.to_string()))));
+        }
+    }
+    Ok(KeyPage::new(keys, None))
+}
+
+/// Counts the live keys with a prefix.
+pub(super) async fn count(session: &Session, prefix: &KeyPrefix, clock: &Clock, cx: &Context) -> Result<u64> {
+    let mut scan = Scan::after(session, &Filter::new(prefix), 0, cx).await?;
+    let mut count = 0;
+    while let Some(Seen { key, record, .. }) = scan.next().await? {
+        if key.is_some_and(|key| prefix.matches(&key)) && record.is_live(clock.now()) {
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+fn read_cursor(cursor: &Cursor) -> Result<u64> {
+    let digits = cursor.as_str().bytes().all(|byte| byte.is_ascii_digit());
+    let sequence = cursor.as_str().parse().ok().filter(|sequence| digits && *sequence < u64::MAX);
+    sequence.ok_or_else(|| Error::invalid_value("the cursor is not one of this cache; use the one its last page gave"))
+}
+
+fn lost() -> Error {
+    Error::unavailable("the connection was lost")
+}
+
+fn late() -> Error {
+    Error::unavailable("the server did not answer before the deadline")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_a_reply_subject_are_understood() {
+        for reply in ["$JS.ACK.KV_b.name.1.42.3.1795166750788672570.7", "$JS.ACK._.hash.KV_b.name.1.42.3.1795.7.random"]
+        {
+            let position = Position::parse(reply).unwrap();
+            assert_eq!((position.sequence, position.delivered, position.pending), (42, 3, 7), "{reply}");
+        }
+        for reply in ["", "$JS.ACK.KV_b", "$JS.ACK.KV_b.name.1.x.3.1.7"] {
+            assert!(Position::parse(reply).is_none(), "{reply}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_is_a_sequence() {
+        assert_eq!(read_cursor(&Cursor::new("42")).unwrap(), 42);
+        for text in ["", "-1", "+1", "4 2", "x", "18446744073709551615", "99999999999999999999"] {
+            assert!(read_cursor(&Cursor::new(text)).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The [`Session`]: one connection, used until it is lost and never again.
+//!
+//! A client that reconnects by itself keeps what was handed to it and sends it when the server is back, long after its caller
+//! was told that it failed. So a session's client never reconnects: what a lost connection had not sent yet is gone with it.
+//! The session routes replies itself, so that a request whose reply never comes leaves nothing behind.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_nats::connection::State;
+use async_nats::jetstream::response::Response;
+use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::AbortHandle;
+
+use crate::contract::Context;
+use crate::error::{Error, Result};
+
+use super::bucket::Bucket;
+use super::error::{Failure, publish_failure};
+
+/// The most requests that wait for their replies at once; further ones queue. The client buffers 65536 replies.
+const IN_FLIGHT: usize = 8192;
+
+/// One connection and what is known of the server at its other end.
+pub(super) struct Session {
+    link: Link,
+    /// The bucket, made or checked on this connection.
+    pub(super) bucket: Bucket,
+}
+
+impl Session {
+    /// Takes a connection on which the bucket was made or checked.
+    pub(super) const fn new(link: Link, bucket: Bucket) -> Self {
+        Self { link, bucket }
+    }
+}
+
+impl std::ops::Deref for Session {
+    type Target = Link;
+
+    fn deref(&self) -> &Link {
+        &self.link
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("bucket", &self.bucket)
+            .field("usable", &self.is_usable())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One connection: requests and their replies.
+pub(super) struct Link {
+    client: Client,
+    version: String,
+    inbox: String,
+    waiting: Arc<Waiting>,
+    next: AtomicU64,
+    places: Semaphore,
+    retired: AtomicBool,
+    router: AbortHandle,
+}
+
+impl Link {
+    /// Starts to route replies on a connection that was just made.
+    pub(super) async fn new(client: Client) -> Result<Self> {
+        let inbox = client.new_inbox();
+        let replies = client.subscribe(format!("{inbox}.*")).await;
+        let replies = replies.map_err(|error| Error::unavailable("the connection was lost").with_source(error))?;
+        let waiting = Arc::new(Waiting::default());
+        let router = tokio::spawn(route(replies, Arc::clone(&waiting))).abort_handle();
+        Ok(Self {
+            version: client.server_info().version,
+            client,
+            inbox,
+            waiting,
+            next: AtomicU64::new(0),
+            places: Semaphore::new(IN_FLIGHT),
+            retired: AtomicBool::new(false),
+            router,
+        })
+    }
+
+    /// Whether requests may still be sent.
+    pub(super) fn is_usable(&self) -> bool {
+        self.is_connected() && !self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Whether the connection stands, as far as the client knows.
+    pub(super) fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// Has the next call make another session, because the bucket must be looked at anew.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    /// The client, for what is not a plain request.
+    pub(super) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The server's version.
+    pub(super) fn server_version(&self) -> &str {
+        &self.version
+    }
+
+    /// The largest message the server takes, headers included.
+    pub(super) fn max_payload(&self) -> usize {
+        self.client.max_payload()
+    }
+
+    /// Sends a message and waits for its reply until the deadline.
+    pub(super) async fn request(
+        &self,
+        subject: String,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+        cx: &Context,
+    ) -> Result<Message, Failure> {
+        if cx.is_expired() {
+            return Err(Failure::NotSent(Error::unavailable("the deadline passed before the request was sent")));
+        }
+        let _place = match cx.limit(self.places.acquire()).await {
+            Some(Ok(place)) => place,
+            Some(Err(_)) => return Err(Failure::NotSent(Error::unavailable("the connection was lost"))),
+            None => return Err(Failure::NotSent(Error::unavailable("too many requests wait for the server"))),
+        };
+        let token = self.next.fetch_add(1, Ordering::Relaxed);
+        let reply = self.waiting.register(token)?;
+        // Giving up frees the place, wherever it happens.
+        let _ticket = Ticket { waiting: &self.waiting, token };
+        if !self.is_connected() {
+            return Err(Failure::NotSent(Error::unavailable("the connection was lost")));
+        }
+        let inbox = format!("{}.{token}", self.inbox);
+        let sending = async {
+            match headers {
+                Some(headers) => self.client.publish_with_reply_and_headers(subject, inbox, headers, payload).await,
+                None => self.client.publish_with_reply(subject, inbox, payload).await,
+            }
+        };
+        match cx.limit(sending).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => return Err(Failure::NotSent(publish_failure(error))),
+            // The send waits for room in the client's queue, and puts nothing into it when it is dropped.
+            None => return Err(Failure::NotSent(Error::unavailable("the server takes no more for now"))),
+        }
+        match cx.limit(reply).await {
+            Some(Ok(message)) if message.status == Some(StatusCode::NO_RESPONDERS) => {
+                self.retire();
+                Err(Failure::NotSent(Error::unavailable(
+                    "nobody answers for the bucket: JetStream is starting or electing a leader, or the bucket was removed",
+                )))
+            }
+            Some(Ok(message)) => Ok(message),
+            Some(Err(_)) => Err(Failure::Unanswered("the connection was lost before the reply came")),
+            None => Err(Failure::Unanswered("the server did not answer before the deadline")),
+        }
+    }
+
+    /// Calls JetStream's API.
+    pub(super) async fn api<Q: Serialize + Sync, T: DeserializeOwned>(
+        &self,
+        operation: &str,
+        request: Option<&Q>,
+        cx: &Context,
+    ) -> Result<Result<T, async_nats::jetstream::Error>, Failure> {
+        let payload = match request.map(serde_json::to_vec).transpose() {
+            Ok(payload) => Bytes::from(payload.unwrap_or_default()),
+            Err(error) => {
+                return Err(Failure::NotSent(
+                    Error::new(crate::ErrorKind::Internal, "cannot write a request").with_source(error),
+                ));
+            }
+        };
+        let message = self.request(format!("$JS.API.{operation}"), None, payload, cx).await?;
+        match serde_json::from_slice(&message.payload) {
+            Ok(Response::Ok(answer)) => Ok(Ok(answer)),
+            Ok(Response::Err { error }) => Ok(Err(error)),
+            Err(_) => Err(Failure::Unanswered("the server's answer is not understood")),
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // It holds the last handle of the client; without it, the connection is closed.
+        self.router.abort();
+    }
+}
+
+/// Hands each reply to the request that waits for it, until the connection is lost.
+async fn route(mut replies: Subscriber, waiting: Arc<Waiting>) {
+    while let Some(message) = replies.next().await {
+        let token = message.subject.rsplit('.').next().and_then(|token| token.parse().ok());
+        if let Some(reply) = token.and_then(|token| waiting.take(token)) {
+            // A caller that went away does not want it any more.
+            let _ = reply.send(message);
+        }
+    }
+    waiting.close();
+}
+
+/// The requests that wait for their replies; `None` once the connection is lost.
+struct Waiting(Mutex<Option<HashMap<u64, oneshot::Sender<Message>>>>);
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self(Mutex::new(Some(HashMap::new())))
+    }
+}
+
+impl Waiting {
+    fn register(&self, token: u64) -> Result<oneshot::Receiver<Message>, Failure> {
+        let (sender, receiver) = oneshot::channel();
+        match self.lock().as_mut() {
+            Some(requests) => requests.insert(token, sender),
+            None => return Err(Failure::NotSent(Error::unavailable("the connection was lost"))),
+        };
+        Ok(receiver)
+    }
+
+    fn take(&self, token: u64) -> Option<oneshot::Sender<Message>> {
+        self.lock().as_mut().and_then(|requests| requests.remove(&token))
+    }
+
+    /// Drops what waits, so that every waiting caller hears of it at once.
+    fn close(&self) {
+        let requests = self.lock().take();
+        drop(requests);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<Message>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request's place among those that wait, given up when dropped.
+struct Ticket<'a> {
+    waiting: &'a Waiting,
+    token: u64,
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.waiting.take(self.token);
+    }
+}

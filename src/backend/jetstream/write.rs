@@ -1,0 +1,398 @@
+//! Writing: one acknowledged message a write. What depends on the entry that is there is a compare-and-set on its sequence.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::publish::PublishAck;
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::stream::PurgeResponse;
+use bytes::Bytes;
+use futures_util::{StreamExt, future, stream};
+use serde::Serialize;
+use tokio::sync::Mutex;
+
+use crate::contract::{Context, IncrementOptions, Write, WriteAck, WriteMode, WriteOp};
+use crate::error::{Error, Result};
+use crate::key::{Key, KeyPrefix};
+use crate::revision::Revision;
+use crate::stamp::{HybridClock, Stamp};
+use crate::time::{Timestamp, Ttl};
+use crate::value::{Format, Value};
+
+use super::codec::{Filter, RESERVED};
+use super::connect::Connector;
+use super::error::{Failure, api_failure, is_conflict};
+use super::read;
+use super::record::{Record, entry_headers, expect_sequence, expiry, marker_headers};
+use super::scan::{Scan, Seen};
+use super::session::Session;
+
+/// The most messages of a batch that wait for their acknowledgements at once.
+const PIPELINED: usize = 1024;
+
+/// Counters of one process do not race each other: those of one lock take turns.
+const COUNTER_LOCKS: usize = 64;
+
+/// The longest pause between two attempts of a compare-and-set that lost.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Applies writes.
+#[derive(Debug)]
+pub(super) struct Writer {
+    connector: Arc<Connector>,
+    default_ttl: Option<Ttl>,
+    stamps: Arc<HybridClock>,
+    counters: Vec<Mutex<()>>,
+    hasher: RandomState,
+}
+
+/// A message that JetStream answered.
+enum Published {
+    Stored(u64),
+    /// The last message of the subject is not the one that was expected.
+    Conflict,
+}
+
+impl Writer {
+    /// Makes a writer whose entries live for `default_ttl` unless told otherwise.
+    pub(super) fn new(connector: Arc<Connector>, default_ttl: Option<Ttl>) -> Self {
+        let counters = std::iter::repeat_with(Mutex::default).take(COUNTER_LOCKS).collect();
+        Self { connector, default_ttl, stamps: HybridClock::process(), counters, hasher: RandomState::new() }
+    }
+
+    /// Applies one write.
+    pub(super) async fn write(&self, write: Write, cx: &Context) -> Result<WriteAck> {
+        let Write { key, op, stamp } = write;
+        let target = Target { key: &key, stamp, cx };
+        match op {
+            WriteOp::Put { value, mode, ttl } => self.put(target, value, mode, ttl).await,
+            WriteOp::Delete { only_if: None } => self.delete(target).await,
+            WriteOp::Delete { only_if: Some(revision) } => self.delete_if(target, revision).await,
+            WriteOp::Touch { ttl } => self.touch(target, ttl).await,
+        }
+    }
+
+    /// Applies several writes: those of one key in order, all others at the same time.
+    pub(super) async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
+        let mut keys: HashMap<Key, Vec<(usize, Write)>> = HashMap::with_capacity(writes.len());
+        let mut order = Vec::with_capacity(writes.len());
+        for (at, write) in writes.into_iter().enumerate() {
+            let of_key = keys.entry(write.key.clone()).or_default();
+            if of_key.is_empty() {
+                order.push(write.key.clone());
+            }
+            of_key.push((at, write));
+        }
+        let groups = order.into_iter().filter_map(|key| keys.remove(&key)).map(|group| async move {
+            let mut answers = Vec::with_capacity(group.len());
+            for (at, write) in group {
+                answers.push((at, self.write(write, cx).await));
+            }
+            answers
+        });
+        let answers: Vec<_> = stream::iter(groups).buffer_unordered(PIPELINED).collect().await;
+        let mut answers: Vec<_> = answers.into_iter().flatten().collect();
+        answers.sort_unstable_by_key(|(at, _)| *at);
+        answers.into_iter().map(|(_, answer)| answer).collect()
+    }
+
+    /// Adds to a counter.
+    pub(super) async fn increment(&self, key: &Key, by: i64, options: &IncrementOptions, cx: &Context) -> Result<i64> {
+        let lock = usize::try_from(self.hasher.hash_one(key)).unwrap_or_default() % COUNTER_LOCKS;
+        let busy = || Error::unavailable("too many increments wait for their turn");
+        let turn = match self.counters.get(lock) {
+            Some(counter) => Some(cx.limit(counter.lock()).await.ok_or_else(busy)?),
+            None => None,
+        };
+        let mut pause = Pause::default();
+        loop {
+            let session = self.connector.session(cx).await?;
+            let now = self.connector.clock().now();
+            let found = read::last(&session, key, cx).await?;
+            let live = found.as_ref().filter(|record| record.is_live(now));
+            let (count, expires) = match live {
+                Some(record) => (read_count(record)?, record.expires()?),
+                None => (0, expiry(now, options.ttl.or(self.default_ttl))),
+            };
+            let sum = count.checked_add(by);
+            let sum =
+                sum.ok_or_else(|| Error::invalid_value("the counter would leave the range of 64-bit integers"))?;
+            let value = Value::from_stored(Bytes::from(sum.to_string()), Format::Json);
+            let target = Target { key, stamp: self.stamps.issue(), cx };
+            let expected = found.map_or(0, |record| record.sequence);
+            if let Published::Stored(_) = self.store(&session, target, &value, expires, Some(expected)).await? {
+                drop(turn);
+                return Ok(sum);
+            }
+            pause.wait(cx).await?;
+        }
+    }
+
+    /// Removes everything with a prefix; says how many entries went, where that is known.
+    pub(super) async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
+        let session = self.connector.session(cx).await?;
+        let filter = Filter::new(prefix);
+        if filter.exact {
+            // The server counts messages: markers and what expired too.
+            purge(&session, &filter, cx).await?;
+            return Ok(None);
+        }
+        self.clear_listed(&session, prefix, &filter, stamp, cx).await.map(Some)
+    }
+
+    /// Stores a marker under a subject that stands for no key.
+    pub(super) async fn ping(&self, cx: &Context) -> Result<Arc<Session>> {
+        let session = self.connector.session(cx).await?;
+        let subject = session.bucket.subject_of(RESERVED);
+        match publish(&session, subject, marker_headers(self.stamps.issue()), Bytes::new(), cx).await {
+            Ok(answer) => answer.map(|_| session),
+            Err(failure) => Err(failure.of_read()),
+        }
+    }
+
+    async fn put(&self, target: Target<'_>, value: Value, mode: WriteMode, ttl: Option<Ttl>) -> Result<WriteAck> {
+        let (cx, clock) = (target.cx, self.connector.clock());
+        let ttl = ttl.or(self.default_ttl);
+        let mut expected = match mode {
+            WriteMode::Upsert => None,
+            WriteMode::Create => Some(0),
+            WriteMode::Update(revision) => Some(self.live_sequence(target, revision).await?),
+        };
+        let mut pause = Pause::default();
+        loop {
+            let session = self.connector.session(cx).await?;
+            let expires = expiry(clock.now(), ttl);
+            if let Published::Stored(sequence) = self.store(&session, target, &value, expires, expected).await? {
+                let existed = match mode {
+                    WriteMode::Upsert => None,
+                    WriteMode::Create => Some(false),
+                    WriteMode::Update(_) => Some(true),
+                };
+                return Ok(WriteAck::primary(Some(Revision::from_sequence(sequence)), existed));
+            }
+            if mode != WriteMode::Create {
+                return Err(changed());
+            }
+            expected = match read::last(&session, target.key, cx).await? {
+                Some(record) if record.is_live(clock.now()) => return Err(Error::conflict("the entry exists")),
+                // A marker, or an entry that expired and is not removed yet.
+                Some(record) => Some(record.sequence),
+                None => Some(0),
+            };
+            pause.wait(cx).await?;
+        }
+    }
+
+    async fn delete(&self, target: Target<'_>) -> Result<WriteAck> {
+        let mut pause = Pause::default();
+        loop {
+            let session = self.connector.session(target.cx).await?;
+            let Some(record) = self.live(&session, target).await? else {
+                return Ok(WriteAck::primary(None, Some(false)));
+            };
+            if let Published::Stored(_) = self.mark_deleted(&session, target, record.sequence).await? {
+                return Ok(WriteAck::primary(None, Some(true)));
+            }
+            pause.wait(target.cx).await?;
+        }
+    }
+
+    async fn delete_if(&self, target: Target<'_>, revision: Revision) -> Result<WriteAck> {
+        let sequence = self.live_sequence(target, revision).await?;
+        let session = self.connector.session(target.cx).await?;
+        match self.mark_deleted(&session, target, sequence).await? {
+            Published::Stored(_) => Ok(WriteAck::primary(None, Some(true))),
+            Published::Conflict => Err(changed()),
+        }
+    }
+
+    async fn touch(&self, target: Target<'_>, ttl: Option<Ttl>) -> Result<WriteAck> {
+        let ttl = ttl.or(self.default_ttl);
+        let mut pause = Pause::default();
+        loop {
+            let session = self.connector.session(target.cx).await?;
+            let Some(record) = self.live(&session, target).await? else {
+                return Ok(WriteAck::primary(None, Some(false)));
+            };
+            let expires = expiry(self.connector.clock().now(), ttl);
+            let stored = self.store(&session, target, &record.value()?, expires, Some(record.sequence)).await?;
+            if let Published::Stored(sequence) = stored {
+                return Ok(WriteAck::primary(Some(Revision::from_sequence(sequence)), Some(true)));
+            }
+            pause.wait(target.cx).await?;
+        }
+    }
+
+    /// The entry, if there is one.
+    async fn live(&self, session: &Session, target: Target<'_>) -> Result<Option<Record>> {
+        let found = read::last(session, target.key, target.cx).await?;
+        Ok(found.filter(|record| record.is_live(self.connector.clock().now())))
+    }
+
+    /// The sequence of the entry, which must have this revision.
+    async fn live_sequence(&self, target: Target<'_>, revision: Revision) -> Result<u64> {
+        // Another kind of revision is that of no entry here.
+        let Some(sequence) = revision.to_sequence() else { return Err(changed()) };
+        let session = self.connector.session(target.cx).await?;
+        let found = self.live(&session, target).await?;
+        found.filter(|record| record.sequence == sequence).map(|_| sequence).ok_or_else(changed)
+    }
+
+    /// Stores an entry, if the last message is the expected one.
+    async fn store(
+        &self,
+        session: &Session,
+        target: Target<'_>,
+        value: &Value,
+        expires: Option<Timestamp>,
+        expected: Option<u64>,
+    ) -> Result<Published> {
+        let limit = session.bucket.max_value_bytes;
+        if value.len() > limit {
+            let length = value.len();
+            return Err(Error::too_large(format!(
+                "a value may have at most {limit} bytes here, this one has {length}"
+            )));
+        }
+        let now = self.connector.clock().now();
+        let mut headers = entry_headers(value.format(), target.stamp, now, expires);
+        if let Some(sequence) = expected {
+            expect_sequence(&mut headers, sequence);
+        }
+        self.send(session, target, headers, value.clone().into_bytes()).await
+    }
+
+    async fn mark_deleted(&self, session: &Session, target: Target<'_>, sequence: u64) -> Result<Published> {
+        let mut headers = marker_headers(target.stamp);
+        expect_sequence(&mut headers, sequence);
+        self.send(session, target, headers, Bytes::new()).await
+    }
+
+    async fn send(
+        &self,
+        session: &Session,
+        target: Target<'_>,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<Published> {
+        let subject = session.bucket.subject(target.key);
+        match publish(session, subject, headers, payload, target.cx).await {
+            Ok(answer) => answer,
+            Err(failure @ Failure::NotSent(_)) => Err(failure.of_write()),
+            Err(failure @ Failure::Unanswered(_)) => match self.find(target).await {
+                Some(sequence) => Ok(Published::Stored(sequence)),
+                None => Err(failure.of_write()),
+            },
+        }
+    }
+
+    /// Looks whether a write whose answer was lost was applied: then its stamp stands there. If not, nobody knows: it may have
+    /// been overwritten since, or still be on its way.
+    async fn find(&self, target: Target<'_>) -> Option<u64> {
+        let session = self.connector.session(target.cx).await.ok()?;
+        let record = read::last(&session, target.key, target.cx).await.ok().flatten()?;
+        record.is_written_by(target.stamp).then_some(record.sequence)
+    }
+
+    /// Deletes what is there one by one, each only as it was seen: what is written meanwhile stays.
+    async fn clear_listed(
+        &self,
+        session: &Session,
+        prefix: &KeyPrefix,
+        filter: &Filter,
+        stamp: Stamp,
+        cx: &Context,
+    ) -> Result<u64> {
+        let mut scan = Scan::after(session, filter, 0, cx).await?;
+        let mut to_see = scan.pending();
+        let mut cleared = 0;
+        while to_see > 0 {
+            let mut found = Vec::new();
+            while to_see > 0 && found.len() < PIPELINED {
+                let Some(Seen { sequence, key, record, .. }) = scan.next().await? else {
+                    to_see = 0;
+                    break;
+                };
+                to_see -= 1;
+                let live = record.is_live(self.connector.clock().now());
+                found.extend(key.filter(|key| live && prefix.matches(key)).map(|key| (key, sequence)));
+            }
+            let deletes =
+                found.iter().map(|(key, sequence)| self.mark_deleted(session, Target { key, stamp, cx }, *sequence));
+            for outcome in future::join_all(deletes).await {
+                cleared += u64::from(matches!(outcome?, Published::Stored(_)));
+            }
+        }
+        Ok(cleared)
+    }
+}
+
+/// What a write is about.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    key: &'a Key,
+    stamp: Stamp,
+    cx: &'a Context,
+}
+
+/// Publishes a message and waits until it is stored.
+async fn publish(
+    session: &Session,
+    subject: String,
+    headers: HeaderMap,
+    payload: Bytes,
+    cx: &Context,
+) -> Result<Result<Published>, Failure> {
+    let message = session.request(subject, Some(headers), payload, cx).await?;
+    match serde_json::from_slice::<Response<PublishAck>>(&message.payload) {
+        Ok(Response::Ok(ack)) => Ok(Ok(Published::Stored(ack.sequence))),
+        Ok(Response::Err { error }) if is_conflict(&error) => Ok(Ok(Published::Conflict)),
+        Ok(Response::Err { error }) => Ok(Err(api_failure(error))),
+        Err(_) => Err(Failure::Unanswered("the server's acknowledgement is not understood")),
+    }
+}
+
+/// Has the server remove all messages beneath a filter.
+async fn purge(session: &Session, filter: &Filter, cx: &Context) -> Result<()> {
+    #[derive(Serialize)]
+    struct Purge {
+        filter: String,
+    }
+    let operation = format!("STREAM.PURGE.{}", session.bucket.stream());
+    let request = Purge { filter: session.bucket.filter(filter) };
+    let answer = session.api::<_, PurgeResponse>(&operation, Some(&request), cx).await.map_err(Failure::of_write)?;
+    answer.map(drop).map_err(api_failure)
+}
+
+/// A counter is decimal text as we write it: `1e3`, `05` and `-0` are other numbers' text.
+fn read_count(record: &Record) -> Result<i64> {
+    let value = record.value()?;
+    let text = (value.format() == Format::Json).then(|| std::str::from_utf8(value.as_bytes()).ok()).flatten();
+    let count = text.and_then(|text| text.parse::<i64>().ok().filter(|count| count.to_string() == text));
+    count.ok_or_else(|| Error::wrong_type("the value is not an integer that can be counted with"))
+}
+
+fn changed() -> Error {
+    Error::conflict("the entry is gone or has another revision")
+}
+
+/// Pauses between attempts that lose against others, longer each time, so that one of them gets through.
+#[derive(Default)]
+struct Pause {
+    lost: u32,
+}
+
+impl Pause {
+    async fn wait(&mut self, cx: &Context) -> Result<()> {
+        let longest = Duration::from_millis(1).saturating_mul(1 << self.lost.min(6)).min(LONGEST_PAUSE);
+        self.lost += 1;
+        // Without a source of randomness the pauses are merely less even.
+        let random = getrandom::u32().unwrap_or(self.lost);
+        let pause = longest.mul_f64(f64::from(random) / f64::from(u32::MAX));
+        let late = || Error::unavailable("others kept changing the entry until the deadline");
+        cx.limit(tokio::time::sleep(pause)).await.ok_or_else(late)
+    }
+}

@@ -1,0 +1,618 @@
+//! What is special about the JetStream cache: its bucket, which others use too, and what an outage does to it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use agent_storage::backend::jetstream::JetstreamCache;
+use agent_storage::config::{JetstreamConfig, NatsAuth};
+use agent_storage::contract::{
+    CacheBackend, Context, Expiry, GetOptions, IncrementOptions, ListOptions, Lookup, Store, Write, WriteMode, WriteOp,
+};
+use agent_storage::{Clock, Error, ErrorKind, Format, HybridClock, Key, KeyPrefix, Revision, Ttl, Value};
+use async_nats::jetstream::{self, kv};
+use support::{Nats, Server, Suite};
+
+fn main() -> ExitCode {
+    let mut suite = Suite::new();
+    macro_rules! tests {
+        ($($name:ident),* $(,)?) => { $(suite.test(stringify!($name), &[Server::Nats], $name);)* };
+    }
+    tests![
+        other_clients_read_our_values,
+        values_of_other_clients_are_read,
+        a_record_with_damaged_headers_is_an_error_for_its_key_alone,
+        the_server_is_told_a_ttl_that_is_not_too_short,
+        a_ttl_of_a_hundred_years_holds,
+        every_key_has_its_own_entry,
+        the_longest_key_of_the_worst_alphabet_is_stored,
+        many_keys_are_read_at_once,
+        many_large_values_are_read_at_once,
+        an_expired_entry_that_is_still_stored_is_absent,
+        a_write_over_an_expired_entry_is_a_creation,
+        a_counter_keeps_its_expiry,
+        counters_of_several_clients_lose_nothing,
+        pages_end_where_they_say,
+        a_reserved_subject_is_never_listed,
+        an_aligned_prefix_clears_no_other,
+        a_prefix_within_a_token_is_cleared,
+        the_server_limits_values,
+        a_full_bucket_is_unavailable,
+        several_clients_make_the_bucket_once,
+        a_bucket_of_another_configuration_is_refused,
+        a_bucket_that_is_missing_is_not_made_unasked,
+        a_server_without_jetstream_is_refused,
+        wrong_credentials_are_refused,
+        a_server_that_is_down_is_unavailable_and_found_when_it_is_back,
+        a_write_of_an_outage_is_never_applied_later,
+        a_frozen_server_leaves_nothing_behind,
+        a_bucket_that_was_removed_is_made_anew,
+        a_closed_cache_stays_closed,
+    ];
+    suite.run()
+}
+
+/// A bucket's name that no other test uses.
+fn fresh_bucket() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("test-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn config_for(server: &Nats) -> JetstreamConfig {
+    let mut config = JetstreamConfig::new(server.host(), server.port());
+    config.bucket = fresh_bucket();
+    config.connection_timeout = Duration::from_secs(2);
+    config
+}
+
+fn open(config: &JetstreamConfig) -> JetstreamCache {
+    JetstreamCache::new(config, Clock::system()).unwrap()
+}
+
+fn shared() -> (JetstreamConfig, JetstreamCache) {
+    let config = config_for(Nats::shared());
+    let cache = open(&config);
+    (config, cache)
+}
+
+async fn context_of(config: &JetstreamConfig) -> jetstream::Context {
+    let server = &config.servers[0];
+    jetstream::new(async_nats::connect(format!("nats://{}:{}", server.host, server.port)).await.unwrap())
+}
+
+async fn bucket_of(config: &JetstreamConfig) -> kv::Store {
+    context_of(config).await.get_key_value(&config.bucket).await.unwrap()
+}
+
+fn cx() -> Context {
+    Context::with_timeout(Duration::from_secs(20))
+}
+
+fn within(millis: u64) -> Context {
+    Context::with_timeout(Duration::from_millis(millis))
+}
+
+fn key(text: &str) -> Key {
+    Key::parse(text).unwrap()
+}
+
+fn prefix(text: &str) -> KeyPrefix {
+    KeyPrefix::parse(text).unwrap()
+}
+
+fn json(text: &str) -> Value {
+    Value::json(text.to_owned()).unwrap()
+}
+
+fn put(name: &str, value: Value) -> Write {
+    Write::put(key(name), value, HybridClock::process().issue())
+}
+
+fn put_with(name: &str, value: Value, mode: WriteMode, ttl: Option<Ttl>) -> Write {
+    Write::new(key(name), WriteOp::Put { value, mode, ttl }, HybridClock::process().issue())
+}
+
+fn delete(name: &str) -> Write {
+    Write::delete(key(name), HybridClock::process().issue())
+}
+
+async fn set(cache: &JetstreamCache, name: &str, value: &str) -> Revision {
+    cache.write(put(name, json(value)), &cx()).await.unwrap().revision.unwrap()
+}
+
+async fn get(cache: &JetstreamCache, name: &str) -> Option<Value> {
+    cache.get(&key(name), &GetOptions::default(), &cx()).await.unwrap().into_value()
+}
+
+async fn list(cache: &JetstreamCache, text: &str, limit: usize) -> Vec<String> {
+    let mut options = ListOptions::default().with_limit(limit);
+    let mut keys = Vec::new();
+    loop {
+        let page = cache.list(&prefix(text), &options, &cx()).await.unwrap();
+        assert!(page.keys.len() <= limit);
+        keys.extend(page.keys.iter().map(|key| key.as_str().to_owned()));
+        match page.next {
+            Some(cursor) => options = options.with_cursor(cursor),
+            None => break,
+        }
+    }
+    keys.sort();
+    keys
+}
+
+async fn other_clients_read_our_values() {
+    let (config, cache) = shared();
+    set(&cache, "session:42", r#"{"a":1}"#).await;
+    set(&cache, "gone", "1").await;
+    assert_eq!(cache.write(delete("gone"), &cx()).await.unwrap().existed, Some(true));
+    cache.ping(&cx()).await.unwrap();
+    let bucket = bucket_of(&config).await;
+    assert_eq!(bucket.get("session.42").await.unwrap().unwrap().as_ref(), br#"{"a":1}"#);
+    assert_eq!(bucket.get("gone").await.unwrap(), None);
+    let keys: Vec<String> = futures_util::TryStreamExt::try_collect(bucket.keys().await.unwrap()).await.unwrap();
+    assert_eq!(keys, ["session.42"]);
+}
+
+async fn values_of_other_clients_are_read() {
+    let (config, cache) = shared();
+    cache.ping(&cx()).await.unwrap();
+    let bucket = bucket_of(&config).await;
+    bucket.put("user.1", "{\"n\": 1}".into()).await.unwrap();
+    bucket.put("user.2", "plain text".into()).await.unwrap();
+    bucket.put("user.3", "".into()).await.unwrap();
+    bucket.put("user.4", "4".into()).await.unwrap();
+    bucket.put("user.x=y", "no key of ours".into()).await.unwrap();
+    bucket.delete("user.4").await.unwrap();
+    assert_eq!(get(&cache, "user:1").await, Some(json("{\"n\": 1}")));
+    assert_eq!(get(&cache, "user:2").await.unwrap().format(), Format::Binary);
+    assert_eq!(get(&cache, "user:3").await, Some(Value::binary("").unwrap()));
+    assert_eq!(get(&cache, "user:4").await, None);
+    assert_eq!(list(&cache, "user:", 10).await, ["user:1", "user:2", "user:3"]);
+    assert_eq!(cache.count(&prefix("user:"), &cx()).await.unwrap(), 3);
+    bucket.put("counter", "41".into()).await.unwrap();
+    assert_eq!(cache.increment(&key("counter"), 1, &IncrementOptions::default(), &cx()).await.unwrap(), 42);
+    assert_eq!(bucket.get("counter").await.unwrap().unwrap().as_ref(), b"42");
+}
+
+async fn a_record_with_damaged_headers_is_an_error_for_its_key_alone() {
+    let (config, cache) = shared();
+    set(&cache, "a", "1").await;
+    set(&cache, "c", "3").await;
+    let context = context_of(&config).await;
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Agent-Storage-Expires", "soon");
+    let publish = context.publish_with_headers(format!("$KV.{}.b", config.bucket), headers, "2".into()).await;
+    publish.unwrap().await.unwrap();
+    let answers = cache.get_many(&[key("a"), key("b"), key("c")], &GetOptions::default(), &cx()).await;
+    assert!(answers[0].as_ref().unwrap().is_found() && answers[2].as_ref().unwrap().is_found());
+    assert_eq!(answers[1].as_ref().unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(list(&cache, "", 10).await, ["a", "b", "c"]);
+    set(&cache, "b", "2").await;
+    assert_eq!(get(&cache, "b").await, Some(json("2")));
+}
+
+async fn the_server_is_told_a_ttl_that_is_not_too_short() {
+    let (config, cache) = shared();
+    for (name, millis, seconds) in [("short", 1, "2"), ("exact", 2000, "3"), ("fraction", 2001, "4")] {
+        let ttl = Some(Ttl::from_millis(millis).unwrap());
+        cache.write(put_with(name, json("1"), WriteMode::Upsert, ttl), &cx()).await.unwrap();
+        let bucket = bucket_of(&config).await;
+        let message = bucket.stream.get_last_raw_message_by_subject(&format!("$KV.{}.{name}", config.bucket)).await;
+        assert_eq!(message.unwrap().headers.get("Nats-TTL").unwrap().as_str(), seconds);
+    }
+}
+
+async fn a_ttl_of_a_hundred_years_holds() {
+    let (_, cache) = shared();
+    cache.write(put_with("long", json("1"), WriteMode::Upsert, Some(Ttl::MAX)), &cx()).await.unwrap();
+    let found = cache.get(&key("long"), &GetOptions::default().with_expiry(), &cx()).await.unwrap();
+    let Expiry::At(at) = found.into_entry().unwrap().expiry else { panic!("it has an expiry") };
+    assert!(at.since(Clock::system().now()) > Ttl::MAX.as_duration() - Duration::from_secs(60));
+}
+
+async fn every_key_has_its_own_entry() {
+    let (_, cache) = shared();
+    let names = [
+        "a:b",
+        "a/b",
+        "a.b",
+        "a..b",
+        "a::b",
+        "a//b",
+        ":a",
+        "a:",
+        "/a",
+        "a/",
+        ".",
+        "..",
+        "*",
+        ">",
+        "a b",
+        "Ünï/😀",
+        "50%",
+        "=2E",
+        "[x",
+        "\\",
+        "A:b",
+    ];
+    let writes = names.iter().enumerate().map(|(at, name)| put(name, json(&at.to_string()))).collect();
+    for answer in cache.write_many(writes, &cx()).await {
+        answer.unwrap();
+    }
+    for (at, name) in names.iter().enumerate() {
+        assert_eq!(get(&cache, name).await, Some(json(&at.to_string())), "{name}");
+    }
+    let mut sorted = names.map(str::to_owned);
+    sorted.sort();
+    assert_eq!(list(&cache, "", 4).await, sorted);
+    for text in ["a", "a:", "a/", "a::", "a.", "Ü", "*"] {
+        let expected: Vec<&String> = sorted.iter().filter(|name| name.starts_with(text)).collect();
+        assert_eq!(list(&cache, text, 3).await.iter().collect::<Vec<_>>(), expected, "{text}");
+    }
+}
+
+async fn the_longest_key_of_the_worst_alphabet_is_stored() {
+    let (_, cache) = shared();
+    let (longest, other) = ("*".repeat(1024), format!("{}.", "*".repeat(1023)));
+    set(&cache, &longest, "1").await;
+    set(&cache, &other, "2").await;
+    assert_eq!(get(&cache, &longest).await, Some(json("1")));
+    let both = [key(&longest), key(&other), key("absent")];
+    let answers = cache.get_many(&both, &GetOptions::default(), &cx()).await;
+    let values: Vec<_> = answers.into_iter().map(|answer| answer.unwrap().into_value()).collect();
+    assert_eq!(values, [Some(json("1")), Some(json("2")), None]);
+    assert_eq!(list(&cache, &"*".repeat(1024), 10).await, [longest]);
+}
+
+async fn many_keys_are_read_at_once() {
+    let (_, cache) = shared();
+    let writes = (0..3000).map(|number| match number % 3 {
+        0 => put(&format!("k:{number}"), Value::binary("").unwrap()),
+        _ => put(&format!("k:{number}"), json(&number.to_string())),
+    });
+    assert!(cache.write_many(writes.collect(), &cx()).await.iter().all(Result::is_ok));
+    let deletes = (0..3000).filter(|number| number % 7 == 0).map(|number| delete(&format!("k:{number}")));
+    assert!(cache.write_many(deletes.collect(), &cx()).await.iter().all(Result::is_ok));
+    let keys: Vec<Key> = (0..6000).rev().map(|number| key(&format!("k:{}", number / 2))).collect();
+    let answers = cache.get_many(&keys, &GetOptions::default(), &cx()).await;
+    for (answer, number) in answers.into_iter().zip((0..6000).rev().map(|number| number / 2)) {
+        let value = answer.unwrap().into_value();
+        let expected = match number {
+            _ if number % 7 == 0 => None,
+            _ if number % 3 == 0 => Some(Value::binary("").unwrap()),
+            _ => Some(json(&number.to_string())),
+        };
+        assert_eq!(value, expected, "{number}");
+    }
+    assert_eq!(cache.count(&prefix("k:"), &cx()).await.unwrap(), 3000 - 429);
+}
+
+async fn many_large_values_are_read_at_once() {
+    let (_, cache) = shared();
+    let large = Value::binary(vec![7; 1_000_000]).unwrap();
+    let writes = (0..100).map(|number| put(&format!("{number}"), large.clone())).collect();
+    assert!(cache.write_many(writes, &cx()).await.iter().all(Result::is_ok));
+    let keys: Vec<Key> = (0..100).map(|number| key(&format!("{number}"))).collect();
+    for answer in cache.get_many(&keys, &GetOptions::default(), &cx()).await {
+        assert_eq!(answer.unwrap().into_value().as_ref(), Some(&large));
+    }
+}
+
+async fn an_expired_entry_that_is_still_stored_is_absent() {
+    let config = config_for(Nats::shared());
+    let clock = Clock::manual();
+    let cache = JetstreamCache::new(&config, clock.clone()).unwrap();
+    let ttl = Some(Ttl::from_secs(60).unwrap());
+    let ack = cache.write(put_with("a", json("1"), WriteMode::Upsert, ttl), &cx()).await.unwrap();
+    set(&cache, "b", "2").await;
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(get(&cache, "a").await, None);
+    assert_eq!(
+        cache.exists(&[key("a"), key("b")], &cx()).await.into_iter().collect::<Result<Vec<_>, _>>().unwrap(),
+        [false, true]
+    );
+    assert_eq!(list(&cache, "", 10).await, ["b"]);
+    assert_eq!(cache.count(&prefix(""), &cx()).await.unwrap(), 1);
+    let update = put_with("a", json("2"), WriteMode::Update(ack.revision.unwrap()), None);
+    assert!(cache.write(update, &cx()).await.unwrap_err().is_conflict());
+    let remove = Write::new(key("a"), WriteOp::Delete { only_if: ack.revision }, HybridClock::process().issue());
+    assert!(cache.write(remove, &cx()).await.unwrap_err().is_conflict());
+    assert_eq!(cache.write(delete("a"), &cx()).await.unwrap().existed, Some(false));
+    let touch = Write::new(key("a"), WriteOp::Touch { ttl: None }, HybridClock::process().issue());
+    assert_eq!(cache.write(touch, &cx()).await.unwrap().existed, Some(false));
+    assert_eq!(get(&cache, "a").await, None);
+}
+
+async fn a_write_over_an_expired_entry_is_a_creation() {
+    let config = config_for(Nats::shared());
+    let clock = Clock::manual();
+    let cache = JetstreamCache::new(&config, clock.clone()).unwrap();
+    let ttl = Some(Ttl::from_secs(60).unwrap());
+    cache.write(put_with("a", json("1"), WriteMode::Create, ttl), &cx()).await.unwrap();
+    assert!(cache.write(put_with("a", json("2"), WriteMode::Create, ttl), &cx()).await.unwrap_err().is_conflict());
+    clock.advance(Duration::from_secs(60));
+    cache.write(put_with("a", json("3"), WriteMode::Create, ttl), &cx()).await.unwrap();
+    assert_eq!(get(&cache, "a").await, Some(json("3")));
+    cache.write(delete("a"), &cx()).await.unwrap();
+    cache.write(put_with("a", json("4"), WriteMode::Create, None), &cx()).await.unwrap();
+    assert_eq!(get(&cache, "a").await, Some(json("4")));
+}
+
+async fn a_counter_keeps_its_expiry() {
+    let config = config_for(Nats::shared());
+    let clock = Clock::manual();
+    let cache = JetstreamCache::new(&config, clock.clone()).unwrap();
+    let options = IncrementOptions::default().with_ttl(Ttl::from_secs(60).unwrap());
+    assert_eq!(cache.increment(&key("n"), 2, &options, &cx()).await.unwrap(), 2);
+    clock.advance(Duration::from_secs(59));
+    assert_eq!(cache.increment(&key("n"), 2, &options, &cx()).await.unwrap(), 4);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(cache.increment(&key("n"), 2, &options, &cx()).await.unwrap(), 2);
+}
+
+async fn counters_of_several_clients_lose_nothing() {
+    let (config, _) = shared();
+    let caches: Vec<Arc<JetstreamCache>> = (0..4).map(|_| Arc::new(open(&config))).collect();
+    let mut tasks = tokio::task::JoinSet::new();
+    for cache in caches.iter().cycle().take(40).cloned() {
+        tasks.spawn(async move {
+            for _ in 0..10 {
+                cache.increment(&key("n"), 1, &IncrementOptions::default(), &cx()).await.unwrap();
+            }
+        });
+    }
+    tasks.join_all().await;
+    assert_eq!(get(&caches[0], "n").await, Some(json("400")));
+}
+
+async fn pages_end_where_they_say() {
+    let (_, cache) = shared();
+    let writes = (0..2500).map(|number| put(&format!("p:{number:04}"), json("1"))).collect();
+    assert!(cache.write_many(writes, &cx()).await.iter().all(Result::is_ok));
+    let expected: Vec<String> = (0..2500).map(|number| format!("p:{number:04}")).collect();
+    for limit in [1000, 2500, 999, 10_000] {
+        assert_eq!(list(&cache, "p:", limit).await, expected);
+    }
+    assert_eq!(list(&cache, "p:0", 300).await.len(), 1000);
+    let options = ListOptions::default().with_cursor(agent_storage::contract::Cursor::new("nonsense"));
+    let error = cache.list(&prefix("p:"), &options, &cx()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidValue);
+}
+
+async fn a_reserved_subject_is_never_listed() {
+    let (_, cache) = shared();
+    let ping = cache.ping(&cx()).await.unwrap();
+    assert!(ping.server_version.unwrap().starts_with("2."));
+    assert!(list(&cache, "", 10).await.is_empty());
+    assert_eq!(cache.count(&prefix(""), &cx()).await.unwrap(), 0);
+}
+
+async fn an_aligned_prefix_clears_no_other() {
+    let (_, cache) = shared();
+    for name in ["a:b", "a:", "a/b", "a", "ab", "a.b", "b"] {
+        set(&cache, name, "1").await;
+    }
+    cache.clear(&prefix("a:"), HybridClock::process().issue(), &cx()).await.unwrap();
+    assert_eq!(list(&cache, "", 10).await, ["a", "a.b", "a/b", "ab", "b"]);
+    cache.clear(&prefix(""), HybridClock::process().issue(), &cx()).await.unwrap();
+    assert!(list(&cache, "", 10).await.is_empty());
+}
+
+async fn a_prefix_within_a_token_is_cleared() {
+    let (_, cache) = shared();
+    let writes = (0..1500).map(|number| put(&format!("key{number}"), json("1")));
+    let others = ["ke", "other", "ke:y"].into_iter().map(|name| put(name, json("1")));
+    assert!(cache.write_many(writes.chain(others).collect(), &cx()).await.iter().all(Result::is_ok));
+    let cleared = cache.clear(&prefix("key"), HybridClock::process().issue(), &cx()).await.unwrap();
+    assert_eq!(cleared, Some(1500));
+    assert_eq!(list(&cache, "", 10).await, ["ke", "ke:y", "other"]);
+}
+
+async fn the_server_limits_values() {
+    let server = Nats::start(true, "max_payload: 64KB");
+    let cache = open(&config_for(&server));
+    assert_eq!(cache.capabilities().max_value_bytes, (1 << 20) - 512);
+    cache.ping(&cx()).await.unwrap();
+    let limit = cache.capabilities().max_value_bytes;
+    assert_eq!(limit, (64 << 10) - 512);
+    let ttl = Some(Ttl::MAX);
+    let largest = Value::binary(vec![1; limit]).unwrap();
+    cache.write(put_with("a", largest.clone(), WriteMode::Create, ttl), &cx()).await.unwrap();
+    assert_eq!(get(&cache, "a").await, Some(largest));
+    let error = cache.write(put("b", Value::binary(vec![1; limit + 1]).unwrap()), &cx()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    assert_eq!(get(&cache, "b").await, None);
+    let mut config = config_for(&server);
+    config.max_value_bytes = Some(1000);
+    let cache = open(&config);
+    cache.write(put_with("a", Value::binary(vec![1; 1000]).unwrap(), WriteMode::Create, ttl), &cx()).await.unwrap();
+    let error = cache.write(put("b", Value::binary(vec![1; 1001]).unwrap()), &cx()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+}
+
+async fn a_full_bucket_is_unavailable() {
+    let mut config = config_for(Nats::shared());
+    config.max_bytes = Some(10_000);
+    let cache = open(&config);
+    set(&cache, "kept", "1").await;
+    let error = async {
+        for number in 0..100 {
+            cache.write(put(&format!("{number}"), Value::binary(vec![1; 1000]).unwrap()), &cx()).await?;
+        }
+        Ok::<(), Error>(())
+    };
+    let error = error.await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.message().contains("full"), "{error}");
+    assert_eq!(get(&cache, "kept").await, Some(json("1")));
+}
+
+async fn several_clients_make_the_bucket_once() {
+    let config = config_for(Nats::shared());
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..16 {
+        let cache = open(&config);
+        tasks.spawn(async move {
+            set(&cache, &format!("{number}"), "1").await;
+        });
+    }
+    tasks.join_all().await;
+    assert_eq!(open(&config).count(&prefix(""), &cx()).await.unwrap(), 16);
+}
+
+async fn a_bucket_of_another_configuration_is_refused() {
+    let server = Nats::shared();
+    let context = context_of(&config_for(server)).await;
+    let mut config = config_for(server);
+    let theirs = kv::Config { bucket: config.bucket.clone(), history: 5, ..kv::Config::default() };
+    context.create_key_value(theirs).await.unwrap();
+    let error = open(&config).ping(&cx()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.message().contains("history is 5, not 1") && error.message().contains("allow_msg_ttl"), "{error}");
+    config.bucket = fresh_bucket();
+    let theirs = kv::Config {
+        bucket: config.bucket.clone(),
+        history: 1,
+        limit_markers: Some(Duration::from_secs(5)),
+        description: "somebody else's".to_owned(),
+        ..kv::Config::default()
+    };
+    context.create_key_value(theirs).await.unwrap();
+    open(&config).ping(&cx()).await.unwrap();
+    config.max_bytes = Some(1_000_000);
+    let error = open(&config).ping(&cx()).await.unwrap_err();
+    assert!(error.message().contains("max_bytes is unlimited, not 1000000"), "{error}");
+}
+
+async fn a_bucket_that_is_missing_is_not_made_unasked() {
+    let mut config = config_for(Nats::shared());
+    config.create_bucket = false;
+    let error = open(&config).ping(&cx()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.message().contains(&config.bucket) && !error.is_transient());
+}
+
+async fn a_server_without_jetstream_is_refused() {
+    let server = Nats::start(false, "");
+    let error = open(&config_for(&server)).ping(&cx()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.message().contains("JetStream"), "{error}");
+}
+
+async fn wrong_credentials_are_refused() {
+    let server = Nats::start(true, "authorization { user: ann, password: \"right one\" }");
+    let mut config = config_for(&server);
+    let user = |password: &str| NatsAuth::User { username: "ann".to_owned(), password: password.to_owned().into() };
+    for auth in [NatsAuth::None, user("wrong one"), NatsAuth::Token("wrong one".to_owned().into())] {
+        config.auth = auth;
+        let error = open(&config).ping(&cx()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(!error.is_transient() && error.message().contains("credentials"), "{error}");
+        assert!(!format!("{error} {error:?}").contains("wrong one"));
+    }
+    config.auth = NatsAuth::NkeySeed("not a seed".to_owned().into());
+    assert!(!open(&config).ping(&cx()).await.unwrap_err().is_transient());
+    config.auth = user("right one");
+    let cache = open(&config);
+    cache.ping(&cx()).await.unwrap();
+    assert!(!format!("{cache:?}").contains("right one"));
+}
+
+async fn a_server_that_is_down_is_unavailable_and_found_when_it_is_back() {
+    let server = Nats::start(true, "");
+    let cache = open(&config_for(&server));
+    set(&cache, "a", "1").await;
+    server.kill();
+    for _ in 0..3 {
+        let error = cache.get(&key("a"), &GetOptions::default(), &within(1000)).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Unavailable && error.is_transient(), "{error}");
+        let error = cache.list(&prefix(""), &ListOptions::default(), &within(1000)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+    }
+    server.restart();
+    assert_eq!(get(&cache, "a").await, Some(json("1")));
+}
+
+async fn a_write_of_an_outage_is_never_applied_later() {
+    let server = Nats::start(true, "");
+    let cache = Arc::new(open(&config_for(&server)));
+    set(&cache, "before", "1").await;
+    server.kill();
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..500 {
+        let cache = Arc::clone(&cache);
+        tasks.spawn(async move { cache.write(put(&format!("late:{number}"), json("1")), &within(300)).await });
+    }
+    let outcomes = tasks.join_all().await;
+    let unapplied = outcomes.iter().filter(|outcome| {
+        matches!(outcome, Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::OutcomeUnknown))
+    });
+    assert_eq!(unapplied.count(), 500);
+    server.restart();
+    assert_eq!(get(&cache, "before").await, Some(json("1")));
+    // A marker sent after anything that could be left has been answered.
+    set(&cache, "after", "1").await;
+    assert_eq!(list(&cache, "", 1000).await, ["after", "before"]);
+}
+
+async fn a_frozen_server_leaves_nothing_behind() {
+    let server = Nats::start(true, "");
+    let cache = Arc::new(open(&config_for(&server)));
+    set(&cache, "a", "1").await;
+    server.freeze();
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..100 {
+        let cache = Arc::clone(&cache);
+        tasks.spawn(async move {
+            let context = within(300);
+            match number % 4 {
+                0 => cache.get(&key("a"), &GetOptions::default(), &context).await.map(|_| ()),
+                1 => cache.write(put("b", json("1")), &context).await.map(|_| ()),
+                2 => cache.list(&prefix(""), &ListOptions::default(), &context).await.map(|_| ()),
+                _ => {
+                    let both = cache.get_many(&[key("a"), key("b")], &GetOptions::default(), &context).await;
+                    both.into_iter().collect::<Result<Vec<Lookup>, _>>().map(|_| ())
+                }
+            }
+        });
+    }
+    for outcome in tasks.join_all().await {
+        assert!(matches!(outcome.unwrap_err().kind(), ErrorKind::Unavailable | ErrorKind::OutcomeUnknown));
+    }
+    server.thaw();
+    set(&cache, "b", "2").await;
+    let writes = (0..1000).map(|number| put(&format!("n:{number}"), json("1"))).collect();
+    assert!(cache.write_many(writes, &cx()).await.iter().all(Result::is_ok));
+    assert_eq!(cache.count(&prefix(""), &cx()).await.unwrap(), 1002);
+    assert_eq!(get(&cache, "b").await, Some(json("2")));
+    cache.close(&cx()).await.unwrap();
+}
+
+async fn a_bucket_that_was_removed_is_made_anew() {
+    let (config, cache) = shared();
+    set(&cache, "a", "1").await;
+    let context = context_of(&config).await;
+    context.delete_key_value(&config.bucket).await.unwrap();
+    let error = cache.get(&key("a"), &GetOptions::default(), &cx()).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Unavailable && error.is_transient(), "{error}");
+    assert_eq!(get(&cache, "a").await, None);
+    set(&cache, "a", "2").await;
+}
+
+async fn a_closed_cache_stays_closed() {
+    let (_, cache) = shared();
+    set(&cache, "a", "1").await;
+    cache.close(&cx()).await.unwrap();
+    cache.close(&cx()).await.unwrap();
+    let closed = |error: Error| assert_eq!(error.kind(), ErrorKind::Closed);
+    closed(cache.get(&key("a"), &GetOptions::default(), &cx()).await.unwrap_err());
+    closed(cache.write(put("a", json("1")), &cx()).await.unwrap_err());
+    closed(cache.ping(&cx()).await.unwrap_err());
+    let answers = cache.write_many(vec![put("a", json("1")), put("b", json("1"))], &cx()).await;
+    assert_eq!(answers.len(), 2);
+    answers.into_iter().for_each(|answer| closed(answer.unwrap_err()));
+}
