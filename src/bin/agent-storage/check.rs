@@ -1,0 +1,83 @@
+//! The command `check`: is the configuration valid, and are its stores well?
+
+use std::path::Path;
+
+use agent_storage::{HealthStatus, Problem, StorageManager};
+use serde_json::json;
+
+use crate::arguments::{Arguments, Check, Command};
+use crate::exit::{Exit, Failure, complain};
+use crate::output::Output;
+use crate::report;
+
+impl Check {
+    pub(crate) async fn run(&self, file: &Path, manager: &StorageManager, output: &Output) -> Result<Exit, Failure> {
+        if self.offline { self.offline(file, manager, output).await } else { self.online(file, manager, output).await }
+    }
+
+    async fn offline(&self, file: &Path, manager: &StorageManager, output: &Output) -> Result<Exit, Failure> {
+        if let Err(error) = manager.validate_config() {
+            if self.json {
+                output.line(format!("{:#}", json!({ "status": "invalid", "error": report::error(&error) }))).await?;
+            }
+            complain(&format!("{}: storage: {}", file.display(), error.message()));
+            return Ok(Failure::Storage(error).exit());
+        }
+        if self.json {
+            let warnings = problems(manager.warnings());
+            output.line(format!("{:#}", json!({ "status": "valid", "warnings": warnings }))).await?;
+        } else {
+            let (cache, database) = (&manager.config().cache.backend, &manager.config().database.backend);
+            let file = file.display();
+            output.line(format!("{file} is valid: cache {}, database {}", cache.kind(), database.kind())).await?;
+        }
+        Ok(Exit::Done)
+    }
+
+    async fn online(&self, file: &Path, manager: &StorageManager, output: &Output) -> Result<Exit, Failure> {
+        let health = manager.health_check().await;
+        let status = health.status();
+        if self.json {
+            let mut report = report::json(&health);
+            if let Some(report) = report.as_object_mut() {
+                report.insert("warnings".to_owned(), problems(manager.warnings()));
+            }
+            output.line(format!("{report:#}")).await?;
+        } else {
+            output.line(report::table(&health)).await?;
+        }
+        for side in [&health.cache, &health.database] {
+            for error in side.members.iter().filter_map(|member| member.error.as_ref()) {
+                complain(&format!("{}: storage.{}: {error}", file.display(), side.side.as_str()));
+            }
+        }
+        if status != HealthStatus::Healthy {
+            complain(&format!("the storage is {}", status.as_str()));
+        }
+        Ok(status.into())
+    }
+}
+
+/// Reports why a command could not even begin; `check --json` says it as JSON too.
+pub(crate) async fn refuse(arguments: &Arguments, failure: Failure, output: &Output) -> Exit {
+    let as_json = matches!(&arguments.command, Command::Check(check) if check.json);
+    if let Failure::Config(error) = &failure
+        && as_json
+    {
+        let report = json!({ "status": "invalid", "problems": problems(error.problems()) });
+        if let Err(failure) = output.line(format!("{report:#}")).await {
+            failure.report();
+        }
+    }
+    failure.report()
+}
+
+fn problems(problems: &[Problem]) -> serde_json::Value {
+    problems
+        .iter()
+        .map(|problem| {
+            let Problem { file, line, column, path, message, .. } = problem;
+            json!({ "file": file, "line": line, "column": column, "path": path, "message": message })
+        })
+        .collect()
+}

@@ -1,0 +1,98 @@
+//! From arguments to an exit code: connects what the command needs, and ends cleanly whatever happens.
+
+use std::path::Path;
+
+use agent_storage::{StorageConfig, StorageManager};
+use tokio::signal;
+
+use crate::arguments::{Arguments, Command, ListCommand, ValueCommand};
+use crate::check;
+use crate::exit::{Exit, Failure, complain};
+use crate::output::Output;
+
+/// Runs a command to its end, or to the first Ctrl-C. Then what was being written is finished and the stores are closed; the
+/// second Ctrl-C does not wait for that.
+pub(crate) async fn run(arguments: Arguments) -> Exit {
+    let output = Output::default();
+    let may_have_written = arguments.command.writes();
+    let manager = match prepare(&arguments) {
+        Ok(manager) => manager,
+        Err(failure) => return check::refuse(&arguments, failure, &output).await,
+    };
+    let exit = tokio::select! {
+        result = execute(arguments, &manager, &output) => result.unwrap_or_else(|failure| failure.report()),
+        () = interrupt() => {
+            if may_have_written {
+                complain("interrupted; a write that had begun may have been applied");
+            }
+            Exit::Interrupted
+        }
+    };
+    tokio::select! {
+        () = close(&manager, &output) => exit,
+        () = interrupt() => Exit::Interrupted,
+    }
+}
+
+/// Reads the configuration, if the command needs one, and connects nothing.
+fn prepare(arguments: &Arguments) -> Result<StorageManager, Failure> {
+    let only_values = matches!(arguments.command, Command::Values(_));
+    if arguments.cache && !only_values {
+        let reason = match arguments.command {
+            Command::Lists(_) => "lists are kept in the database; leave out --cache",
+            _ => "--cache has no meaning here; leave it out",
+        };
+        return Err(Failure::Input(reason.to_owned()));
+    }
+    if matches!(arguments.command, Command::Schema) {
+        return Ok(StorageManager::in_memory());
+    }
+    load(&arguments.config)
+}
+
+fn load(path: &Path) -> Result<StorageManager, Failure> {
+    // The problems one by one, for `check --json`; a manager made of a file has them as one text.
+    let config = StorageConfig::from_file(path)?;
+    for warning in config.warnings() {
+        complain(&format!("warning: {warning}"));
+    }
+    Ok(StorageManager::new(config))
+}
+
+async fn execute(arguments: Arguments, manager: &StorageManager, output: &Output) -> Result<Exit, Failure> {
+    match arguments.command {
+        Command::Check(check) => check.run(&arguments.config, manager, output).await,
+        Command::Schema => {
+            output.line(format!("{:#}", StorageConfig::json_schema())).await?;
+            Ok(Exit::Done)
+        }
+        Command::Values(command) if arguments.cache => command.run(&manager.cache().await?, output).await,
+        Command::Values(command) => command.run(&manager.database().await?, output).await,
+        Command::Lists(command) => command.run(&manager.database().await?, output).await,
+    }
+}
+
+async fn close(manager: &StorageManager, output: &Output) {
+    output.settle().await;
+    if let Err(error) = manager.disconnect().await {
+        complain(&format!("warning: the stores could not be closed in time: {error}"));
+    }
+}
+
+/// Waits for the next Ctrl-C. A process that cannot be told of it is ended by it, as by default.
+async fn interrupt() {
+    if signal::ctrl_c().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+impl Command {
+    /// Whether it changes what is stored.
+    const fn writes(&self) -> bool {
+        matches!(
+            self,
+            Self::Values(ValueCommand::Set(_) | ValueCommand::Delete { .. })
+                | Self::Lists(ListCommand::Append { .. } | ListCommand::Trim { .. })
+        )
+    }
+}
