@@ -5,6 +5,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use agent_storage::contract::{
     CacheBackend, Context, Cursor, Durability, Expiry, GetOptions, IncrementOptions, ListOptions, Lookup, Store, Write,
     WriteAck, WriteMode, WriteOp,
 };
+use agent_storage::testkit::{Direction, FaultProxy, NetworkFault, Point};
 use agent_storage::{Error, ErrorKind, HybridClock, Key, KeyPrefix, Result, Ttl, Value};
 use redis::{Commands, Connection};
 use support::process::wait_until;
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         a_write_right_after_a_restart_is_applied,
         a_frozen_server_leaks_nothing,
         a_late_write_does_not_land_on_a_newer_one,
+        a_silent_connection_is_replaced_and_dropped_by_the_server,
         replies_to_given_up_calls_reach_nobody_else,
         a_write_to_a_frozen_server_is_of_unknown_outcome,
         prefixes_are_literal,
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         a_replica_does_not_pass_the_ping,
         a_hundred_years_are_kept,
         a_put_clears_the_expiry,
+        the_expiry_is_told_by_an_older_server_too,
         a_touch_is_seen_by_the_server,
         an_increment_counts_as_the_memory_cache_does,
         an_increment_sets_the_expiry_only_where_it_creates,
@@ -379,6 +383,25 @@ async fn a_late_write_does_not_land_on_a_newer_one() {
     assert_eq!(read(&cache, "key").await.unwrap(), Some(json("\"new\"")));
 }
 
+async fn a_silent_connection_is_replaced_and_dropped_by_the_server() {
+    let server = Redis::start(&[]);
+    let proxy = FaultProxy::start(SocketAddr::from(([127, 0, 0, 1], server.port()))).await.unwrap();
+    let cache = RedisCache::new(&RedisConfig::new("127.0.0.1", proxy.address().port())).unwrap();
+    cache.write(put("key", json("1")), &cx()).await.unwrap();
+    // This connection alone; the server sees it open, as behind a firewall that forgot it.
+    proxy.set_once(NetworkFault::LoseFrom(Direction::ToServer, Point::Bytes(0))).await.unwrap();
+    let mut given_up = 0;
+    while let Err(lost) = cache.write(put("key", json("2")), &Context::with_timeout(5 * IMPATIENCE)).await {
+        assert!(matches!(lost.kind(), ErrorKind::OutcomeUnknown | ErrorKind::Unavailable), "{lost}");
+        given_up += 1;
+        assert!(given_up < 100, "the silent connection is kept");
+    }
+    assert!(given_up > 0);
+    assert_eq!(read(&cache, "key").await.unwrap(), Some(json("2")));
+    let clients: String = redis::cmd("CLIENT").arg("LIST").query(&mut raw(&server)).unwrap();
+    assert_eq!(clients.lines().count(), 3, "what the silent connection still holds could run later\n{clients}");
+}
+
 async fn replies_to_given_up_calls_reach_nobody_else() {
     let server = Redis::start(&[]);
     let cache = cache(&server);
@@ -544,6 +567,27 @@ async fn a_put_clears_the_expiry() {
     cache.write(put_as("expiry:cleared", json("1"), WriteMode::Upsert, ttl), &cx()).await.unwrap();
     cache.write(put("expiry:cleared", json("1")), &cx()).await.unwrap();
     assert_eq!(expiry().await, Expiry::Never);
+}
+
+async fn the_expiry_is_told_by_an_older_server_too() {
+    let older = Redis::start(&["--rename-command", "PEXPIRETIME", ""]);
+    for server in [&older, &Redis::start(&[])] {
+        let (cache, mut raw) = (cache(server), raw(server));
+        let ttl = Ttl::from_secs(1000).unwrap();
+        cache.write(put_as("told", json("1"), WriteMode::Upsert, Some(ttl)), &cx()).await.unwrap();
+        let (seconds, micros): (u64, u64) = redis::cmd("TIME").query(&mut raw).unwrap();
+        let options = GetOptions::default().with_expiry();
+        for keys in [&["told"].map(key)[..], &["told", "told"].map(key)] {
+            for answer in cache.get_many(keys, &options, &cx()).await {
+                let Expiry::At(at) = answer.unwrap().into_entry().unwrap().expiry else { panic!("it has a TTL") };
+                let left = at.as_millis() - (seconds * 1000 + micros / 1000);
+                assert!((900_000..=1_000_001).contains(&left), "{left}");
+            }
+        }
+        redis::cmd("SCRIPT").arg("FLUSH").exec(&mut raw).unwrap();
+        let entry = cache.get(&key("told"), &options, &cx()).await.unwrap();
+        assert!(matches!(entry.into_entry().unwrap().expiry, Expiry::At(_)), "a forgotten script is sent again");
+    }
 }
 
 async fn a_touch_is_seen_by_the_server() {

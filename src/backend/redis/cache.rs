@@ -28,8 +28,8 @@ const PING_MILLIS: u64 = 60_000;
 /// A cache on a Redis or Valkey server.
 ///
 /// It connects on first use, shares one attempt among all who wait for it, and connects again by itself when the server is
-/// back. Expiry is judged by the server's clock. A put or a compare-and-set refuses to replace what is not a string,
-/// [`ErrorKind::WrongType`](crate::ErrorKind::WrongType); a delete removes it.
+/// back. Expiry is judged and told by the server's clock. What is not a string is
+/// never replaced or touched, [`ErrorKind::WrongType`](crate::ErrorKind::WrongType); an unconditional delete removes it.
 ///
 /// Writes carry no guard against late arrivals: one whose outcome is unknown is not safe to repeat.
 pub struct RedisCache {

@@ -111,6 +111,7 @@ struct Lane {
 
 #[derive(Default)]
 struct State {
+    closed: bool,
     link: Option<Arc<Link>>,
     attempt: Option<Attempt>,
     /// What the server called the last connection that this lane had.
@@ -135,6 +136,9 @@ impl Lane {
     async fn link(self: &Arc<Self>, cx: &Context) -> Result<Arc<Link>> {
         let outcome = {
             let mut state = self.state();
+            if state.closed {
+                return Err(Error::closed());
+            }
             if let Some(link) = state.link.as_ref().filter(|link| link.is_usable()) {
                 return Ok(Arc::clone(link));
             }
@@ -169,6 +173,7 @@ impl Lane {
         let mut state = self.state();
         state.attempt = None;
         match &outcome {
+            Ok(_) if state.closed => {}
             Ok(link) => {
                 state.last_peer = link.peer().cloned();
                 state.link = Some(Arc::clone(link));
@@ -185,6 +190,7 @@ impl Lane {
 
     fn close(&self) {
         let mut state = self.state();
+        state.closed = true;
         state.link = None;
         if let Some(attempt) = state.attempt.take() {
             attempt.task.abort();

@@ -8,9 +8,9 @@
 //! sent, and one that nobody waits for any more is never overtaken by a later one. When that connection is replaced, the
 //! first thing that happens on the new one is that the server drops what it may still hold of the old one.
 //!
-//! The user of the connection needs the commands `GET SET UNLINK EXISTS PEXPIRE PTTL INCRBY SCAN EVAL EVALSHA MULTI EXEC
-//! HELLO SELECT`, and `agent-storage:*` among its keys for health checks. `INFO` and `CLIENT` are used where they are
-//! allowed.
+//! The user of the connection needs the commands `GET SET UNLINK EXISTS STRLEN PEXPIRE PEXPIRETIME PTTL TIME PERSIST
+//! INCRBY SCAN EVAL EVALSHA HELLO SELECT`, and `agent-storage:*` among its keys for health checks. `INFO` and `CLIENT` are
+//! used where they are allowed.
 //!
 //! This module knows neither layers nor other backends.
 

@@ -5,10 +5,11 @@ use redis::{Pipeline, Value as Reply};
 use super::codec;
 use super::error;
 use super::lane::Lanes;
+use super::script::{self, Calls};
 use crate::contract::{Context, Entry, GetOptions, Lookup};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::key::Key;
-use crate::time::{Clock, Timestamp};
+use crate::time::Timestamp;
 
 /// The most keys of one pipeline. A larger one saves no time, and the server holds its replies until the last is written.
 const CHUNK: usize = 1000;
@@ -52,24 +53,31 @@ pub(super) async fn exists(lanes: &Lanes, keys: &[Key], cx: &Context) -> Vec<Res
 }
 
 async fn get_chunk(lanes: &Lanes, keys: &[Key], options: &GetOptions, cx: &Context) -> Result<Vec<Result<Lookup>>> {
+    let calls = if keys.len() == 1 { Calls::by_digest() } else { Calls::in_full() };
+    let mut replies = lanes.read(&pipeline(keys, options, calls), cx).await?;
+    if let [Reply::ServerError(refusal)] = replies.as_slice()
+        && error::is_unknown_script(refusal)
+    {
+        replies = lanes.read(&pipeline(keys, options, Calls::in_full()), cx).await?;
+    }
+    if replies.len() != keys.len() {
+        return Err(error::unexpected_reply());
+    }
+    let bytes = replies.iter().map(size).sum();
+    codec::compute(bytes, move || replies.into_iter().map(lookup).collect()).await
+}
+
+fn pipeline(keys: &[Key], options: &GetOptions, mut calls: Calls) -> Pipeline {
     let mut pipeline = Pipeline::with_capacity(keys.len());
     for key in keys {
         if options.expiry {
-            // In one transaction, or another client's write could come between value and expiry.
-            pipeline.cmd("MULTI").cmd("GET").arg(key.as_bytes()).cmd("PTTL").arg(key.as_bytes()).cmd("EXEC");
+            // In one script, or another client's write could come between value and expiry.
+            pipeline.add_command(calls.call(&script::READ, key));
         } else {
             pipeline.cmd("GET").arg(key.as_bytes());
         }
     }
-    let replies = lanes.read(&pipeline, cx).await?;
-    let now = options.expiry.then(|| Clock::system().now());
-    // Of each transaction, the last of its four replies holds the results.
-    let every = if options.expiry { 4 } else { 1 };
-    let replies: Vec<Reply> = replies.into_iter().skip(every - 1).step_by(every).collect();
-    let bytes = replies.iter().map(size).sum();
-    let answers: Vec<_> =
-        codec::compute(bytes, move || replies.into_iter().map(|reply| lookup(reply, now)).collect()).await?;
-    if answers.len() == keys.len() { Ok(answers) } else { Err(error::unexpected_reply()) }
+    pipeline
 }
 
 /// The bytes of values in a reply.
@@ -81,39 +89,25 @@ fn size(reply: &Reply) -> usize {
     }
 }
 
-/// Reads the reply to one key; `now` is given where the expiry was asked.
-fn lookup(reply: Reply, now: Option<Timestamp>) -> Result<Lookup> {
-    let Some(now) = now else {
-        return Ok(entry(reply)?.map_or(Lookup::missing(), Lookup::Found));
-    };
-    let results = match reply {
-        Reply::Array(results) => <[Reply; 2]>::try_from(results).map_err(|_| error::unexpected_reply())?,
-        Reply::ServerError(refusal) => return Err(error::refused(refusal)),
-        _ => return Err(error::unexpected_reply()),
-    };
-    let [value, remaining] = results;
-    let Some(entry) = entry(value)? else { return Ok(Lookup::missing()) };
-    let expiry = match remaining {
-        Reply::Int(-1) => None,
-        // It expired between the two commands.
-        Reply::Int(-2) => return Ok(Lookup::missing()),
-        Reply::Int(left) => {
-            let left = u64::try_from(left).map_err(|_| error::unexpected_reply())?;
-            Some(Timestamp::from_millis(now.as_millis().saturating_add(left)))
-        }
-        _ => return Err(error::unexpected_reply()),
-    };
-    Ok(Lookup::Found(entry.with_expiry(expiry)))
-}
-
-fn entry(reply: Reply) -> Result<Option<Entry>, Error> {
+/// Reads the reply to one key: the value, or the value and its expiry.
+fn lookup(reply: Reply) -> Result<Lookup> {
     match reply {
-        Reply::Nil => Ok(None),
-        Reply::BulkString(stored) => {
-            let revision = codec::revision(&stored);
-            Ok(Some(Entry::new(codec::decode(stored)?, revision)))
-        }
+        Reply::Nil => Ok(Lookup::missing()),
+        Reply::BulkString(stored) => entry(stored).map(Lookup::Found),
+        Reply::Array(parts) => match <[Reply; 2]>::try_from(parts) {
+            Ok([Reply::BulkString(stored), Reply::Int(at)]) => {
+                // The only negative number is that of an entry which stays.
+                let expiry = u64::try_from(at).ok().map(Timestamp::from_millis);
+                Ok(Lookup::Found(entry(stored)?.with_expiry(expiry)))
+            }
+            _ => Err(error::unexpected_reply()),
+        },
         Reply::ServerError(refusal) => Err(error::refused(refusal)),
         _ => Err(error::unexpected_reply()),
     }
+}
+
+fn entry(stored: Vec<u8>) -> Result<Entry> {
+    let revision = codec::revision(&stored);
+    Ok(Entry::new(codec::decode(stored)?, revision))
 }

@@ -7,6 +7,22 @@ use sha1_smol::Sha1;
 
 use crate::key::Key;
 
+/// Reads a value and the moment it expires at, or -1; nothing where there is no value. Before version 7 the server does
+/// not tell that moment, but the time that is left.
+pub(super) static READ: Script = Script::new(
+    "local stored = redis.call('GET', KEYS[1])
+if not stored then return false end
+local at = redis.pcall('PEXPIRETIME', KEYS[1])
+if type(at) == 'table' then
+  at = redis.call('PTTL', KEYS[1])
+  if at >= 0 then
+    local now = redis.call('TIME')
+    at = at + now[1] * 1000 + math.floor(now[2] / 1000)
+  end
+end
+return {stored, at}",
+);
+
 /// `value, ttl or ''`: stores a value and answers whether there was one; refuses to replace another type.
 pub(super) static PUT: Script = Script::new(
     "redis.call('STRLEN', KEYS[1])
@@ -32,10 +48,13 @@ if not stored or redis.sha1hex(stored) ~= ARGV[1] then return 0 end
 return redis.call('UNLINK', KEYS[1])",
 );
 
-/// Lets an entry stay and answers whether there is one; `PERSIST` alone also answers 0 for an entry without a TTL.
-pub(super) static PERSIST: Script = Script::new(
-    "redis.call('PERSIST', KEYS[1])
-return redis.call('EXISTS', KEYS[1])",
+/// `ttl or ''`: sets or clears the TTL of a value; answers its digest, or nothing where there is no value.
+pub(super) static TOUCH: Script = Script::new(
+    "local stored = redis.call('GET', KEYS[1])
+if not stored then return false end
+if ARGV[1] == '' then redis.call('PERSIST', KEYS[1])
+else redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
+return redis.sha1hex(stored)",
 );
 
 /// `by, ttl`: adds, with a TTL if it creates. The sum is read back as text: a number of Lua has 53 bits.

@@ -168,8 +168,7 @@ fn prepare(write: &Write, calls: &mut Calls) -> Result<(Cmd, Answer)> {
         WriteOp::Delete { only_if: Some(revision) } => {
             (calls.call(&script::DELETE, key).arg(revision.to_string()).take(), Answer::DeletedIf)
         }
-        WriteOp::Touch { ttl: Some(ttl) } => (command("PEXPIRE", key).arg(ttl.as_millis()).take(), Answer::Touched),
-        WriteOp::Touch { ttl: None } => (calls.call(&script::PERSIST, key), Answer::Touched),
+        WriteOp::Touch { ttl } => (calls.call(&script::TOUCH, key).arg(millis(*ttl)).take(), Answer::Touched),
     })
 }
 
@@ -177,18 +176,15 @@ fn put(key: &Key, value: &Value, mode: WriteMode, ttl: Option<Ttl>, calls: &mut 
     let stored = codec::encode(value);
     let stored = stored.as_ref();
     let revision = codec::revision(stored);
-    let ttl_or_empty = ttl.map(|ttl| ttl.as_millis().to_string()).unwrap_or_default();
     match mode {
         WriteMode::Upsert if stored.len() < PUT_BY_SCRIPT => {
             (set(key, stored, ttl).arg("GET").take(), Answer::Put(revision))
         }
-        WriteMode::Upsert => {
-            (calls.call(&script::PUT, key).arg(stored).arg(ttl_or_empty).take(), Answer::Put(revision))
-        }
+        WriteMode::Upsert => (calls.call(&script::PUT, key).arg(stored).arg(millis(ttl)).take(), Answer::Put(revision)),
         WriteMode::Create => (set(key, stored, ttl).arg("NX").take(), Answer::Created(revision)),
         WriteMode::Update(expected) => {
             let mut update = calls.call(&script::UPDATE, key);
-            (update.arg(expected.to_string()).arg(stored).arg(ttl_or_empty).take(), Answer::Updated(revision))
+            (update.arg(expected.to_string()).arg(stored).arg(millis(ttl)).take(), Answer::Updated(revision))
         }
     }
 }
@@ -200,6 +196,11 @@ fn set(key: &Key, stored: &[u8], ttl: Option<Ttl>) -> Cmd {
         set.arg("PX").arg(ttl.as_millis());
     }
     set
+}
+
+/// A TTL as the scripts take it: empty for none.
+fn millis(ttl: Option<Ttl>) -> String {
+    ttl.map(|ttl| ttl.as_millis().to_string()).unwrap_or_default()
 }
 
 fn command(name: &str, key: &Key) -> Cmd {
@@ -221,7 +222,12 @@ impl Answer {
             (Self::Updated(_) | Self::DeletedIf, Reply::Int(_)) => {
                 Err(Error::conflict("the entry is gone or has another revision"))
             }
-            (Self::Deleted | Self::Touched, Reply::Int(count)) => Ok(WriteAck::primary(None, Some(count > 0))),
+            (Self::Deleted, Reply::Int(count)) => Ok(WriteAck::primary(None, Some(count > 0))),
+            (Self::Touched, Reply::Nil) => Ok(WriteAck::primary(None, Some(false))),
+            (Self::Touched, Reply::BulkString(digest)) => {
+                let revision = std::str::from_utf8(&digest).ok().and_then(|digest| digest.parse().ok());
+                Ok(WriteAck::primary(Some(revision.ok_or_else(error::unexpected_reply)?), Some(true)))
+            }
             _ => Err(error::unexpected_reply()),
         }
     }
