@@ -31,6 +31,8 @@ fn main() -> ExitCode {
     databases(&mut suite, "layers_over_memory_database", &[], layered_database);
     #[cfg(feature = "sqlite")]
     databases(&mut suite, "sqlite", &[], sqlite);
+    #[cfg(feature = "jetstream")]
+    caches(&mut suite, "jetstream", &[Server::Nats], jetstream);
     suite.run()
 }
 
@@ -114,6 +116,24 @@ fn sqlite() -> Making<dyn DatabaseBackend> {
         let database = SqliteDatabase::with_clocks(&config, clock.clone(), stamps.clone());
         let subject = Subject::database(Arc::new(database), Elapse::Manual(clock)).with_stamps(stamps);
         (subject, Box::new(folder) as Box<dyn Any + Send>)
+    })
+}
+
+#[cfg(feature = "jetstream")]
+fn jetstream() -> Making<dyn CacheBackend> {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use agent_storage::backend::jetstream::JetstreamCache;
+    use agent_storage::config::JetstreamConfig;
+
+    static BUCKETS: AtomicU32 = AtomicU32::new(0);
+    Box::pin(async {
+        let server = support::Nats::shared();
+        let (clock, stamps) = clocks();
+        let mut config = JetstreamConfig::new(server.host(), server.port());
+        config.bucket = format!("conformance-{}", BUCKETS.fetch_add(1, Ordering::Relaxed));
+        let cache = JetstreamCache::new(&config, clock.clone()).unwrap();
+        (Subject::cache(Arc::new(cache), Elapse::Manual(clock)).with_stamps(stamps), nothing())
     })
 }
 
