@@ -53,6 +53,7 @@ fn main() -> ExitCode {
     suite.test("a_disk_that_fails_costs_what_it_failed_and_no_more", &[], a_disk_that_fails);
     suite.test("a_corrupt_record_fails_alone_and_is_mended_by_a_write", &[], a_corrupt_record_fails_alone);
     suite.test("a_lost_item_is_said_and_not_skipped", &[], a_lost_item_is_said_and_not_skipped);
+    suite.test("a_corrupt_list_fails_alone_and_is_mended_by_a_delete", &[], a_corrupt_list_fails_alone);
     suite.test("a_key_that_is_none_does_not_hide_the_others", &[], a_key_that_is_none_does_not_hide_the_others);
     suite.test("concurrent_first_calls_open_once", &[], concurrent_first_calls_open_once);
     suite.test("nothing_is_opened_after_close", &[], nothing_is_opened_after_close);
@@ -348,10 +349,9 @@ async fn a_corrupt_record_fails_alone() {
 
 async fn a_lost_item_is_said_and_not_skipped() {
     let fixture = Fixture::new();
-    let value = Value::json("1").unwrap();
-    let items = ["list", "list", "list", "other"];
-    let items = items.map(|name| Append::new(key(name), value.clone(), HybridClock::process().issue()));
-    fixture.database.append_many(items.to_vec(), &cx()).await.into_iter().for_each(|ack| drop(ack.unwrap()));
+    for name in ["list", "list", "list", "other"] {
+        append(&fixture.database, name).await.unwrap();
+    }
     fixture.foreign().execute_batch("DELETE FROM item WHERE key = 'list' AND position = 1").unwrap();
     let error = fixture.database.range(&key("list"), ListRange::ALL, &cx()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
@@ -359,12 +359,32 @@ async fn a_lost_item_is_said_and_not_skipped() {
     assert_eq!(fixture.database.range(&key("other"), ListRange::ALL, &cx()).await.unwrap().len(), 1);
 }
 
+async fn a_corrupt_list_fails_alone() {
+    let fixture = Fixture::new();
+    append(&fixture.database, "list").await.unwrap();
+    append(&fixture.database, "list").await.unwrap();
+    fixture.foreign().execute_batch("UPDATE list SET floor = x'00', max_stamp = x'', next_position = -1").unwrap();
+    let items =
+        ["list", "other"].map(|name| Append::new(key(name), Value::json("1").unwrap(), HybridClock::process().issue()));
+    let acks = fixture.database.append_many(items.to_vec(), &cx()).await;
+    assert_eq!(acks[0].as_ref().unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(acks[1].as_ref().unwrap().position, Some(0));
+    let delete = Write::delete(key("list"), HybridClock::process().issue());
+    fixture.database.write(delete, &cx()).await.unwrap();
+    append(&fixture.database, "list").await.unwrap();
+    assert_eq!(fixture.database.length(&key("list"), &cx()).await.unwrap(), 1);
+}
+
 async fn a_key_that_is_none_does_not_hide_the_others() {
     let fixture = Fixture::new();
     set(&fixture.database, "a", 1).await.unwrap();
     set(&fixture.database, "b", 1).await.unwrap();
-    let stray = "INSERT INTO kv SELECT 'a' || char(10), stamp, kind, expires_at, json, bin FROM kv WHERE key = 'a'";
-    fixture.foreign().execute_batch(stray).unwrap();
+    for stray in ["'a' || char(10)", "CAST(x'6180' AS TEXT)"] {
+        let insert = format!(
+            "INSERT INTO kv (key, stamp, kind, json) SELECT {stray}, stamp, kind, json FROM kv WHERE key = 'a'"
+        );
+        fixture.foreign().execute_batch(&insert).unwrap();
+    }
     let page = fixture.database.list(&KeyPrefix::empty(), &ListOptions::default(), &cx()).await.unwrap();
     assert_eq!(page.keys, [key("a"), key("b")]);
 }
@@ -464,18 +484,18 @@ async fn increment(database: &SqliteDatabase) -> Result<()> {
             }
         }
     }
-    append(database).await
+    append(database, "log").await
 }
 
-async fn append(database: &SqliteDatabase) -> Result<()> {
-    let item = Append::new(key("log"), Value::json("1")?, HybridClock::process().issue());
+async fn append(database: &SqliteDatabase, name: &str) -> Result<()> {
+    let item = Append::new(key(name), Value::json("1")?, HybridClock::process().issue());
     database.append_many(vec![item], &cx()).await.into_iter().try_for_each(|ack| ack.map(drop))
 }
 
 /// Writes numbers and says each once it is acknowledged.
 async fn write_without_end(database: &SqliteDatabase) {
     for number in 0.. {
-        append(database).await.unwrap();
+        append(database, "log").await.unwrap();
         set(database, &format!("n{number}"), number).await.unwrap();
         say(&number.to_string());
     }

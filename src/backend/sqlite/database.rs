@@ -198,7 +198,7 @@ impl Store for SqliteDatabase {
             let (count, next) = self.write_job("clear", 0, Atomicity::Savepoint, cx, work).await?;
             removed += count;
             match next {
-                Some(last) => range = KeyRange::new(prefix, Some(&last)),
+                Some(last) => range = KeyRange::new(prefix, Some(last.as_str())),
                 None => return Ok(Some(removed)),
             }
         }

@@ -1,7 +1,9 @@
 //! Lists: a head that says which positions are live, and a row an item.
 
+use rusqlite::ErrorCode;
+
 use crate::contract::{Append, AppendAck, Item, ItemId, ListRange};
-use crate::engine::sqlite::SqlResult;
+use crate::engine::sqlite::{SqlError, SqlResult};
 use crate::error::Error;
 use crate::key::Key;
 use crate::stamp::Stamp;
@@ -40,15 +42,17 @@ pub(super) struct Head {
 
 impl Head {
     /// Reads the head of a list; one that was emptied or deleted still has one.
+    ///
+    /// What was corrupted in it counts as nothing, so that a delete can mend the list; a read then misses its items.
     pub(super) fn of(session: &Session<'_>, key: &Key) -> SqlResult<Option<Self>> {
         let mut statement = session.connection.prepare_cached(HEAD)?;
         let mut rows = statement.query([key.as_str()])?;
         let Some(row) = rows.next()? else { return Ok(None) };
         let head = Self {
-            floor: codec::stamp(row, 0)?,
-            max_stamp: codec::stamp(row, 1)?,
-            first: codec::number(row, 2)?,
-            next: codec::number(row, 3)?,
+            floor: codec::stamp(row, 0).unwrap_or(Stamp::MIN),
+            max_stamp: codec::stamp(row, 1).unwrap_or(Stamp::MIN),
+            first: codec::number(row, 2).unwrap_or_default(),
+            next: codec::number(row, 3).unwrap_or_default(),
         };
         Ok(Some(head))
     }
@@ -89,7 +93,7 @@ pub(super) fn append(session: &Session<'_>, append: &Append) -> SqlResult<Append
     let Columns { kind, json, bin } = Columns::from(value);
     let position = codec::signed(head.next)?;
     let parameters = (key.as_str(), position, item_id.as_str(), stamp.to_bytes(), kind, json, bin);
-    session.connection.prepare_cached(INSERT)?.execute(parameters)?;
+    session.connection.prepare_cached(INSERT)?.execute(parameters).map_err(position_is_taken)?;
     Head { max_stamp: head.max_stamp.max(stamp), next: head.next + 1, ..head }.put(session, key)?;
     Ok(AppendAck::primary(head.next, false))
 }
@@ -109,6 +113,16 @@ pub(super) fn range(session: &Session<'_>, key: &Key, range: ListRange) -> SqlRe
         items.push(Item::new(codec::number(row, 0)?, id, value));
     }
     if items.len() as u64 == end - start + 1 { Ok(items) } else { Err(gap().into()) }
+}
+
+/// An item at a position that the head does not know of makes the list corrupt, and nothing else.
+fn position_is_taken(error: rusqlite::Error) -> SqlError {
+    if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) {
+        return Error::corrupt("the list has items beyond its count; delete it to begin anew")
+            .with_source(error)
+            .into();
+    }
+    error.into()
 }
 
 fn gap() -> Error {

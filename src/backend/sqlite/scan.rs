@@ -58,11 +58,10 @@ impl KeyRange {
 /// Lists one page of keys in byte order.
 pub(super) fn list(session: &Session<'_>, range: &KeyRange, limit: usize) -> SqlResult<KeyPage> {
     let limit = limit.clamp(1, ListOptions::MAX_LIMIT);
-    let mut texts = keys(session, range, limit + 1)?;
-    let more = texts.len() > limit;
-    texts.truncate(limit);
-    let next = texts.last().filter(|_| more).map(Cursor::new);
-    Ok(KeyPage::new(parse(texts), next))
+    let (mut keys, more) = keys(session, range, limit + 1)?;
+    keys.truncate(limit);
+    let next = keys.last().filter(|_| more).map(|last| Cursor::new(last.as_str()));
+    Ok(KeyPage::new(keys, next))
 }
 
 /// Counts keys.
@@ -72,39 +71,33 @@ pub(super) fn count(session: &Session<'_>, range: &KeyRange) -> SqlResult<u64> {
     rows.next()?.map_or(Ok(0), |row| codec::number(row, 0))
 }
 
-/// Removes the first keys of a range; says how many went, and where to go on if there are more.
-pub(super) fn clear(session: &Session<'_>, range: &KeyRange, stamp: Stamp) -> SqlResult<(u64, Option<String>)> {
-    let texts = keys(session, range, CLEAR_PAGE)?;
-    let next = texts.last().filter(|_| texts.len() == CLEAR_PAGE).cloned();
+/// Removes the first keys of a range; says how many went, and the last of them if there are more.
+pub(super) fn clear(session: &Session<'_>, range: &KeyRange, stamp: Stamp) -> SqlResult<(u64, Option<Key>)> {
+    let (keys, more) = keys(session, range, CLEAR_PAGE)?;
     let mut removed = 0;
-    for key in parse(texts) {
-        let ack = write::delete(session, &key, None, stamp)?;
+    for key in &keys {
+        let ack = write::delete(session, key, None, stamp)?;
         removed += u64::from(ack.existed == Some(true));
     }
-    Ok((removed, next))
+    Ok((removed, keys.last().filter(|_| more).cloned()))
 }
 
-fn keys(session: &Session<'_>, range: &KeyRange, limit: usize) -> SqlResult<Vec<String>> {
+/// Reads the first rows of a range; says whether there were as many as asked for.
+///
+/// A row whose key is none was not written by this crate. It is passed over, so that it does not hide the others.
+fn keys(session: &Session<'_>, range: &KeyRange, limit: usize) -> SqlResult<(Vec<Key>, bool)> {
     let mut statement = session.connection.prepare_cached(LIST)?;
     let mut rows =
         statement.query((&range.from, &range.to, codec::millis(session.now), codec::signed(limit as u64)?))?;
-    let mut keys = Vec::new();
+    let (mut keys, mut read) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
-        keys.push(row.get(0)?);
-    }
-    Ok(keys)
-}
-
-/// Passes over what is no key. It was not written by this crate, and must not hide the others.
-fn parse(texts: Vec<String>) -> Vec<Key> {
-    let parse = |text: String| match Key::parse(text) {
-        Ok(key) => Some(key),
-        Err(error) => {
-            tracing::warn!(%error, "a row of the SQLite database has no valid key and was passed over");
-            None
+        read += 1;
+        match row.get::<_, String>(0).ok().and_then(|text| Key::parse(text).ok()) {
+            Some(key) => keys.push(key),
+            None => tracing::warn!("a row of the SQLite database has no valid key and was passed over"),
         }
-    };
-    texts.into_iter().filter_map(parse).collect()
+    }
+    Ok((keys, read == limit))
 }
 
 #[cfg(test)]

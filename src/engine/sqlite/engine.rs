@@ -17,7 +17,8 @@ use super::job::{Atomicity, Terms, job};
 use super::open::{Opened, Options, open_all};
 use super::queue::Queue;
 use super::reader::{Reader, late};
-use super::writer::{Writer, WriterState};
+use super::state::EngineState;
+use super::writer::Writer;
 
 /// Payload that may wait for the writer, and as much for the readers.
 const QUEUE_BYTES: usize = 64 << 20;
@@ -35,7 +36,7 @@ pub(crate) enum ReadKind {
 pub(crate) struct Engine {
     writes: Arc<Queue>,
     reads: Arc<Queue>,
-    state: Arc<WriterState>,
+    state: Arc<EngineState>,
     /// Each thread holds a receiver.
     threads: watch::Sender<()>,
 }
@@ -53,7 +54,7 @@ impl Engine {
     /// Dropped before it ends, it opens the file to the end and closes it again.
     pub(crate) async fn open(mut options: Options, deadline: Instant) -> Result<Self> {
         let (writes, reads) = (Arc::new(Queue::new(QUEUE_BYTES)), Arc::new(Queue::new(QUEUE_BYTES)));
-        let state = Arc::new(WriterState::default());
+        let state = Arc::new(EngineState::default());
         let (threads, alive) = watch::channel(());
         let (ready, opened) = oneshot::channel();
         let busy_timeout = options.busy_timeout;
@@ -83,8 +84,8 @@ impl Engine {
             Err(_) => return Err(Error::unavailable("the SQLite database could not be opened before the deadline")),
         };
         for connection in readers {
-            let reader = Reader::new(connection, file.clone(), Arc::clone(&engine.reads), busy_timeout)
-                .map_err(SqlError::into_error)?;
+            let (file, queue, state) = (file.clone(), Arc::clone(&engine.reads), Arc::clone(&engine.state));
+            let reader = Reader::new(connection, file, queue, state, busy_timeout).map_err(SqlError::into_error)?;
             let alive = alive.clone();
             spawn("sqlite-reader", move || {
                 let _alive = alive;
@@ -143,8 +144,7 @@ impl Engine {
         waiter.wait(late, late).await
     }
 
-    /// Whether the writer ended by a commit that leaves open what is on the disk, or by a panic. The file must be opened
-    /// anew then.
+    /// Whether a commit left open what is on the disk, or a thread panicked. The file must be opened anew then.
     pub(crate) fn has_failed(&self) -> bool {
         self.state.failed.load(Ordering::Acquire)
     }

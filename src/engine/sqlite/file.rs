@@ -25,16 +25,19 @@ impl DatabaseFile {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == IoErrorKind::NotFound => {
                 create(&path)?;
-                fs::metadata(&path).map_err(|error| unusable("the database file cannot be read", error))?
+                fs::metadata(&path).map_err(|error| unusable("the database file cannot be read", &path, error))?
             }
-            Err(error) => return Err(unusable("the database file cannot be read", error)),
+            Err(error) => return Err(unusable("the database file cannot be read", &path, error)),
         };
         if !metadata.is_file() {
-            return Err(Error::config("the database path is not a file; give the path of a file to make or open"));
+            return Err(Error::config(format!(
+                "the database path {} is not a file; give the path of a file to make or open",
+                path.display()
+            )));
         }
         // SQLite takes a file of one byte for an empty one, and would write over it.
         if (1..MIN_BYTES).contains(&metadata.len()) {
-            return Err(not_a_database());
+            return Err(not_a_database(&path));
         }
         Ok(Self { path, id: FileId::of(&metadata) })
     }
@@ -56,7 +59,7 @@ impl DatabaseFile {
             Err(error) if error.kind() == IoErrorKind::NotFound => Err(Error::unavailable(
                 "the database file was removed while it was open; put it back, or restart to begin a new one",
             )),
-            Err(error) => Err(unusable("the database file cannot be reached", error)),
+            Err(error) => Err(unusable("the database file cannot be reached", &self.path, error)),
         }
     }
 }
@@ -86,7 +89,7 @@ fn check_path(path: &Path) -> Result<PathBuf> {
     if path.file_name().is_some_and(|name| name == ":memory:") {
         return Err(Error::config("a database in memory is `type: in-memory`; `sqlite` needs the path of a file"));
     }
-    std::path::absolute(path).map_err(|error| unusable("the database path cannot be made absolute", error))
+    std::path::absolute(path).map_err(|error| unusable("the database path cannot be made absolute", path, error))
 }
 
 fn create(path: &Path) -> Result<()> {
@@ -95,7 +98,7 @@ fn create(path: &Path) -> Result<()> {
     static CREATING: Mutex<()> = Mutex::new(());
     let _alone = CREATING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(folder) = path.parent() {
-        create_folder(folder).map_err(|error| unusable("the folder of the database cannot be made", error))?;
+        create_folder(folder).map_err(|error| unusable("the folder of the database cannot be made", folder, error))?;
     }
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -104,7 +107,7 @@ fn create(path: &Path) -> Result<()> {
     match options.open(path) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == IoErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(unusable("the database file cannot be made", error)),
+        Err(error) => Err(unusable("the database file cannot be made", path, error)),
     }
 }
 
@@ -117,12 +120,14 @@ fn create_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// The error of a file that SQLite cannot have written.
-pub(super) fn not_a_database() -> Error {
-    Error::config("the file is not a SQLite database and was left as it is; choose another path")
+pub(super) fn not_a_database(path: &Path) -> Error {
+    Error::config(format!(
+        "the file {} is not a SQLite database and was left as it is; choose another path",
+        path.display()
+    ))
 }
 
-/// An I/O error's own text names no path, so it may be shown.
-fn unusable(what: &str, error: io::Error) -> Error {
+fn unusable(what: &str, path: &Path, error: io::Error) -> Error {
     let stays = matches!(
         error.kind(),
         IoErrorKind::PermissionDenied
@@ -131,6 +136,6 @@ fn unusable(what: &str, error: io::Error) -> Error {
             | IoErrorKind::AlreadyExists
             | IoErrorKind::InvalidFilename
     );
-    let ours = Error::unavailable(format!("{what}: {error}")).with_source(error);
+    let ours = Error::unavailable(format!("{what}: {}: {error}", path.display())).with_source(error);
     if stays { ours.permanent() } else { ours }
 }

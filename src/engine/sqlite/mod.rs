@@ -14,6 +14,7 @@ mod log;
 mod open;
 mod queue;
 mod reader;
+mod state;
 #[cfg(test)]
 mod tests;
 mod writer;

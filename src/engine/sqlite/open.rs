@@ -75,7 +75,7 @@ pub(super) fn open_all(options: &Options, deadline: Instant) -> Result<Opened> {
 fn attempt(options: &Options) -> SqlResult<Opened> {
     let file = DatabaseFile::locate(&options.path)?;
     let writer = open(file.path())?;
-    let state = inspect(&writer, options.layout)?;
+    let state = inspect(&writer, &file, options.layout)?;
     if writer.is_readonly("main")? {
         return Err(Error::unavailable("the database file cannot be written; check its permissions")
             .permanent()
@@ -92,11 +92,11 @@ fn attempt(options: &Options) -> SqlResult<Opened> {
 }
 
 /// Reads only, so that a file which is not ours stays as it is.
-fn inspect(connection: &Connection, layout: Layout) -> SqlResult<LayoutState> {
+fn inspect(connection: &Connection, file: &DatabaseFile, layout: Layout) -> SqlResult<LayoutState> {
     let encoding = connection.pragma_query_value(None, "encoding", |row| row.get::<_, String>(0));
     let encoding = encoding
         .map_err(SqlError::from)
-        .map_err(|error| if error.is_not_a_database() { not_a_database().into() } else { error })?;
+        .map_err(|error| if error.is_not_a_database() { not_a_database(file.path()).into() } else { error })?;
     if encoding != "UTF-8" {
         // SQLite would sort such a database's texts by their UTF-16 bytes.
         return Err(Error::config("the SQLite database is encoded in UTF-16; choose another path").into());

@@ -14,6 +14,7 @@ use super::error::{SqlResult, locked};
 use super::file::DatabaseFile;
 use super::job::Job;
 use super::queue::{Limits, Queue, Taken};
+use super::state::EngineState;
 
 /// Reads in one snapshot. Few, so that the other readers find some too.
 const GROUP: Limits = Limits { jobs: 64, bytes: usize::MAX };
@@ -25,6 +26,7 @@ pub(super) struct Reader {
     connection: Connection,
     file: DatabaseFile,
     queue: Arc<Queue>,
+    state: Arc<EngineState>,
     busy_timeout: Duration,
     deadline: Arc<Deadline>,
 }
@@ -34,12 +36,13 @@ impl Reader {
         connection: Connection,
         file: DatabaseFile,
         queue: Arc<Queue>,
+        state: Arc<EngineState>,
         busy_timeout: Duration,
     ) -> SqlResult<Self> {
         let deadline = Arc::new(Deadline::new());
         let watch = Arc::clone(&deadline);
         connection.progress_handler(STEPS, Some(move || watch.has_passed()))?;
-        Ok(Self { connection, file, queue, busy_timeout, deadline })
+        Ok(Self { connection, file, queue, state, busy_timeout, deadline })
     }
 
     /// Serves the queue until it is closed and empty.
@@ -94,9 +97,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.queue.close(Error::internal("a SQLite reader panicked"));
-        }
+        self.state.note_panic();
     }
 }
 

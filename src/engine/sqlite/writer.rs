@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -15,6 +15,7 @@ use super::file::DatabaseFile;
 use super::job::{Atomicity, Job};
 use super::log::Log;
 use super::queue::{Limits, Queue, Taken};
+use super::state::EngineState;
 
 /// A group's bounds: what one transaction may hold up the callers behind it.
 const GROUP: Limits = Limits { jobs: 4096, bytes: 16 << 20 };
@@ -39,20 +40,11 @@ pub(crate) enum Progress {
     Done,
 }
 
-/// What callers may know of the writer.
-#[derive(Debug, Default)]
-pub(super) struct WriterState {
-    /// Whether it asks for the write lock now, and so may be waiting for another process.
-    pub(super) locking: AtomicBool,
-    /// Whether it ended by a commit that leaves open what is on the disk, or by a panic. The file must be opened anew.
-    pub(super) failed: AtomicBool,
-}
-
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) file: DatabaseFile,
     pub(super) queue: Arc<Queue>,
-    pub(super) state: Arc<WriterState>,
+    pub(super) state: Arc<EngineState>,
     pub(super) busy_timeout: Duration,
     pub(super) maintenance: Option<Maintenance>,
 }
@@ -215,14 +207,12 @@ impl Writer {
 /// Lets nobody wait for a thread that has ended, even by a panic.
 struct Exit {
     queue: Arc<Queue>,
-    state: Arc<WriterState>,
+    state: Arc<EngineState>,
 }
 
 impl Drop for Exit {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.state.failed.store(true, Ordering::Release);
-        }
+        self.state.note_panic();
         let reason = Error::unavailable("the SQLite writer has stopped after a failure; nothing was written");
         self.queue.close(reason.clone());
         let mut left = VecDeque::new();
