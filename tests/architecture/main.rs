@@ -61,3 +61,15 @@ fn a_file_name_means_the_same_in_every_backend() {
     }
     assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }
+
+#[test]
+fn all_databases_have_the_same_migrations() {
+    let folder = root().join("migrations");
+    let databases = file_names(&folder);
+    assert!(!databases.is_empty());
+    let all: BTreeSet<_> = databases.iter().map(|database| file_names(&folder.join(database))).collect();
+    assert_eq!(all.len(), 1, "{databases:?} differ: {all:#?}");
+    for (index, name) in all.first().unwrap().iter().enumerate() {
+        assert!(name.starts_with(&format!("{:04}_", index + 1)) && name.ends_with(".sql"), "{name} is out of order");
+    }
+}
