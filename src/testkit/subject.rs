@@ -96,6 +96,18 @@ impl<B: Store + ?Sized> Subject<B> {
         &self.backend
     }
 
+    /// The same store with a longer namespace.
+    pub(super) fn within(&self, inner: &str) -> Self {
+        let namespace = format!("{}{inner}", self.namespace);
+        Self {
+            backend: Arc::clone(&self.backend),
+            stamps: Arc::clone(&self.stamps),
+            elapse: self.elapse.clone(),
+            namespace,
+            longest_key: self.longest_key,
+        }
+    }
+
     pub(super) fn elapse(&self) -> &Elapse {
         &self.elapse
     }

@@ -4,7 +4,7 @@ use crate::contract::{CacheBackend, DatabaseBackend, Store};
 
 use super::{
     abandoned, batches, concurrency, conditions, counters, expiry, identity, keys, lifecycle, limits, list_ranges,
-    listing, lists, paging, stamps, transactions, values, writes,
+    listing, lists, model, paging, replay, stamps, transactions, values, writes,
 };
 use crate::testkit::{Case, Subject};
 
@@ -24,6 +24,7 @@ fn store_cases() -> Vec<Case<dyn Store>> {
         concurrency::cases(),
         abandoned::store_cases(),
         lifecycle::cases(),
+        model::store_cases(),
     ]
     .concat()
 }
@@ -46,6 +47,8 @@ pub fn database_cases() -> Vec<Case<dyn DatabaseBackend>> {
         identity::cases(),
         abandoned::database_cases(),
         lifecycle::database_cases(),
+        replay::cases(),
+        model::database_cases(),
     ];
     shared.chain(own.concat()).collect()
 }
