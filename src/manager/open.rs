@@ -14,7 +14,15 @@ use crate::layer::{Observe, Prefix, Retry, Side};
 pub(super) fn cache_backend(config: &CacheBackendConfig) -> Result<Arc<dyn CacheBackend>> {
     match config {
         CacheBackendConfig::Memory(config) => Ok(Arc::new(MemoryCache::new(config))),
+        #[cfg(feature = "redis")]
+        CacheBackendConfig::Redis(config) => Ok(Arc::new(crate::backend::redis::RedisCache::new(config)?)),
+        #[cfg(not(feature = "redis"))]
         CacheBackendConfig::Redis(_) => Err(Error::feature_disabled("redis")),
+        #[cfg(feature = "jetstream")]
+        CacheBackendConfig::Jetstream(config) => {
+            Ok(Arc::new(crate::backend::jetstream::JetstreamCache::new(config, crate::time::Clock::system())?))
+        }
+        #[cfg(not(feature = "jetstream"))]
         CacheBackendConfig::Jetstream(_) => Err(Error::feature_disabled("jetstream")),
     }
 }
