@@ -101,7 +101,7 @@ where
         let Some(work) = self.work.take() else { return false };
         let answer = match catch_unwind(AssertUnwindSafe(|| work(connection))) {
             Ok(answer) => answer.map_err(super::SqlError::into_error),
-            Err(_) => Err(Error::internal("an operation on the SQLite database panicked; it had no effect")),
+            Err(_) => Err(Error::internal("an operation on the SQLite database panicked")),
         };
         let succeeded = answer.is_ok();
         self.answer = Some(answer);

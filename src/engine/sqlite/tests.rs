@@ -13,6 +13,7 @@ use super::engine::{Engine, ReadKind};
 use super::error::SqlResult;
 use super::job::Atomicity;
 use super::open::{Layout, LayoutState, Options};
+use super::writer::{Maintenance, Progress};
 use crate::config::Synchronous;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -34,13 +35,17 @@ fn at_once() -> Instant {
 }
 
 async fn open(path: &Path) -> Engine {
+    open_with(path, None).await
+}
+
+async fn open_with(path: &Path, maintenance: Option<Maintenance>) -> Engine {
     let options = Options {
         path: path.to_owned(),
         synchronous: Synchronous::Full,
         readers: 2,
         busy_timeout: Duration::from_secs(5),
         layout: LAYOUT,
-        maintenance: None,
+        maintenance,
     };
     Engine::open(options, soon()).await.unwrap()
 }
@@ -216,6 +221,52 @@ async fn a_full_disk_fails_what_does_not_fit_and_nothing_later() {
     limit(1 << 20).await.unwrap();
     large().await.unwrap();
     assert_eq!(numbers(&engine).await, [1]);
+}
+
+#[tokio::test]
+async fn a_full_disk_in_a_group_makes_no_answer_wrong() {
+    let (_folder, engine) = fresh().await;
+    let engine = std::sync::Arc::new(engine);
+    let limit =
+        |connection: &Connection| Ok(connection.pragma_update_and_check(None, "max_page_count", 16, |_| Ok(()))?);
+    engine.write(0, Atomicity::Statement, soon(), limit).await.unwrap();
+    let hold = Hold::new(&engine).await;
+    let large = engine.write(1 << 20, Atomicity::Savepoint, soon(), |connection| {
+        connection.execute("INSERT INTO t (n, pad) VALUES (2, zeroblob(1048576))", [])?;
+        Ok(())
+    });
+    let all = async { tokio::join!(write(&engine, 1), large, write(&engine, 3)) };
+    let release = async {
+        tokio::task::yield_now().await;
+        hold.let_go().await;
+    };
+    let ((before, full, after), ()) = tokio::join!(all, release);
+    assert_eq!(full.unwrap_err().kind(), ErrorKind::Unavailable);
+    let acknowledged = [(1, before), (3, after)].into_iter().filter(|(_, answer)| answer.is_ok());
+    let acknowledged: Vec<i64> = acknowledged.map(|(number, _)| number).collect();
+    assert_eq!(numbers(&engine).await, acknowledged);
+}
+
+#[tokio::test]
+async fn maintenance_goes_on_in_portions_beside_the_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (done, mut portions) = tokio::sync::mpsc::unbounded_channel();
+    let mut portion = 0;
+    let maintenance = Maintenance {
+        every: Duration::from_millis(1),
+        portion: Box::new(move |connection| {
+            portion += 1;
+            insert(connection, portion)?;
+            let _ = done.send(portion);
+            if portion == 2 { Err(Error::internal("a portion failed").into()) } else { Ok(Progress::More) }
+        }),
+    };
+    let engine = open_with(&folder.path().join("test.db"), Some(maintenance)).await;
+    while portions.recv().await != Some(4) {}
+    write(&engine, 0).await.unwrap();
+    engine.close(soon()).await.unwrap();
+    let numbers = numbers(&open(&folder.path().join("test.db")).await).await;
+    assert_eq!(numbers.get(..4), Some(&[0, 1, 3, 4][..]), "the portion that failed left nothing");
 }
 
 #[tokio::test]
