@@ -33,6 +33,8 @@ fn main() -> ExitCode {
     databases(&mut suite, "sqlite", &[], sqlite);
     #[cfg(feature = "jetstream")]
     caches(&mut suite, "jetstream", &[Server::Nats], jetstream);
+    #[cfg(feature = "redis")]
+    caches(&mut suite, "redis", &[Server::Redis], redis);
     suite.run()
 }
 
@@ -134,6 +136,25 @@ fn jetstream() -> Making<dyn CacheBackend> {
         config.bucket = format!("conformance-{}", BUCKETS.fetch_add(1, Ordering::Relaxed));
         let cache = JetstreamCache::new(&config, clock.clone()).unwrap();
         (Subject::cache(Arc::new(cache), Elapse::Manual(clock)).with_stamps(stamps), nothing())
+    })
+}
+
+/// A cache on the server that all cases share, each with a namespace of its own.
+#[cfg(feature = "redis")]
+fn redis() -> Making<dyn CacheBackend> {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use agent_storage::backend::redis::RedisCache;
+    use agent_storage::config::RedisConfig;
+    use support::Redis;
+
+    static CASES: AtomicU32 = AtomicU32::new(0);
+
+    Box::pin(async {
+        let server = Redis::shared();
+        let cache = RedisCache::new(&RedisConfig::new(server.host(), server.port())).unwrap();
+        let namespace = format!("case-{}:", CASES.fetch_add(1, Ordering::SeqCst));
+        (Subject::cache(Arc::new(cache), Elapse::Real).with_namespace(namespace), nothing())
     })
 }
 

@@ -26,16 +26,21 @@ pub(super) async fn list(lanes: &Lanes, prefix: &KeyPrefix, options: &ListOption
     let mut look_at = limit.clamp(FEWEST_LOOKED_AT, MOST_LOOKED_AT);
     let mut page = Vec::new();
     let mut seen = HashSet::new();
-    for _ in 0..STEPS {
+    let mut steps = 0;
+    loop {
         let room = limit - page.len();
         let taken = position.waiting.drain(..room.min(position.waiting.len()));
         page.extend(taken.filter(|key| seen.insert(key.clone())));
-        let Some(at) = position.next.filter(|_| page.len() < limit && position.waiting.is_empty()) else { break };
+        let Some(at) = position.next.filter(|_| position.waiting.is_empty() && page.len() < limit && steps < STEPS)
+        else {
+            break;
+        };
         let step = scan(lanes, Behind::Acknowledged, prefix, at, look_at, cx).await?;
         if step.keys.is_empty() {
             look_at = MOST_LOOKED_AT.min(look_at * 2);
         }
         position = Position { next: step.next, waiting: step.keys };
+        steps += 1;
     }
     Ok(KeyPage::new(page, position.cursor()))
 }
