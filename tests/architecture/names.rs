@@ -34,7 +34,6 @@ const JOBS: &[(&str, &str)] = &[
     ("sweep", "what has expired removed"),
     ("table", "the entries in memory"),
     ("tests", "tests"),
-    ("transaction", "several steps, all or nothing"),
     ("write", "keys written"),
 ];
 

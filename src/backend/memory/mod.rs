@@ -3,6 +3,7 @@
 //! Values are shared, never copied or serialised. Keys are spread over shards, each an ordered map behind a lock that is held
 //! for one operation; a transaction takes the shards it needs in their order.
 
+mod apply;
 mod cache;
 mod database;
 mod list;
@@ -10,7 +11,6 @@ mod record;
 mod scan;
 mod shard;
 mod table;
-mod transaction;
 mod write;
 
 pub use cache::MemoryCache;
