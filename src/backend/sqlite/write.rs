@@ -145,3 +145,99 @@ fn touch(session: &Session<'_>, key: &Key, ttl: Option<Ttl>, stamp: Stamp) -> Sq
     session.connection.prepare_cached(TOUCH)?.execute((key.as_str(), stamp.to_bytes(), expires_at))?;
     Ok(WriteAck::primary(Some(Revision::from_stamp(stamp)), Some(true)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::sqlite::migrate;
+    use crate::contract::Append;
+    use crate::stamp::HybridClock;
+    use crate::time::Clock;
+    use rusqlite::Connection;
+    use std::time::Duration;
+
+    /// A database whose own clock is an hour behind the one that gave `newest`.
+    struct Behind {
+        connection: Connection,
+        wall: Clock,
+        stamps: HybridClock,
+        newest: Stamp,
+    }
+
+    impl Behind {
+        fn new() -> Self {
+            let connection = Connection::open_in_memory().unwrap();
+            (migrate::LAYOUT.migrate)(&connection).unwrap();
+            let (wall, ahead) = (Clock::manual(), Clock::manual());
+            ahead.advance(Duration::from_secs(3600));
+            let newest = HybridClock::new(ahead).issue();
+            Self { connection, stamps: HybridClock::new(wall.clone()), wall, newest }
+        }
+
+        fn session(&self) -> Session<'_> {
+            Session { connection: &self.connection, now: self.wall.now(), stamps: &self.stamps }
+        }
+
+        fn apply(&self, op: WriteOp, stamp: Stamp) -> WriteAck {
+            write(&self.session(), &Write::new(key(), op, stamp)).unwrap()
+        }
+
+        fn stored(&self, column: &str, table: &str) -> Stamp {
+            let select = format!("SELECT {column} FROM {table}");
+            self.connection.query_row(&select, [], |row| row.get(0)).map(Stamp::from_bytes).unwrap()
+        }
+    }
+
+    fn key() -> Key {
+        Key::parse("a").unwrap()
+    }
+
+    fn put_op() -> WriteOp {
+        WriteOp::Put { value: Value::json("1").unwrap(), mode: WriteMode::Upsert, ttl: None }
+    }
+
+    #[test]
+    fn a_write_that_is_behind_is_stamped_past_what_stands() {
+        for op in [put_op(), WriteOp::Touch { ttl: None }, WriteOp::Delete { only_if: None }] {
+            let database = Behind::new();
+            database.apply(put_op(), database.newest);
+            let ack = database.apply(op, HybridClock::new(database.wall.clone()).issue());
+            assert_eq!(ack.existed, Some(true));
+            let stored = database.stored("stamp", "kv");
+            assert!(stored > database.newest);
+            assert!(ack.revision.is_none_or(|revision| revision == Revision::from_stamp(stored)));
+            assert!(database.stamps.issue() > stored, "the clock has seen it");
+        }
+    }
+
+    #[test]
+    fn a_write_that_is_ahead_keeps_its_stamp() {
+        let database = Behind::new();
+        database.apply(put_op(), database.stamps.issue());
+        let ack = database.apply(put_op(), database.newest);
+        assert_eq!(ack.revision, Some(Revision::from_stamp(database.newest)));
+    }
+
+    #[test]
+    fn a_list_is_deleted_past_its_newest_item_and_appended_to_past_its_delete() {
+        let database = Behind::new();
+        let append = |stamp| list::append(&database.session(), &Append::new(key(), Value::json("1").unwrap(), stamp));
+        append(database.newest).unwrap();
+        database.apply(WriteOp::Delete { only_if: None }, HybridClock::new(database.wall.clone()).issue());
+        let floor = database.stored("floor", "list");
+        assert!(floor > database.newest && database.stored("stamp", "kv") == floor);
+        append(HybridClock::new(database.wall.clone()).issue()).unwrap();
+        assert!(database.stored("stamp", "item") > floor);
+    }
+
+    #[test]
+    fn a_repeated_write_changes_nothing() {
+        let database = Behind::new();
+        for op in [put_op(), WriteOp::Delete { only_if: None }] {
+            let stamp = database.stamps.issue();
+            database.apply(op.clone(), stamp);
+            assert_eq!(database.apply(op, stamp).existed, None);
+            assert_eq!(database.stored("stamp", "kv"), stamp);
+        }
+    }
+}
