@@ -3,6 +3,8 @@
 #[cfg(feature = "jetstream")]
 pub mod jetstream;
 pub mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "sqlite")]

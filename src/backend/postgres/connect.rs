@@ -1,0 +1,185 @@
+//! Making a backend usable on first use, and running calls on it: the [`Connector`].
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared as SharedFuture};
+use sqlx::Connection;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::config::PostgresConfig;
+use crate::contract::Context;
+use crate::error::{Error, Result};
+use crate::stamp::HybridClock;
+
+use super::error::{Doubt, timed_out};
+use super::migrate::Target;
+use super::options::{quoted_schema, timeouts};
+use super::pool::Pool;
+use super::session::{Session, Shared};
+use super::sql::{Sql, Text};
+use super::sweep::{self, Sweeper};
+use super::trim;
+
+/// How long connecting and migrating may take together, waiting for other processes that migrate included.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+type Attempt = SharedFuture<BoxFuture<'static, Result<()>>>;
+
+/// What the calls of one backend share.
+#[derive(Debug)]
+pub(super) struct Connector {
+    pool: Arc<Pool>,
+    shared: Shared,
+    target: Target,
+    sweeper: Sweeper,
+    closed: AtomicBool,
+    ready: AtomicBool,
+    attempt: Mutex<Option<Attempt>>,
+    background: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Connector {
+    /// Connects nothing.
+    pub(super) fn new(config: &PostgresConfig, clock: Arc<HybridClock>) -> Result<Self> {
+        // The client library picks `ring` itself; others in the process that go by the default find the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let quoted = quoted_schema(&config.schema)?;
+        let shared =
+            Shared { sql: Arc::new(Sql::new(&quoted)), clock, begin: begin(config), wrap: config.transaction_pooler };
+        let sweeper = Sweeper::new(config);
+        let target = Target { quoted, name: config.schema.clone() };
+        Ok(Self {
+            pool: Arc::new(Pool::new(config)),
+            shared,
+            target,
+            sweeper,
+            closed: AtomicBool::new(false),
+            ready: AtomicBool::new(false),
+            attempt: Mutex::new(None),
+            background: Mutex::new(None),
+        })
+    }
+
+    /// Runs a call on a connection of its own, in a task of its own: a caller that goes away interrupts nothing.
+    ///
+    /// What the call left to be cleaned is cleaned after its answer.
+    pub(super) async fn run<T, F>(self: &Arc<Self>, cx: &Context, call: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Session) -> BoxFuture<'a, Result<T>> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let (this, deadline) = (Arc::clone(self), cx.deadline);
+        tokio::spawn(async move {
+            let mut session = match this.session(deadline).await {
+                Ok(session) => session,
+                Err(error) => return drop(answer.send(Err(error))),
+            };
+            let outcome = call(&mut session).await;
+            // An open transaction is an error's; otherwise the call ended it.
+            session.rollback().await;
+            // Nobody may be waiting any more.
+            drop(answer.send(outcome));
+            trim::clean_up(&mut session).await;
+            session.end();
+        });
+        answered.await.unwrap_or_else(|_| Err(Error::internal("a call to the server ended without an answer")))
+    }
+
+    async fn session(self: &Arc<Self>, deadline: Instant) -> Result<Session> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(Error::closed());
+        }
+        if Instant::now() >= deadline {
+            return Err(timed_out(Doubt::None));
+        }
+        self.ready(deadline).await?;
+        let lease = self.pool.lease(deadline).await?;
+        Ok(Session::new(lease, self.shared.clone(), deadline))
+    }
+
+    /// Waits until the schema is up to date. All who come meanwhile share one attempt; one that failed is forgotten.
+    async fn ready(self: &Arc<Self>, deadline: Instant) -> Result<()> {
+        if self.ready.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let attempt = lock(&self.attempt).get_or_insert_with(|| self.begin_attempt()).clone();
+        tokio::time::timeout_at(deadline.into(), attempt).await.map_err(|_| timed_out(Doubt::None))?
+    }
+
+    /// Called with the attempt locked, so that the task's end comes after its beginning.
+    fn begin_attempt(self: &Arc<Self>) -> Attempt {
+        let this = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let outcome = this.make_ready().await;
+            if outcome.is_ok() {
+                this.begin_background();
+                this.ready.store(true, Ordering::Release);
+            }
+            lock(&this.attempt).take();
+            outcome
+        });
+        task.map(|ended| ended.unwrap_or_else(|_| Err(Error::internal("connecting to the server was broken off"))))
+            .boxed()
+            .shared()
+    }
+
+    async fn make_ready(&self) -> Result<()> {
+        let deadline = Instant::now() + READY_WITHIN;
+        let mut connection = self.pool.connect(deadline).await?;
+        let migrated = tokio::time::timeout_at(deadline.into(), self.target.migrate(&mut connection)).await;
+        migrated.map_err(|_| timed_out(Doubt::None))??;
+        // It was a connection of its own; what it held on the server ends with it.
+        let _ = tokio::time::timeout_at(deadline.into(), connection.close()).await;
+        Ok(())
+    }
+
+    fn begin_background(&self) {
+        let mut background = lock(&self.background);
+        if !self.closed.load(Ordering::SeqCst) && background.is_none() {
+            let task = sweep::run(self.sweeper.clone(), Arc::clone(&self.pool), self.shared.clone());
+            *background = Some(tokio::spawn(task));
+        }
+    }
+
+    /// Lets no further call in, and waits for those that are.
+    pub(super) async fn close(&self, cx: &Context) -> Result<()> {
+        self.closed.store(true, Ordering::SeqCst);
+        self.end_background();
+        if self.pool.close(cx.deadline).await {
+            return Ok(());
+        }
+        Err(Error::unavailable("calls were still under way at the deadline of the close; they end by their own"))
+    }
+
+    fn end_background(&self) {
+        if let Some(task) = lock(&self.background).take() {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Connector {
+    fn drop(&mut self) {
+        self.end_background();
+    }
+}
+
+/// What begins a transaction. Behind a transaction pooler nothing of a session lasts, so it carries the settings.
+fn begin(config: &PostgresConfig) -> Text {
+    let mut begin = "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned();
+    if config.transaction_pooler {
+        for (name, value) in timeouts(config) {
+            begin.push_str(&format!("; SET LOCAL {name} = {value}"));
+        }
+    }
+    Text::from(begin)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,193 @@
+//! Appending to lists and reading them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sqlx::postgres::PgRow;
+
+use crate::contract::{Append, AppendAck, Item, ItemId, ListRange};
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::stamp::Stamp;
+
+use super::batch::{Columns, chunks};
+use super::error::{column, is_duplicate};
+use super::record;
+use super::session::Session;
+use super::standing;
+
+/// An item that has no answer yet.
+#[derive(Clone, Debug)]
+struct Pending<'a> {
+    index: usize,
+    append: &'a Append,
+}
+
+/// Appends items: one answer an item, in order; those of one list are appended in order.
+pub(super) async fn append_many(session: &mut Session, items: &[Append]) -> Vec<Result<AppendAck>> {
+    let mut answers: Vec<Option<Result<AppendAck>>> = items.iter().map(|_| None).collect();
+    // A second item of the same id in the batch is a repetition of the first.
+    let mut first_of: HashMap<(&Key, &ItemId), usize> = HashMap::new();
+    let mut repeats: Vec<(usize, usize)> = Vec::new();
+    let mut pending: Vec<Pending<'_>> = Vec::with_capacity(items.len());
+    for (index, append) in items.iter().enumerate() {
+        match first_of.entry((&append.key, &append.item_id)) {
+            std::collections::hash_map::Entry::Occupied(first) => repeats.push((index, *first.get())),
+            std::collections::hash_map::Entry::Vacant(vacant) => {
+                vacant.insert(index);
+                pending.push(Pending { index, append });
+            }
+        }
+    }
+    // Stable: the items of one list stay in their order.
+    pending.sort_by(|a, b| a.append.key.cmp(&b.append.key));
+    for chunk in chunks(pending, |pending| pending.append.value.len()) {
+        settle_chunk(session, chunk, &mut answers).await;
+    }
+    for (index, first) in repeats {
+        let repeated = match answers.get(first) {
+            Some(Some(Ok(ack))) => Ok(AppendAck { existed: Some(true), ..*ack }),
+            Some(Some(Err(error))) => Err(error.clone()),
+            _ => Err(unanswered()),
+        };
+        if let Some(slot) = answers.get_mut(index) {
+            *slot = Some(repeated);
+        }
+    }
+    answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(unanswered()))).collect()
+}
+
+fn unanswered() -> Error {
+    Error::internal("an append of a batch was not answered")
+}
+
+/// Sends a chunk until each of its items has an answer.
+async fn settle_chunk(session: &mut Session, mut pending: Vec<Pending<'_>>, answers: &mut [Option<Result<AppendAck>>]) {
+    let mut stamps = newest_stamps(&pending);
+    let mut answer = |index: usize, result: Result<AppendAck>| {
+        if let Some(slot) = answers.get_mut(index) {
+            *slot = Some(result);
+        }
+    };
+    while !pending.is_empty() {
+        let sent = match session.check_deadline() {
+            Ok(()) => send(session, &pending, &stamps).await,
+            Err(error) => Err(error),
+        };
+        let appended = match sent {
+            Ok(Some(appended)) => appended,
+            Ok(None) => continue,
+            Err(error) => return pending.iter().for_each(|pending| answer(pending.index, Err(error.clone()))),
+        };
+        let mut refused = Vec::new();
+        for (number, pending) in (1_i64..).zip(pending) {
+            match appended.get(&number) {
+                Some(ack) => answer(pending.index, Ok(*ack)),
+                None => refused.push(pending),
+            }
+        }
+        pending = refused;
+        if let Err(error) = restamp(session, &pending, &mut stamps).await {
+            return pending.iter().for_each(|pending| answer(pending.index, Err(error.clone())));
+        }
+    }
+}
+
+/// The stamps that items are sent with: of each list the newest, so that a list is taken or refused as a whole.
+fn newest_stamps<'a>(pending: &[Pending<'a>]) -> HashMap<&'a Key, Stamp> {
+    let mut stamps: HashMap<&Key, Stamp> = HashMap::new();
+    for Pending { append, .. } in pending {
+        stamps.entry(&append.key).and_modify(|stamp| *stamp = append.stamp.max(*stamp)).or_insert(append.stamp);
+    }
+    stamps
+}
+
+/// Gives lists that were deleted later than their items were stamped a newer stamp; the items keep their ids.
+async fn restamp<'a>(
+    session: &mut Session,
+    refused: &[Pending<'a>],
+    stamps: &mut HashMap<&'a Key, Stamp>,
+) -> Result<()> {
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let standing = standing::read(session, refused.iter().map(|pending| &pending.append.key)).await?;
+    for Pending { append, .. } in refused {
+        let floor = standing.of(&append.key)?.floor;
+        if let (Some(floor), Some(stamp)) = (floor, stamps.get_mut(&append.key))
+            && floor >= *stamp
+        {
+            *stamp = session.clock.issue_after(floor);
+        }
+    }
+    Ok(())
+}
+
+/// Sends a chunk; answers what was appended, by number within it, or `None` if it is to be sent again.
+async fn send(
+    session: &mut Session,
+    pending: &[Pending<'_>],
+    stamps: &HashMap<&Key, Stamp>,
+) -> Result<Option<HashMap<i64, AppendAck>>> {
+    let sql = Arc::clone(&session.sql);
+    let ids: Vec<&str> = pending.iter().map(|pending| pending.append.item_id.as_str()).collect();
+    let mut columns = Columns::default();
+    for Pending { append, .. } in pending {
+        let stamp = stamps.get(&append.key).copied().unwrap_or(append.stamp);
+        columns.push(&append.key, stamp, Some((&append.value, None)))?;
+    }
+    if session.in_transaction() {
+        // A collision would end the transaction; the lists are locked, so none can come after this.
+        forget(session, &columns.keys, &ids).await?;
+    }
+    let sent = session
+        .write(&sql.append, |statement| {
+            statement
+                .bind(columns.keys.as_slice())
+                .bind(ids.as_slice())
+                .bind(columns.stamps.as_slice())
+                .bind(columns.kinds.as_slice())
+                .bind(columns.json.as_slice())
+                .bind(columns.bin.as_slice())
+        })
+        .await;
+    match sent {
+        Ok(rows) => rows.iter().map(appended).collect::<Result<_>>().map(Some),
+        // Somebody appended the same id at the same time, or a deleted list's items are still there.
+        Err(error) if is_duplicate(&error) && !session.in_transaction() => {
+            forget(session, &columns.keys, &ids).await?;
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn forget(session: &mut Session, keys: &[&str], ids: &[&str]) -> Result<()> {
+    let sql = Arc::clone(&session.sql);
+    session.read(&sql.forget, |statement| statement.bind(keys).bind(ids)).await.map(drop)
+}
+
+/// Reads the columns number, position, existed.
+fn appended(row: &PgRow) -> Result<(i64, AppendAck)> {
+    Ok((column(row, 0)?, AppendAck::primary(record::number(row, 1)?, column(row, 2)?)))
+}
+
+/// Reads items of a list.
+pub(super) async fn range(session: &mut Session, key: &Key, range: ListRange) -> Result<Vec<Item>> {
+    let sql = Arc::clone(&session.sql);
+    let bind = |statement: super::session::Statement| statement.bind(key.as_str()).bind(range.start).bind(range.end);
+    let items: Vec<Item> = session.read(&sql.range, bind).await?.iter().map(record::item).collect::<Result<_>>()?;
+    let (mut next, mut gap) = (None, false);
+    for item in &items {
+        gap |= next.is_some_and(|next| next != item.position);
+        next = item.position.checked_add(1);
+    }
+    if gap { Err(Error::corrupt("an item is missing in the middle of the list")) } else { Ok(items) }
+}
+
+/// Counts the items of a list.
+pub(super) async fn length(session: &mut Session, key: &Key) -> Result<u64> {
+    let sql = Arc::clone(&session.sql);
+    let rows = session.read(&sql.length, |statement| statement.bind(key.as_str())).await?;
+    rows.first().map_or(Ok(0), |row| record::number(row, 0))
+}

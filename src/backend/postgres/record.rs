@@ -1,0 +1,51 @@
+//! Stored rows, read back. One that cannot be read is an error of its own, never of the rows beside it.
+
+use bytes::Bytes;
+use sqlx::postgres::PgRow;
+
+use crate::contract::{Entry, GetOptions, Item, ItemId};
+use crate::error::{Error, Result};
+use crate::revision::Revision;
+use crate::stamp::Stamp;
+use crate::time::Timestamp;
+use crate::value::{Format, Value};
+
+use super::error::column;
+
+/// Reads a value from the columns kind, JSON and binary.
+fn value(kind: i16, json: Option<&str>, bin: Option<&[u8]>) -> Result<Value> {
+    match (kind, json, bin) {
+        (1, Some(text), None) => Ok(Value::from_stored(Bytes::copy_from_slice(text.as_bytes()), Format::Json)),
+        (2, None, Some(bytes)) => Ok(Value::from_stored(Bytes::copy_from_slice(bytes), Format::Binary)),
+        _ => Err(Error::corrupt("a stored value has no readable payload")),
+    }
+}
+
+/// Reads an entry from the columns key, stamp, kind, expiry, JSON, binary.
+pub(super) fn entry(row: &PgRow, options: GetOptions) -> Result<(Entry, Stamp)> {
+    let stamp = Stamp::from_slice(column(row, 1)?)?;
+    let value = value(column(row, 2)?, column(row, 4)?, column(row, 5)?)?;
+    let entry = Entry::new(value, Revision::from_stamp(stamp));
+    if !options.expiry {
+        return Ok((entry, stamp));
+    }
+    let expires_at = column::<Option<i64>>(row, 3)?.map(|millis| Timestamp::from_millis(millis.unsigned_abs()));
+    Ok((entry.with_expiry(expires_at), stamp))
+}
+
+/// Reads an item from the columns position, id, kind, JSON, binary.
+pub(super) fn item(row: &PgRow) -> Result<Item> {
+    let id = ItemId::parse(column::<&str>(row, 1)?).map_err(|_| Error::corrupt("a stored item id is not one"))?;
+    let value = value(column(row, 2)?, column(row, 3)?, column(row, 4)?)?;
+    Ok(Item::new(number(row, 0)?, id, value))
+}
+
+/// Reads a count or position.
+pub(super) fn number(row: &PgRow, index: usize) -> Result<u64> {
+    u64::try_from(column::<i64>(row, index)?).map_err(|_| Error::corrupt("a stored number is negative"))
+}
+
+/// Reads a stamp that may be absent.
+pub(super) fn stamp(row: &PgRow, index: usize) -> Result<Option<Stamp>> {
+    column::<Option<&[u8]>>(row, index)?.map(Stamp::from_slice).transpose()
+}

@@ -1,0 +1,132 @@
+//! Listing, counting and clearing the keys of a prefix.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sqlx::postgres::PgRow;
+
+use crate::contract::{Cursor, KeyPage, ListOptions, Write};
+use crate::error::{Error, Result};
+use crate::key::{Key, KeyPrefix};
+use crate::stamp::Stamp;
+
+use super::error::{column, is_contention};
+use super::record;
+use super::session::{Session, Statement};
+use super::sql::{Scans, Sql};
+use super::write::write_many;
+
+/// How many keys a clear removes in one transaction.
+const CLEAR_BATCH: usize = 1000;
+
+/// The keys of a prefix after a cursor, as the statements take them.
+#[derive(Clone, Debug)]
+struct Under<'a> {
+    prefix: &'a str,
+    after: String,
+    before: Option<String>,
+}
+
+impl<'a> Under<'a> {
+    fn new(prefix: &'a KeyPrefix) -> Self {
+        Self { prefix: prefix.as_str(), after: String::new(), before: prefix.upper_bound() }
+    }
+
+    fn scans<'s>(&self, sql: &'s Sql) -> &'s Scans {
+        if self.before.is_some() { &sql.bounded } else { &sql.unbounded }
+    }
+
+    fn bind(&self, statement: Statement) -> Statement {
+        statement.bind(self.prefix).bind(self.after.as_str()).bind(self.before.as_deref())
+    }
+}
+
+/// Lists one page of keys in byte order.
+pub(super) async fn list(session: &mut Session, prefix: &KeyPrefix, options: &ListOptions) -> Result<KeyPage> {
+    let sql = Arc::clone(&session.sql);
+    let mut under = Under::new(prefix);
+    if let Some(cursor) = &options.cursor {
+        under.after = cursor.as_str().to_owned();
+    }
+    let limit = options.limit.clamp(1, ListOptions::MAX_LIMIT);
+    let rows = session.read(&under.scans(&sql).list, |statement| under.bind(statement).bind(count(limit))).await?;
+    let keys: Vec<Key> = rows.iter().map(key).collect::<Result<_>>()?;
+    let next = keys.last().filter(|_| keys.len() >= limit).map(|last| Cursor::new(last.as_str()));
+    Ok(KeyPage::new(keys, next))
+}
+
+/// Counts the keys.
+pub(super) async fn count_keys(session: &mut Session, prefix: &KeyPrefix) -> Result<u64> {
+    let sql = Arc::clone(&session.sql);
+    let under = Under::new(prefix);
+    let rows = session.read(&under.scans(&sql).count, |statement| under.bind(statement)).await?;
+    record::number(rows.first().ok_or_else(super::session::unanswered)?, 0)
+}
+
+/// Removes all keys that were there before the call; says how many.
+///
+/// Page by page, each in a transaction that locks what it removes: a page that lands late is one whose locks nobody passed.
+pub(super) async fn clear(session: &mut Session, prefix: &KeyPrefix, stamp: Stamp) -> Result<u64> {
+    let mut under = Under::new(prefix);
+    let mut removed = 0_u64;
+    loop {
+        session.check_deadline()?;
+        session.begin().await?;
+        let page = match clear_page(session, &under, stamp).await {
+            Ok(page) => page,
+            Err(error) => {
+                session.rollback().await;
+                if is_contention(&error) {
+                    continue;
+                }
+                return Err(error);
+            }
+        };
+        session.commit().await?;
+        removed = removed.saturating_add(page.removed);
+        match page.last {
+            Some(last) => under.after = last,
+            None => return Ok(removed),
+        }
+    }
+}
+
+struct ClearedPage {
+    removed: u64,
+    /// The page's last key, if there may be more.
+    last: Option<String>,
+}
+
+async fn clear_page(session: &mut Session, under: &Under<'_>, stamp: Stamp) -> Result<ClearedPage> {
+    let sql = Arc::clone(&session.sql);
+    let scans = under.scans(&sql);
+    let bind = |statement: Statement| under.bind(statement).bind(count(CLEAR_BATCH));
+    let values = session.read(&scans.clear_values, bind).await?;
+    let lists = session.read(&scans.clear_lists, bind).await?;
+    // Where one of the two has more than a page, the page ends with it.
+    let end = [&values, &lists].into_iter().filter(|rows| rows.len() >= CLEAR_BATCH).filter_map(|rows| rows.last());
+    let end = end.map(|row| column::<String>(row, 0)).collect::<Result<Vec<_>>>()?.into_iter().min();
+    let mut newest: BTreeMap<Key, Stamp> = BTreeMap::new();
+    for row in values.iter().chain(&lists) {
+        let (key, stamp) = (key(row)?, record::stamp(row, 1)?.unwrap_or(Stamp::MIN));
+        if end.as_deref().is_none_or(|end| key.as_str() <= end) {
+            newest.entry(key).and_modify(|newest| *newest = stamp.max(*newest)).or_insert(stamp);
+        }
+    }
+    let latest = newest.values().max().copied().unwrap_or(Stamp::MIN);
+    let stamp = if latest >= stamp { session.clock.issue_after(latest) } else { stamp };
+    let deletes: Vec<Write> = newest.into_keys().map(|key| Write::delete(key, stamp)).collect();
+    let mut removed = 0;
+    for ack in write_many(session, &deletes).await {
+        removed += u64::from(ack?.existed == Some(true));
+    }
+    Ok(ClearedPage { removed, last: end })
+}
+
+fn key(row: &PgRow) -> Result<Key> {
+    Key::parse(column::<&str>(row, 0)?).map_err(|_| Error::corrupt("a stored key is not one"))
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,209 @@
+//! One use of a connection, for one call, under its deadline: the [`Session`].
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, Executor, Postgres};
+
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::stamp::HybridClock;
+
+use super::error::{Doubt, from_sqlx, is_answer, is_contention, timed_out};
+use super::pool::Lease;
+use super::sql::{Sql, Text};
+
+/// How often a statement that collided with others is sent again before the caller hears of it.
+const CONTENTION_ATTEMPTS: u32 = 20;
+
+/// A statement with its arguments.
+pub(super) type Statement = Query<'static, Postgres, PgArguments>;
+
+/// One call's use of a connection.
+///
+/// It never outlives its deadline in a request. A request that failed other than by an answer of the server, or that came
+/// too late, leaves the connection broken: it is then closed and never used again.
+#[derive(Debug)]
+pub(super) struct Session {
+    lease: Lease,
+    pub(super) sql: Arc<Sql>,
+    pub(super) clock: Arc<HybridClock>,
+    /// What begins a transaction.
+    begin: Text,
+    /// Whether each request must be a transaction, because a pooler deals the server's sessions out by transaction.
+    wrap: bool,
+    deadline: Instant,
+    in_transaction: bool,
+    unclean: Vec<Key>,
+}
+
+/// What all sessions of a backend share.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) sql: Arc<Sql>,
+    pub(super) clock: Arc<HybridClock>,
+    pub(super) begin: Text,
+    pub(super) wrap: bool,
+}
+
+impl Session {
+    pub(super) fn new(lease: Lease, shared: Shared, deadline: Instant) -> Self {
+        let Shared { sql, clock, begin, wrap } = shared;
+        Self { lease, sql, clock, begin, wrap, deadline, in_transaction: false, unclean: Vec::new() }
+    }
+
+    /// Sends a statement that changes nothing, or nothing that matters.
+    pub(super) async fn read(
+        &mut self,
+        text: &Text,
+        bind: impl Fn(Statement) -> Statement + Sync,
+    ) -> Result<Vec<PgRow>> {
+        self.send(text, Doubt::None, &bind).await
+    }
+
+    /// Sends a statement that changes something: without an answer it may have taken effect.
+    pub(super) async fn write(
+        &mut self,
+        text: &Text,
+        bind: impl Fn(Statement) -> Statement + Sync,
+    ) -> Result<Vec<PgRow>> {
+        self.send(text, Doubt::Possible, &bind).await
+    }
+
+    async fn send<B>(&mut self, text: &Text, doubt: Doubt, bind: &B) -> Result<Vec<PgRow>>
+    where
+        B: Fn(Statement) -> Statement + Sync,
+    {
+        if self.in_transaction {
+            return self.request(text, Doubt::None, bind).await;
+        }
+        let mut attempts = 1;
+        loop {
+            let outcome =
+                if self.wrap { self.wrapped(text, doubt, bind).await } else { self.request(text, doubt, bind).await };
+            match outcome {
+                Err(error) if is_contention(&error) && attempts < CONTENTION_ATTEMPTS => attempts += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn wrapped<B>(&mut self, text: &Text, doubt: Doubt, bind: &B) -> Result<Vec<PgRow>>
+    where
+        B: Fn(Statement) -> Statement + Sync,
+    {
+        self.begin().await?;
+        match self.request(text, Doubt::None, bind).await {
+            Ok(rows) => self.finish("COMMIT", doubt).await.map(|()| rows),
+            Err(error) => {
+                self.rollback().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn request<B>(&mut self, text: &Text, doubt: Doubt, bind: &B) -> Result<Vec<PgRow>>
+    where
+        B: Fn(Statement) -> Statement + Sync,
+    {
+        let persistent = !self.wrap;
+        let statement = bind(sqlx::query(AssertSqlSafe(Arc::clone(text))).persistent(persistent));
+        let deadline = self.deadline.into();
+        let outcome = match self.lease.connection()? {
+            connection => tokio::time::timeout_at(deadline, connection.fetch_all(statement)).await,
+        };
+        self.settle(outcome.ok(), doubt)
+    }
+
+    /// Begins a transaction.
+    pub(super) async fn begin(&mut self) -> Result<()> {
+        let begin = Arc::clone(&self.begin);
+        self.command(&begin, Doubt::None).await?;
+        self.in_transaction = true;
+        Ok(())
+    }
+
+    /// Commits. What the server answers with an error was not committed.
+    pub(super) async fn commit(&mut self) -> Result<()> {
+        self.finish("COMMIT", Doubt::Possible).await
+    }
+
+    /// Rolls back; should that fail, the connection is closed, and the server rolls back.
+    pub(super) async fn rollback(&mut self) {
+        if self.in_transaction && self.lease.is_usable() {
+            // A failure marks the connection as broken.
+            let _ = self.finish("ROLLBACK", Doubt::None).await;
+        }
+    }
+
+    async fn finish(&mut self, command: &str, doubt: Doubt) -> Result<()> {
+        self.in_transaction = false;
+        let outcome = self.command(&Text::from(command), doubt).await;
+        if outcome.is_err() {
+            // Whatever the answer was: a session that may still be in a transaction is not for others.
+            self.lease.give_up();
+        }
+        outcome
+    }
+
+    async fn command(&mut self, command: &Text, doubt: Doubt) -> Result<()> {
+        let text = sqlx::raw_sql(AssertSqlSafe(Arc::clone(command)));
+        let deadline = self.deadline.into();
+        let outcome = match self.lease.connection()? {
+            connection => tokio::time::timeout_at(deadline, connection.execute(text)).await,
+        };
+        self.settle(outcome.ok(), doubt).map(drop)
+    }
+
+    /// Judges what came of a request; `None` is nothing before the deadline.
+    fn settle<T>(&mut self, outcome: Option<sqlx::Result<T>>, doubt: Doubt) -> Result<T> {
+        let error = match outcome {
+            Some(Ok(answer)) => return Ok(answer),
+            Some(Err(error)) => from_sqlx(error, doubt),
+            None => timed_out(doubt),
+        };
+        if !is_answer(&error) {
+            self.lease.give_up();
+        }
+        Err(error)
+    }
+
+    /// Whether a transaction is open.
+    pub(super) fn in_transaction(&self) -> bool {
+        self.in_transaction
+    }
+
+    /// Whether the connection can be used further.
+    pub(super) fn is_usable(&self) -> bool {
+        self.lease.is_usable()
+    }
+
+    /// Fails once the deadline has passed. Loops that send again ask it.
+    pub(super) fn check_deadline(&self) -> Result<()> {
+        if Instant::now() < self.deadline { Ok(()) } else { Err(timed_out(Doubt::None)) }
+    }
+
+    /// Remembers a list whose removed items still hold their payload.
+    pub(super) fn mark_unclean(&mut self, key: &Key) {
+        self.unclean.push(key.clone());
+    }
+
+    /// The lists to clean, once.
+    pub(super) fn take_unclean(&mut self) -> Vec<Key> {
+        std::mem::take(&mut self.unclean)
+    }
+
+    /// Gives the connection back.
+    pub(super) fn end(self) {
+        if !self.in_transaction {
+            self.lease.end();
+        }
+    }
+}
+
+/// Makes an error of a missing answer within a statement's rows.
+pub(super) fn unanswered() -> Error {
+    Error::internal("the server's answer lacks a row")
+}

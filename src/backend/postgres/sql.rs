@@ -1,0 +1,377 @@
+//! Every statement, as text. A backend fills in its schema once; from then on the text never changes, so each connection
+//! prepares a statement once.
+//!
+//! What the texts rely on:
+//!
+//! - `ON CONFLICT DO UPDATE` and `UPDATE` wait for a row's lock and then judge its newest version (READ COMMITTED), while the
+//!   rest of a statement sees the moment it began. So whatever decides between writers stands in the `WHERE` and `SET` of
+//!   the row itself: the stamp guard, the conditions, and what was there before (`replaced`, `removed`).
+//! - `ON CONFLICT DO UPDATE` locks the row also where its `WHERE` refuses it.
+//! - Rows are locked in the order of their keys, those of `kv` before those of `list`.
+
+use std::sync::Arc;
+
+/// Milliseconds since the epoch as the server's clock shows them now: after a wait for a lock, the time after it.
+const NOW: &str = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+
+/// Milliseconds since the epoch when the statement arrived.
+const ARRIVED: &str = "floor(extract(epoch FROM statement_timestamp()) * 1000)::bigint";
+
+/// Whether the row `t` of `kv` is a live value now.
+const LIVE: &str = "(t.kind <> 0 AND (t.expires_at IS NULL OR t.expires_at > {now}))";
+
+/// Whether the row `t` of `kv` was a live value when the statement arrived.
+const PRESENT: &str = "(t.kind <> 0 AND (t.expires_at IS NULL OR t.expires_at > {arrived}))";
+
+/// The rows of a write, and the columns they bring. An expiry is counted from after the wait for the row's lock.
+const ROWS: &str = "
+    SELECT * FROM unnest($1::text[], $2::bytea[], $3::smallint[], $4::bigint[], $5::text[], $6::bytea[])
+    WITH ORDINALITY AS w (key, stamp, kind, ttl, json, bin, n)";
+
+const UPSERT_INTO_KV: &str = "
+    INSERT INTO {s}.kv AS t (key, stamp, kind, expires_at, json, bin, replaced)
+    SELECT key, stamp, kind, {arrived} + 1 + ttl, json::json, bin, false FROM ({rows}) AS w ORDER BY n
+    ON CONFLICT (key) DO UPDATE SET
+        replaced = CASE WHEN t.stamp = excluded.stamp THEN t.replaced ELSE {live} END,
+        stamp = excluded.stamp,
+        kind = excluded.kind,
+        expires_at = excluded.expires_at + ({now} - {arrived}),
+        json = excluded.json,
+        bin = excluded.bin";
+
+const PUT: &str = "{upsert_into_kv}
+    WHERE excluded.stamp >= t.stamp
+    RETURNING t.key, t.replaced";
+
+const CREATE: &str = "{upsert_into_kv}
+    WHERE (excluded.stamp = t.stamp AND t.kind <> 0) OR (excluded.stamp > t.stamp AND NOT {live})
+    RETURNING t.key, false";
+
+/// Puts and deletes together. A delete leaves a row in both tables even where there was none, because that is what an older
+/// statement then runs into.
+const PUT_OR_DELETE: &str = "
+    WITH w AS ({rows}), v AS ({upsert_into_kv}
+        WHERE excluded.stamp >= t.stamp
+        RETURNING t.key, t.replaced
+    ), l AS (
+        INSERT INTO {s}.list AS t
+            (key, floor, max_stamp, first_position, next_position, clean_position, removed, unused)
+        SELECT key, stamp, stamp, 0, 0, 0, 0, true
+        FROM w CROSS JOIN (SELECT count(*) FROM v) AS after_values
+        WHERE kind = 0 ORDER BY n
+        ON CONFLICT (key) DO UPDATE SET
+            removed = CASE WHEN t.floor = excluded.floor THEN t.removed ELSE t.next_position - t.first_position END,
+            floor = excluded.floor,
+            max_stamp = excluded.max_stamp,
+            first_position = t.next_position
+        WHERE excluded.max_stamp >= t.max_stamp
+        RETURNING t.key, t.removed
+    )
+    SELECT w.key, v.replaced, l.removed, w.kind = 0 AS deletes
+    FROM w LEFT JOIN v ON v.key = w.key LEFT JOIN l ON l.key = w.key";
+
+/// The sorted locks that an update, which has no order of its own, takes first.
+const LOCKED: &str = "
+    WITH locked AS (SELECT 1 FROM {s}.kv WHERE key = ANY($1::text[]) ORDER BY key FOR NO KEY UPDATE)";
+
+const UPDATE: &str = "{locked}
+    UPDATE {s}.kv AS t SET
+        replaced = true, stamp = w.stamp, kind = w.kind, expires_at = {now} + 1 + w.ttl, json = w.json::json, bin = w.bin
+    FROM unnest($1::text[], $2::bytea[], $3::smallint[], $4::bigint[], $5::text[], $6::bytea[], $7::bytea[])
+        AS w (key, stamp, kind, ttl, json, bin, expected)
+        CROSS JOIN (SELECT count(*) FROM locked) AS after_locks
+    WHERE t.key = w.key AND ((t.stamp = w.expected AND {live}) OR (t.stamp = w.stamp AND t.kind <> 0))
+    RETURNING t.key, true";
+
+const TOUCH: &str = "{locked}
+    UPDATE {s}.kv AS t SET replaced = true, stamp = w.stamp, expires_at = {now} + 1 + w.ttl
+    FROM unnest($1::text[], $2::bytea[], $3::bigint[]) AS w (key, stamp, ttl)
+        CROSS JOIN (SELECT count(*) FROM locked) AS after_locks
+    WHERE t.key = w.key AND w.stamp >= t.stamp AND {live}
+    RETURNING t.key, true";
+
+/// What stands under keys, of value and list: why a write was refused.
+const STANDING: &str = "
+    SELECT w.key, t.stamp, {live} AS live, l.max_stamp, l.floor
+    FROM unnest($1::text[]) AS w (key)
+    LEFT JOIN {s}.kv AS t ON t.key = w.key
+    LEFT JOIN {s}.list AS l ON l.key = w.key";
+
+/// Locks values for a transaction. Where there is none, an oldest tombstone takes its place until the end.
+const LOCK_VALUES: &str = "
+    INSERT INTO {s}.kv AS t (key, stamp, kind, replaced)
+    SELECT key, decode(repeat('00', 16), 'hex'), 0, false
+    FROM unnest($1::text[]) WITH ORDINALITY AS w (key, n) ORDER BY n
+    ON CONFLICT (key) DO UPDATE SET stamp = t.stamp WHERE false";
+
+/// Locks lists for a transaction, as [`LOCK_VALUES`] does values.
+const LOCK_LISTS: &str = "
+    INSERT INTO {s}.list AS t
+        (key, floor, max_stamp, first_position, next_position, clean_position, removed, unused)
+    SELECT key, zero, zero, 0, 0, 0, 0, true
+    FROM unnest($1::text[]) WITH ORDINALITY AS w (key, n), decode(repeat('00', 16), 'hex') AS zero ORDER BY n
+    ON CONFLICT (key) DO UPDATE SET floor = t.floor WHERE false";
+
+const GET: &str = "
+    SELECT key, stamp, kind, expires_at, json::text, bin
+    FROM {s}.kv AS t WHERE key = ANY($1::text[]) AND {present}";
+
+const EXISTS: &str = "
+    SELECT key FROM {s}.kv AS t WHERE key = ANY($1::text[]) AND {present}
+    UNION
+    SELECT key FROM {s}.list WHERE key = ANY($1::text[]) AND first_position < next_position";
+
+const LIST: &str = "
+    SELECT key FROM (
+        (SELECT key FROM {s}.kv AS t WHERE {under} AND {present} ORDER BY key LIMIT $4)
+        UNION
+        (SELECT key FROM {s}.list AS t WHERE {under} AND first_position < next_position ORDER BY key LIMIT $4)
+    ) AS u ORDER BY key LIMIT $4";
+
+/// The keys `t` of a prefix after a cursor (`''` begins) and before the prefix's upper bound.
+const UNDER: &str = "t.key >= $1 AND t.key > $2 AND t.key < $3";
+
+/// The same where there is no upper bound; `$3` is still bound.
+const UNDER_UNBOUNDED: &str = "t.key >= $1 AND t.key > $2 AND $3::text IS NULL";
+
+const COUNT: &str = "
+    SELECT (SELECT count(*) FROM {s}.kv AS t WHERE {under} AND {present})
+        + (SELECT count(*) FROM {s}.list AS t WHERE {under} AND first_position < next_position
+            AND NOT EXISTS (SELECT 1 FROM {s}.kv AS v
+                WHERE v.key = t.key AND v.kind <> 0 AND (v.expires_at IS NULL OR v.expires_at > {arrived})))";
+
+/// A page of what a clear removes, locked: expired values too, so that their keys end as the others do.
+const CLEAR_VALUES: &str = "
+    SELECT t.key, t.stamp FROM {s}.kv AS t WHERE {under} AND t.kind <> 0 ORDER BY t.key LIMIT $4 FOR NO KEY UPDATE";
+
+const CLEAR_LISTS: &str = "
+    SELECT t.key, t.max_stamp FROM {s}.list AS t
+    WHERE {under} AND t.first_position < t.next_position ORDER BY t.key LIMIT $4 FOR NO KEY UPDATE";
+
+/// Appends in one statement. `known` are the items that are there already by their ids, as far as the statement's moment
+/// shows; one that came later collides with the unique id and fails the statement as a whole, to be sent again. `grown` takes
+/// the locks in the order of the keys and with them the positions, unless a delete was newer.
+const APPEND: &str = "
+    WITH w AS (
+        SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::smallint[], $5::text[], $6::bytea[])
+        WITH ORDINALITY AS w (key, item_id, stamp, kind, json, bin, n)
+    ), known AS (
+        SELECT w.n, i.position
+        FROM w
+        JOIN {s}.item AS i ON i.key = w.key AND i.item_id = w.item_id
+        JOIN {s}.list AS l ON l.key = w.key AND i.stamp > l.floor
+    ), fresh AS (
+        SELECT w.*, row_number() OVER (PARTITION BY key ORDER BY n) AS nth, count(*) OVER (PARTITION BY key) AS count
+        FROM w WHERE n NOT IN (SELECT n FROM known)
+    ), grown AS (
+        INSERT INTO {s}.list AS t
+            (key, floor, max_stamp, first_position, next_position, clean_position, removed, unused)
+        SELECT key, zero, stamp, 0, nth, 0, 0, false
+        FROM fresh, decode(repeat('00', 16), 'hex') AS zero
+        WHERE nth = count ORDER BY n
+        ON CONFLICT (key) DO UPDATE SET
+            max_stamp = greatest(t.max_stamp, excluded.max_stamp),
+            next_position = t.next_position + excluded.next_position,
+            unused = false
+        WHERE excluded.max_stamp > t.floor
+        RETURNING t.key, t.next_position
+    ), added AS (
+        INSERT INTO {s}.item AS t (key, position, item_id, stamp, kind, json, bin)
+        SELECT f.key, g.next_position - f.count + f.nth - 1, f.item_id, f.stamp, f.kind, f.json::json, f.bin
+        FROM fresh AS f JOIN grown AS g ON g.key = f.key
+        RETURNING t.key, t.item_id, t.position
+    )
+    SELECT n, position, true FROM known
+    UNION ALL
+    SELECT f.n, a.position, false FROM added AS a JOIN fresh AS f ON f.key = a.key AND f.item_id = a.item_id";
+
+/// Removes what a deleted list left of items with these ids.
+const FORGET: &str = "
+    DELETE FROM {s}.item AS i
+    USING unnest($1::text[], $2::text[]) AS w (key, item_id), {s}.list AS l
+    WHERE i.key = w.key AND i.item_id = w.item_id AND l.key = i.key AND i.stamp <= l.floor";
+
+/// Indices become positions: live items stand side by side.
+const RANGE: &str = "
+    WITH l AS (
+        SELECT first_position AS first, next_position - first_position AS length FROM {s}.list WHERE key = $1
+    ), bounds AS (
+        SELECT first + CASE WHEN $2 < 0 THEN greatest(length + $2, 0) ELSE least($2, length) END AS low,
+            first + CASE WHEN $3 < 0 THEN length + $3 ELSE least($3, length - 1) END AS high
+        FROM l
+    )
+    SELECT i.position, i.item_id, i.kind, i.json::text, i.bin
+    FROM bounds JOIN {s}.item AS i ON i.key = $1 AND i.position >= bounds.low AND i.position <= bounds.high
+    ORDER BY i.position";
+
+const LENGTH: &str = "SELECT next_position - first_position FROM {s}.list WHERE key = $1";
+
+const ENDS: &str = "SELECT first_position, next_position, max_stamp FROM {s}.list WHERE key = $1";
+
+/// Trims below a fixed position, so that one that lands late takes nothing that came after it.
+const TRIM: &str = "
+    UPDATE {s}.list SET removed = $2 - first_position, first_position = $2, max_stamp = greatest(max_stamp, $3)
+    WHERE key = $1 AND first_position < $2 AND next_position >= $2
+    RETURNING removed";
+
+/// Takes the payload of items before the first position, at most `$2` positions a list: those of a deleted list go, those that
+/// were trimmed keep their id. All reads are of the statement's one moment, and so is the position it moves to: every item
+/// before it was to be seen.
+const CLEAN: &str = "
+    WITH l AS (
+        SELECT key, floor, max_stamp, clean_position AS low, least(first_position, clean_position + $2) AS high
+        FROM {s}.list WHERE key = ANY($1::text[]) AND clean_position < first_position
+    ), gone AS (
+        DELETE FROM {s}.item AS i USING l
+        WHERE i.key = l.key AND i.position >= l.low AND i.position < l.high AND i.stamp <= l.floor
+    ), trimmed AS (
+        UPDATE {s}.item AS i SET kind = 0, json = NULL, bin = NULL, stamp = l.max_stamp FROM l
+        WHERE i.key = l.key AND i.position >= l.low AND i.position < l.high AND i.stamp > l.floor AND i.kind <> 0
+    )
+    UPDATE {s}.list AS t SET clean_position = l.high FROM l
+    WHERE t.key = l.key AND t.clean_position = l.low";
+
+const PING: &str = "UPDATE {s}.meta SET canary = canary + 1 RETURNING current_setting('server_version')";
+
+const IDENTITY: &str = "SELECT identity, canary FROM {s}.meta";
+
+/// Whether this process sweeps for the length of its transaction, and the server's time.
+const SWEEP_LOCK: &str = "SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0)), {now}";
+
+const RAISE_GC_FLOOR: &str = "UPDATE {s}.meta SET gc_floor = $1 WHERE gc_floor < $1";
+
+const SWEEP_TOMBSTONES: &str = "
+    DELETE FROM {s}.kv WHERE kind = 0 AND stamp < $1 AND key = ANY(ARRAY(
+        SELECT key FROM {s}.kv WHERE kind = 0 AND stamp < $1 ORDER BY key LIMIT $2 FOR UPDATE SKIP LOCKED))
+    RETURNING 1";
+
+const SWEEP_EXPIRED: &str = "
+    DELETE FROM {s}.kv WHERE expires_at < {now} AND stamp < $1 AND key = ANY(ARRAY(
+        SELECT key FROM {s}.kv WHERE expires_at < {now} AND stamp < $1 ORDER BY expires_at LIMIT $2
+        FOR UPDATE SKIP LOCKED))
+    RETURNING 1";
+
+const SWEEP_LISTS: &str = "
+    DELETE FROM {s}.list WHERE unused AND max_stamp < $1 AND key = ANY(ARRAY(
+        SELECT key FROM {s}.list WHERE unused AND max_stamp < $1 ORDER BY key LIMIT $2 FOR UPDATE SKIP LOCKED))
+    RETURNING 1";
+
+const SWEEP_ITEMS: &str = "
+    DELETE FROM {s}.item WHERE kind = 0 AND stamp < $1 AND ctid = ANY(ARRAY(
+        SELECT ctid FROM {s}.item WHERE kind = 0 AND stamp < $1 ORDER BY stamp LIMIT $2 FOR UPDATE SKIP LOCKED))
+    RETURNING 1";
+
+const UNCLEAN: &str = "SELECT key FROM {s}.list WHERE clean_position < first_position ORDER BY key LIMIT $1";
+
+/// The text of one statement.
+pub(super) type Text = Arc<str>;
+
+macro_rules! statements {
+    ($($name:ident => $template:ident;)*) => {
+        /// The statements of one backend.
+        #[derive(Debug)]
+        pub(super) struct Sql {
+            $(pub(super) $name: Text,)*
+            /// The listing of a prefix without an upper bound, and its kin.
+            pub(super) unbounded: Scans,
+            /// The listing of a prefix with an upper bound, and its kin.
+            pub(super) bounded: Scans,
+        }
+
+        impl Sql {
+            /// Fills in the schema, which is quoted already.
+            pub(super) fn new(schema: &str) -> Self {
+                Self {
+                    $($name: render($template, schema),)*
+                    unbounded: Scans::new(UNDER_UNBOUNDED, schema),
+                    bounded: Scans::new(UNDER, schema),
+                }
+            }
+        }
+    };
+}
+
+statements! {
+    put => PUT;
+    create => CREATE;
+    put_or_delete => PUT_OR_DELETE;
+    update => UPDATE;
+    touch => TOUCH;
+    standing => STANDING;
+    lock_values => LOCK_VALUES;
+    lock_lists => LOCK_LISTS;
+    get => GET;
+    exists => EXISTS;
+    append => APPEND;
+    forget => FORGET;
+    range => RANGE;
+    length => LENGTH;
+    ends => ENDS;
+    trim => TRIM;
+    clean => CLEAN;
+    ping => PING;
+    identity => IDENTITY;
+    sweep_lock => SWEEP_LOCK;
+    raise_gc_floor => RAISE_GC_FLOOR;
+    sweep_tombstones => SWEEP_TOMBSTONES;
+    sweep_expired => SWEEP_EXPIRED;
+    sweep_lists => SWEEP_LISTS;
+    sweep_items => SWEEP_ITEMS;
+    unclean => UNCLEAN;
+}
+
+/// The statements over the keys of a prefix.
+#[derive(Debug)]
+pub(super) struct Scans {
+    pub(super) list: Text,
+    pub(super) count: Text,
+    pub(super) clear_values: Text,
+    pub(super) clear_lists: Text,
+}
+
+impl Scans {
+    fn new(under: &str, schema: &str) -> Self {
+        let render = |template: &str| render(&template.replace("{under}", under), schema);
+        Self {
+            list: render(LIST),
+            count: render(COUNT),
+            clear_values: render(CLEAR_VALUES),
+            clear_lists: render(CLEAR_LISTS),
+        }
+    }
+}
+
+/// Fills in the parts, then the schema: last, so that its name is never taken for a part.
+fn render(template: &str, schema: &str) -> Text {
+    let parts = [
+        ("{upsert_into_kv}", UPSERT_INTO_KV),
+        ("{rows}", ROWS),
+        ("{locked}", LOCKED),
+        ("{live}", LIVE),
+        ("{present}", PRESENT),
+        ("{now}", NOW),
+        ("{arrived}", ARRIVED),
+    ];
+    let text = parts.into_iter().fold(template.to_owned(), |text, (name, part)| text.replace(name, part));
+    Text::from(text.replace("{s}", schema))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_is_filled_in() {
+        let sql = format!("{:?}", Sql::new("\"a\""));
+        for part in
+            ["{upsert_into_kv}", "{rows}", "{locked}", "{live}", "{present}", "{now}", "{arrived}", "{under}", "{s}"]
+        {
+            assert!(!sql.contains(part), "{part}");
+        }
+    }
+
+    #[test]
+    fn a_schema_named_like_a_part_is_left_alone() {
+        assert!(Sql::new("\"{now}\"").length.contains("\"{now}\".list"));
+    }
+}

@@ -1,0 +1,145 @@
+//! Cleaning up in the background: tombstones, expired values and trimmed ids that are old enough, and idle connections.
+//!
+//! Of all processes one sweeps at a time. What is removed is older than the retention by its stamp, so a statement that could
+//! still run into it would have to land that late. `gc_floor` is raised before anything goes, so that whoever replays old
+//! operations knows from where on they are no longer guarded.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::PostgresConfig;
+use crate::error::Result;
+use crate::key::Key;
+use crate::stamp::Stamp;
+
+use super::error::column;
+use super::pool::Pool;
+use super::session::{Session, Shared, unanswered};
+use super::sql::Text;
+use super::trim;
+
+/// How many rows one statement removes at most, so that none holds its locks for long.
+const BATCH: i64 = 1000;
+
+/// How many lists are cleaned in one round.
+const LISTS: i64 = 50;
+
+/// How long one round may take.
+const ROUND_WITHIN: Duration = Duration::from_secs(20);
+
+/// The longest pause between two rounds.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The shortest pause between two rounds.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// What to sweep, and how often.
+#[derive(Clone, Debug)]
+pub(super) struct Sweeper {
+    retention: Duration,
+    lock: String,
+}
+
+impl Sweeper {
+    pub(super) fn new(config: &PostgresConfig) -> Self {
+        let lock = format!("agent-storage sweep {}", config.schema);
+        Self { retention: config.tombstone_retention, lock }
+    }
+
+    fn pause(&self) -> Duration {
+        (self.retention / 4).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+    }
+}
+
+/// Sweeps and tends the pool until the task is aborted.
+pub(super) async fn run(sweeper: Sweeper, pool: Arc<Pool>, shared: Shared) {
+    let mut sweeping = tokio::time::interval(sweeper.pause());
+    let mut tending = tokio::time::interval(pool.tending_interval());
+    for ticks in [&mut sweeping, &mut tending] {
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    }
+    // The first tick is at once, and there is nothing to sweep yet.
+    sweeping.tick().await;
+    loop {
+        tokio::select! {
+            _ = sweeping.tick() => {
+                if let Err(error) = round(&sweeper, &pool, &shared).await {
+                    tracing::debug!(%error, "a sweep of the PostgreSQL database failed");
+                }
+            }
+            _ = tending.tick() => pool.tend(Instant::now() + ROUND_WITHIN).await,
+        }
+    }
+}
+
+async fn round(sweeper: &Sweeper, pool: &Arc<Pool>, shared: &Shared) -> Result<()> {
+    let deadline = Instant::now() + ROUND_WITHIN;
+    let mut session = Session::new(pool.lease(deadline).await?, shared.clone(), deadline);
+    let outcome = sweep(sweeper, &mut session).await;
+    session.rollback().await;
+    session.end();
+    outcome
+}
+
+async fn sweep(sweeper: &Sweeper, session: &mut Session) -> Result<()> {
+    let sql = Arc::clone(&session.sql);
+    let raise = [&sql.raise_gc_floor];
+    let removals = [&sql.sweep_tombstones, &sql.sweep_expired, &sql.sweep_items, &sql.sweep_lists];
+    clean_lists(session).await?;
+    for (text, limited) in raise.map(|text| (text, false)).into_iter().chain(removals.map(|text| (text, true))) {
+        while step(sweeper, session, text, limited).await? {
+            session.check_deadline()?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs one statement as the only sweeper; says whether there may be more for it to do.
+async fn step(sweeper: &Sweeper, session: &mut Session, text: &Text, limited: bool) -> Result<bool> {
+    let sql = Arc::clone(&session.sql);
+    session.begin().await?;
+    let rows = session.read(&sql.sweep_lock, |statement| statement.bind(sweeper.lock.clone())).await?;
+    let row = rows.first().ok_or_else(unanswered)?;
+    let (alone, now): (bool, i64) = (column(row, 0)?, column(row, 1)?);
+    if !alone {
+        session.rollback().await;
+        return Ok(false);
+    }
+    let oldest = oldest_kept(now, sweeper.retention);
+    let bind = |statement: super::session::Statement| {
+        let statement = statement.bind(oldest.to_bytes());
+        if limited { statement.bind(BATCH) } else { statement }
+    };
+    let removed = session.write(text, bind).await?.len();
+    session.commit().await?;
+    Ok(i64::try_from(removed).is_ok_and(|removed| removed == BATCH))
+}
+
+async fn clean_lists(session: &mut Session) -> Result<()> {
+    let sql = Arc::clone(&session.sql);
+    let rows = session.read(&sql.unclean, |statement| statement.bind(LISTS)).await?;
+    let keys: Vec<Key> = rows.iter().map(|row| Key::parse(column::<&str>(row, 0)?)).collect::<Result<_>>()?;
+    for key in keys {
+        trim::clean(session, std::slice::from_ref(&key)).await?;
+    }
+    Ok(())
+}
+
+/// The stamp of a write at the beginning of the retention.
+fn oldest_kept(now_millis: i64, retention: Duration) -> Stamp {
+    let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+    let begin = u64::try_from(now_millis.saturating_sub(retention)).unwrap_or(0);
+    Stamp::from_bytes((u128::from(begin) << 80).to_be_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_kept_stamp_is_of_its_moment() {
+        let oldest = oldest_kept(1_700_000_900_000, Duration::from_secs(900));
+        assert_eq!(oldest.timestamp().as_millis(), 1_700_000_000_000);
+        assert_eq!(oldest_kept(5, Duration::MAX), Stamp::MIN);
+    }
+}

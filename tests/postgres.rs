@@ -1,0 +1,728 @@
+//! What only a PostgreSQL server can do to a database: freeze one of its processes, land statements late, die, refuse.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_storage::backend::postgres::PostgresDatabase;
+use agent_storage::config::PostgresConfig;
+use agent_storage::contract::{
+    Append, AppendAck, Context, DatabaseBackend, GetOptions, ItemId, ListOptions, ListRange, Step, Store, Write,
+    WriteAck, WriteMode, WriteOp,
+};
+use agent_storage::testkit::{Direction, FaultProxy, NetworkFault, Point};
+use agent_storage::{Clock, Error, ErrorKind, HybridClock, Key, KeyPrefix, Result, Revision, Stamp, Value};
+use support::process::wait_until;
+use support::{Postgres, PostgresOptions, Server, Suite};
+
+fn main() -> ExitCode {
+    let mut suite = Suite::new();
+    macro_rules! tests {
+        ($($name:ident)*) => { $(suite.test(stringify!($name), &[Server::Postgres], $name);)* };
+    }
+    tests! {
+        an_upsert_that_lands_late_changes_nothing
+        a_create_that_lands_late_changes_nothing
+        an_update_that_lands_late_changes_nothing
+        a_delete_that_lands_late_removes_nothing_newer
+        an_append_that_lands_late_stays_deleted
+        an_append_that_lands_late_is_found_by_its_id
+        a_trim_that_lands_late_takes_nothing_newer
+        a_clear_that_lands_late_removes_nothing_newer
+        a_transaction_that_was_given_up_is_rolled_back
+        a_hundred_calls_to_a_frozen_server_leave_the_whole_pool
+        a_server_that_was_killed_is_used_again
+        a_lost_reply_to_a_commit_is_an_unknown_outcome
+        a_wrong_password_is_said_and_not_tried_again
+        a_missing_database_is_said_and_used_once_it_is_there
+        another_encoding_is_refused
+        a_newer_schema_is_refused_unless_it_lets_older_programs_in
+        many_that_start_at_once_migrate_once
+        keys_are_listed_in_byte_order_whatever_the_collation
+        hot_keys_neither_deadlock_nor_lose_an_append
+        a_repeated_write_answers_as_the_first_time
+        the_sweeper_takes_what_is_old_and_nothing_else
+        a_deleted_list_takes_its_ids_along
+        a_corrupt_row_fails_alone
+        a_schema_with_an_odd_name_works
+        nothing_is_kept_in_a_session_behind_a_transaction_pooler
+        a_closed_database_leaves_no_connection
+    }
+    suite.run()
+}
+
+/// How long a call may take that should succeed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a call may take that is held up on purpose: enough for it to reach the server.
+const HELD_UP: Duration = Duration::from_secs(3);
+
+fn cx() -> Context {
+    Context::with_timeout(PATIENCE)
+}
+
+fn config(server: &Postgres, database: &str) -> PostgresConfig {
+    let mut config = PostgresConfig::new(server.host(), server.port());
+    config.database = database.to_owned();
+    config.username = server.user().to_owned();
+    config.password = Some(server.password().into());
+    config
+}
+
+/// A database of its own, with a clock of its own, on a server.
+struct Bench {
+    server: &'static Postgres,
+    name: String,
+    config: PostgresConfig,
+    database: Arc<PostgresDatabase>,
+    clock: Arc<HybridClock>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut PostgresConfig)) -> Self {
+        let server = Postgres::shared();
+        let name = server.create_database();
+        let mut config = config(server, &name);
+        // So that nothing but our guards stops a statement that is held up.
+        config.lock_timeout = Duration::ZERO;
+        config.statement_timeout = Duration::ZERO;
+        change(&mut config);
+        let clock = Arc::new(HybridClock::new(Clock::system()));
+        let database = Arc::new(PostgresDatabase::new(&config, Arc::clone(&clock)).unwrap());
+        Self { server, name, config, database, clock }
+    }
+
+    /// Another process on the same database.
+    fn another(&self) -> PostgresDatabase {
+        PostgresDatabase::new(&self.config, Arc::new(HybridClock::new(Clock::system()))).unwrap()
+    }
+
+    fn query(&self, sql: &str) -> String {
+        self.server.query(&self.name, sql)
+    }
+
+    fn put_op(&self, text: &str, value: &str) -> Write {
+        Write::put(key(text), json(value), self.clock.issue())
+    }
+
+    fn put_if(&self, text: &str, value: &str, mode: WriteMode) -> Write {
+        Write::new(key(text), WriteOp::Put { value: json(value), mode, ttl: None }, self.clock.issue())
+    }
+
+    async fn put(&self, text: &str, value: &str) -> WriteAck {
+        self.database.write(self.put_op(text, value), &cx()).await.unwrap()
+    }
+
+    async fn delete(&self, text: &str) -> WriteAck {
+        self.database.write(Write::delete(key(text), self.clock.issue()), &cx()).await.unwrap()
+    }
+
+    async fn get(&self, text: &str) -> Option<String> {
+        let lookup = self.database.get(&key(text), &GetOptions::default(), &cx()).await.unwrap();
+        lookup.into_value().map(|value| String::from_utf8(value.as_bytes().to_vec()).unwrap())
+    }
+
+    fn append_op(&self, text: &str, value: &str) -> Append {
+        Append::new(key(text), json(value), self.clock.issue())
+    }
+
+    async fn append(&self, text: &str, value: &str) -> AppendAck {
+        only(self.database.append_many(vec![self.append_op(text, value)], &cx()).await).unwrap()
+    }
+
+    async fn items(&self, text: &str) -> Vec<String> {
+        let items = self.database.range(&key(text), ListRange::ALL, &cx()).await.unwrap();
+        items.iter().map(|item| String::from_utf8(item.value.as_bytes().to_vec()).unwrap()).collect()
+    }
+
+    /// Holds a call up at a row that somebody else has locked, freezes its server process, lets the row go, waits until the
+    /// call was given up, does something newer, and thaws the process, so that the statement lands late.
+    async fn land_late<T, C, N>(
+        &self,
+        table: &str,
+        row: &str,
+        call: impl FnOnce(Arc<PostgresDatabase>, Context) -> C,
+        newer: impl FnOnce() -> N,
+    ) -> Error
+    where
+        T: Send + 'static,
+        C: Future<Output = Result<T>> + Send + 'static,
+        N: Future<Output = ()>,
+    {
+        let lock =
+            format!("BEGIN; SELECT 1 FROM agent_storage.{table} WHERE key = '{row}' FOR UPDATE; SELECT pg_sleep(3600)");
+        let (server, name) = (self.server, self.name.clone());
+        let holder = std::thread::spawn(move || server.try_query(&name, &lock));
+        assert!(wait_until(|| !self.pids("query LIKE '%pg_sleep(3600)' AND wait_event = 'PgSleep'").is_empty()));
+        let call = tokio::spawn(call(Arc::clone(&self.database), Context::with_timeout(HELD_UP)));
+        assert!(wait_until(|| !self.pids("wait_event_type = 'Lock'").is_empty()), "the call is not held up");
+        let held_up = self.pids("wait_event_type = 'Lock'")[0];
+        self.server.freeze_backend(held_up);
+        let sleeper = self.pids("wait_event = 'PgSleep'")[0];
+        self.query(&format!("SELECT pg_terminate_backend({sleeper})"));
+        assert!(holder.join().unwrap().is_err());
+        let error = call.await.unwrap().err().expect("the call was given up");
+        newer().await;
+        self.server.thaw_backend(held_up);
+        assert!(wait_until(|| self.pids(&format!("pid = {held_up}")).is_empty()), "the late statement never ended");
+        error
+    }
+
+    fn pids(&self, condition: &str) -> Vec<u32> {
+        let sql = format!(
+            "SELECT pid FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid() AND {condition}",
+            self.name
+        );
+        self.server.query("postgres", &sql).lines().map(|line| line.parse().unwrap()).collect()
+    }
+}
+
+fn key(text: &str) -> Key {
+    Key::parse(text).unwrap()
+}
+
+fn json(text: &str) -> Value {
+    Value::json(text.to_owned()).unwrap()
+}
+
+fn only<T>(answers: Vec<T>) -> T {
+    let mut answers = answers.into_iter();
+    let answer = answers.next().expect("one answer");
+    assert!(answers.next().is_none());
+    answer
+}
+
+async fn an_upsert_that_lands_late_changes_nothing() {
+    let bench = Bench::new();
+    bench.put("k", "1").await;
+    let late = bench.put_op("k", "2");
+    let error = bench
+        .land_late(
+            "kv",
+            "k",
+            |database, cx| async move { database.write(late, &cx).await },
+            || async {
+                bench.put("k", "3").await;
+            },
+        )
+        .await;
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+    assert_eq!(bench.get("k").await.as_deref(), Some("3"));
+}
+
+async fn a_create_that_lands_late_changes_nothing() {
+    let bench = Bench::new();
+    bench.put("k", "1").await;
+    bench.delete("k").await;
+    let late = bench.put_if("k", "2", WriteMode::Create);
+    let error = bench
+        .land_late(
+            "kv",
+            "k",
+            |database, cx| async move { database.write(late, &cx).await },
+            || async {
+                bench.put("k", "3").await;
+                bench.delete("k").await;
+            },
+        )
+        .await;
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+    assert_eq!(bench.get("k").await, None);
+}
+
+async fn an_update_that_lands_late_changes_nothing() {
+    let bench = Bench::new();
+    let revision = bench.put("k", "1").await.revision.unwrap();
+    let late = bench.put_if("k", "2", WriteMode::Update(revision));
+    let error = bench
+        .land_late(
+            "kv",
+            "k",
+            |database, cx| async move { database.write(late, &cx).await },
+            || async {
+                bench.put("k", "3").await;
+            },
+        )
+        .await;
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+    assert_eq!(bench.get("k").await.as_deref(), Some("3"));
+}
+
+async fn a_delete_that_lands_late_removes_nothing_newer() {
+    let bench = Bench::new();
+    bench.put("k", "1").await;
+    bench.append("k", "1").await;
+    let late = Write::delete(key("k"), bench.clock.issue());
+    let error = bench
+        .land_late(
+            "kv",
+            "k",
+            |database, cx| async move { database.write(late, &cx).await },
+            || async {
+                bench.put("k", "3").await;
+                bench.append("k", "3").await;
+            },
+        )
+        .await;
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+    assert_eq!(bench.get("k").await.as_deref(), Some("3"));
+    assert_eq!(bench.items("k").await, ["1", "3"]);
+}
+
+async fn an_append_that_lands_late_stays_deleted() {
+    let bench = Bench::new();
+    bench.append("k", "1").await;
+    let late = bench.append_op("k", "2");
+    let call = |database: Arc<PostgresDatabase>, cx| async move { only(database.append_many(vec![late], &cx).await) };
+    let error = bench
+        .land_late("list", "k", call, || async {
+            assert_eq!(bench.delete("k").await.existed, Some(true));
+        })
+        .await;
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+    assert!(bench.items("k").await.is_empty());
+    assert!(bench.query("SELECT 1 FROM agent_storage.item").is_empty());
+}
+
+async fn an_append_that_lands_late_is_found_by_its_id() {
+    let bench = Bench::new();
+    bench.append("k", "1").await;
+    let late = bench.append_op("k", "2");
+    let repeated = late.clone();
+    let call = |database: Arc<PostgresDatabase>, cx| async move { only(database.append_many(vec![late], &cx).await) };
+    let error = bench.land_late("list", "k", call, || async {}).await;
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+    let ack = only(bench.database.append_many(vec![repeated], &cx()).await).unwrap();
+    assert_eq!((ack.position, ack.existed), (Some(1), Some(true)));
+    assert_eq!(bench.items("k").await, ["1", "2"]);
+}
+
+async fn a_trim_that_lands_late_takes_nothing_newer() {
+    let bench = Bench::new();
+    for number in 0..5 {
+        bench.append("k", &number.to_string()).await;
+    }
+    let call = |database: Arc<PostgresDatabase>, cx| async move { database.trim(&key("k"), 2, &cx).await };
+    let error = bench
+        .land_late("list", "k", call, || async {
+            bench.append("k", "5").await;
+            bench.append("k", "6").await;
+        })
+        .await;
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+    assert_eq!(bench.items("k").await, ["3", "4", "5", "6"]);
+}
+
+async fn a_clear_that_lands_late_removes_nothing_newer() {
+    let bench = Bench::new();
+    bench.put("k", "1").await;
+    bench.put("l", "1").await;
+    let stamp = bench.clock.issue();
+    let call =
+        move |database: Arc<PostgresDatabase>, cx| async move { database.clear(&KeyPrefix::empty(), stamp, &cx).await };
+    let error = bench
+        .land_late("kv", "k", call, || async {
+            bench.put("k", "2").await;
+        })
+        .await;
+    // Nothing was committed, and the server is told so by the end of the connection.
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(bench.get("k").await.as_deref(), Some("2"));
+    assert_eq!(bench.get("l").await.as_deref(), Some("1"));
+}
+
+async fn a_transaction_that_was_given_up_is_rolled_back() {
+    let bench = Bench::new();
+    bench.put("a", "1").await;
+    bench.put("b", "1").await;
+    let steps = vec![Step::Write(bench.put_op("a", "2")), Step::Write(bench.put_op("b", "2"))];
+    let error =
+        bench.land_late("kv", "b", |database, cx| async move { database.apply(steps, &cx).await }, || async {}).await;
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(bench.get("a").await.as_deref(), Some("1"));
+    assert_eq!(bench.get("b").await.as_deref(), Some("1"));
+}
+
+async fn a_hundred_calls_to_a_frozen_server_leave_the_whole_pool() {
+    const POOL: u32 = 4;
+    let server = Postgres::start(PostgresOptions::default());
+    let name = server.create_database();
+    let mut config = config(&server, &name);
+    config.pool.max = POOL;
+    config.lock_timeout = Duration::ZERO;
+    let clock = Arc::new(HybridClock::new(Clock::system()));
+    let database = Arc::new(PostgresDatabase::new(&config, Arc::clone(&clock)).unwrap());
+    let put = |value: &str| Write::put(key("k"), json(value), clock.issue());
+    database.write(put("1"), &cx()).await.unwrap();
+    server.freeze();
+    let calls = (0..100).map(|number| {
+        let (database, write) = (Arc::clone(&database), put("2"));
+        tokio::spawn(async move {
+            let cx = Context::with_timeout(Duration::from_millis(100));
+            match number % 3 {
+                0 => database.get(&key("k"), &GetOptions::default(), &cx).await.map(drop).unwrap_err(),
+                1 => database.write(write, &cx).await.unwrap_err(),
+                _ => {
+                    // A caller that goes away before its call ends.
+                    let key = key("k");
+                    let call = database.length(&key, &cx);
+                    tokio::time::timeout(Duration::from_millis(10), call).await.unwrap_err();
+                    Error::unavailable("the caller went away")
+                }
+            }
+        })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        let error = call.await.unwrap();
+        assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::OutcomeUnknown), "{error}");
+        assert!(error.is_transient());
+    }
+    server.thaw();
+    assert!(wait_until(|| server.try_query(&name, "SELECT 1").is_ok()));
+    // As many writes as the pool has places are at the server at the same time.
+    let holder = {
+        let lock = "BEGIN; SELECT 1 FROM agent_storage.kv FOR UPDATE; SELECT pg_sleep(3600)";
+        std::thread::scope(|scope| {
+            let holder = scope.spawn(|| server.try_query(&name, lock));
+            assert!(wait_until(
+                || server.query(&name, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == "1"
+            ));
+            let writes: Vec<_> = (0..POOL)
+                .map(|_| {
+                    let (database, write) = (Arc::clone(&database), put("3"));
+                    tokio::spawn(async move { database.write(write, &cx()).await })
+                })
+                .collect();
+            let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+            assert!(
+                wait_until(|| server.query(&name, waiting) == POOL.to_string()),
+                "{}",
+                server.query(&name, waiting)
+            );
+            server.query(&name, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
+            assert!(holder.join().unwrap().is_err());
+            writes
+        })
+    };
+    for write in holder {
+        write.await.unwrap().unwrap();
+    }
+    assert!(database.get(&key("k"), &GetOptions::default(), &cx()).await.unwrap().is_found());
+}
+
+async fn a_server_that_was_killed_is_used_again() {
+    let server = Postgres::start(PostgresOptions { fsync: true, ..PostgresOptions::default() });
+    let name = server.create_database();
+    let clock = Arc::new(HybridClock::new(Clock::system()));
+    let database = PostgresDatabase::new(&config(&server, &name), Arc::clone(&clock)).unwrap();
+    database.write(Write::put(key("k"), json("1"), clock.issue()), &cx()).await.unwrap();
+    server.kill();
+    for _ in 0..3 {
+        let error = database.get(&key("k"), &GetOptions::default(), &cx()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.is_transient(), "{error}");
+    }
+    server.restart();
+    let lookup = database.get(&key("k"), &GetOptions::default(), &cx()).await.unwrap();
+    assert_eq!(lookup.into_value().unwrap().as_bytes(), b"1");
+    database.write(Write::put(key("k"), json("2"), clock.issue()), &cx()).await.unwrap();
+    assert_eq!(database.ping(&cx()).await.unwrap().server_version.is_some(), true);
+}
+
+async fn a_lost_reply_to_a_commit_is_an_unknown_outcome() {
+    let bench = Bench::new();
+    bench.put("k", "1").await;
+    let address = tokio::net::lookup_host((bench.server.host(), bench.server.port())).await.unwrap().next().unwrap();
+    let proxy = FaultProxy::start(address).await.unwrap();
+    let mut through = bench.config.clone();
+    through.port = proxy.address().port();
+    let database = PostgresDatabase::new(&through, Arc::clone(&bench.clock)).unwrap();
+    database.ping(&cx()).await.unwrap();
+    proxy.set_once(NetworkFault::CutAt(Direction::ToClient, Point::postgres_commit())).await.unwrap();
+    let error = database.apply(vec![Step::Write(bench.put_op("k", "2"))], &cx()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+    assert_eq!(proxy.hits(), 1);
+    assert_eq!(bench.get("k").await.as_deref(), Some("2"));
+    // A read whose reply is lost is no doubt about anything.
+    proxy.set_once(NetworkFault::CutAt(Direction::ToClient, Point::Bytes(3))).await.unwrap();
+    let error = database.get(&key("k"), &GetOptions::default(), &cx()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    proxy.close().await;
+}
+
+async fn a_wrong_password_is_said_and_not_tried_again() {
+    let server = Postgres::start(PostgresOptions::default());
+    let name = server.create_database();
+    let mut config = config(&server, &name);
+    config.password = Some("battery-staple".into());
+    let database = PostgresDatabase::new(&config, HybridClock::process()).unwrap();
+    let (key, cx) = (key("k"), cx());
+    let calls = (0..20).map(|_| database.length(&key, &cx));
+    for outcome in futures_util::future::join_all(calls).await {
+        let error = outcome.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(!error.is_transient());
+        assert!(error.message().contains("password"), "{error}");
+        assert!(!format!("{error} {error:?} {database:?}").contains("battery-staple"));
+    }
+    assert_eq!(server.log().matches("password authentication failed").count(), 1, "{}", server.log());
+}
+
+async fn a_missing_database_is_said_and_used_once_it_is_there() {
+    let server = Postgres::shared();
+    let database = PostgresDatabase::new(&config(server, "made_later"), HybridClock::process()).unwrap();
+    let error = database.ping(&cx()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(!error.is_transient() && error.message().contains("does not exist"), "{error}");
+    server.query("postgres", &format!("CREATE DATABASE made_later OWNER {}", server.user()));
+    database.ping(&cx()).await.unwrap();
+}
+
+async fn another_encoding_is_refused() {
+    let server = Postgres::shared();
+    let make = "CREATE DATABASE latin OWNER agent ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0";
+    let older = "CREATE DATABASE latin OWNER agent ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
+    server.try_query("postgres", make).or_else(|_| server.try_query("postgres", older)).unwrap();
+    let error = PostgresDatabase::new(&config(server, "latin"), HybridClock::process()).unwrap().ping(&cx()).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.message().contains("LATIN1") && error.message().contains("UTF8"), "{error}");
+    assert!(server.query("latin", "SELECT 1 FROM pg_namespace WHERE nspname = 'agent_storage'").is_empty());
+}
+
+async fn a_newer_schema_is_refused_unless_it_lets_older_programs_in() {
+    let bench = Bench::new();
+    bench.put("k", "1").await;
+    bench.query("UPDATE agent_storage.meta SET schema = 1000");
+    let error = bench.another().ping(&cx()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.message().contains("newer") && error.message().contains("1000"), "{error}");
+    bench.query("UPDATE agent_storage.meta SET min_compatible = 999");
+    assert_eq!(bench.another().ping(&cx()).await.unwrap_err().kind(), ErrorKind::Config);
+    bench.query("UPDATE agent_storage.meta SET min_compatible = 1");
+    bench.another().ping(&cx()).await.unwrap();
+    assert_eq!(bench.query("SELECT schema FROM agent_storage.meta"), "1000");
+}
+
+async fn many_that_start_at_once_migrate_once() {
+    let bench = Bench::new();
+    let processes: Vec<_> = (0..20).map(|_| bench.another()).collect();
+    let starts = processes.iter().map(|process| async { process.identity(&cx()).await.unwrap() });
+    let identities = futures_util::future::join_all(starts).await;
+    assert!(identities.iter().all(|identity| *identity == identities[0]));
+    assert_ne!(identities[0].id, 0);
+    assert_eq!(bench.query("SELECT count(*), max(schema) FROM agent_storage.meta"), "1|3");
+    assert!(bench.query("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'").is_empty());
+}
+
+async fn keys_are_listed_in_byte_order_whatever_the_collation() {
+    let bench = Bench::new();
+    assert_eq!(bench.query("SELECT 'a' < 'B'"), "t", "the database sorts by a language");
+    for name in ["b", "B", "a", "ä", "_", "%", "😀", "~"] {
+        bench.put(name, "1").await;
+    }
+    bench.append("A", "1").await;
+    let options = ListOptions::default().with_limit(4);
+    let mut page = bench.database.list(&KeyPrefix::empty(), &options, &cx()).await.unwrap();
+    let mut names: Vec<String> = Vec::new();
+    loop {
+        names.extend(page.keys.iter().map(Key::to_string));
+        let Some(next) = page.next else { break };
+        page = bench.database.list(&KeyPrefix::empty(), &options.clone().with_cursor(next), &cx()).await.unwrap();
+    }
+    assert_eq!(names, ["%", "A", "B", "_", "a", "b", "~", "ä", "😀"]);
+}
+
+async fn hot_keys_neither_deadlock_nor_lose_an_append() {
+    const WRITERS: usize = 64;
+    const ROUNDS: usize = 10;
+    let bench = Bench::new();
+    let names = ["a", "b", "c", "d"];
+    let writers = (0..WRITERS).map(|writer| {
+        let (database, clock) = (Arc::clone(&bench.database), Arc::clone(&bench.clock));
+        tokio::spawn(async move {
+            for round in 0..ROUNDS {
+                // Each writer names the keys in another order.
+                let order: Vec<&str> =
+                    (0..names.len()).map(|n| names[(n * (1 + 2 * (writer % 2)) + writer) % 4]).collect();
+                let value = json(&format!("{}", writer * ROUNDS + round));
+                let write = |name: &&str| Write::put(key(name), value.clone(), clock.issue());
+                let append = |name: &&str| Append::new(key(name), value.clone(), clock.issue());
+                match (writer + round) % 3 {
+                    0 => {
+                        for ack in database.write_many(order.iter().map(write).collect(), &cx()).await {
+                            ack.unwrap();
+                        }
+                        for ack in database.append_many(order.iter().map(append).collect(), &cx()).await {
+                            ack.unwrap();
+                        }
+                    }
+                    1 => {
+                        let appends = order.iter().map(|name| Step::Append(append(name)));
+                        let steps = order.iter().map(|name| Step::Write(write(name))).chain(appends);
+                        database.apply(steps.collect(), &cx()).await.unwrap();
+                    }
+                    _ => {
+                        for ack in database.append_many(order.iter().map(append).collect(), &cx()).await {
+                            ack.unwrap();
+                        }
+                        let touch = |name: &&str| Write::new(key(name), WriteOp::Touch { ttl: None }, clock.issue());
+                        for ack in database.write_many(order.iter().map(touch).collect(), &cx()).await {
+                            ack.unwrap();
+                        }
+                    }
+                }
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    let mut expected: Vec<String> = (0..WRITERS * ROUNDS).map(|number| number.to_string()).collect();
+    expected.sort_unstable();
+    for name in names {
+        let mut items = bench.items(name).await;
+        items.sort_unstable();
+        assert_eq!(items, expected);
+    }
+}
+
+async fn a_repeated_write_answers_as_the_first_time() {
+    let bench = Bench::new();
+    let fresh = bench.put_op("fresh", "1");
+    bench.put("standing", "1").await;
+    let over = bench.put_op("standing", "2");
+    let delete = Write::delete(key("standing"), bench.clock.issue());
+    for write in [fresh.clone(), fresh, over.clone(), over, delete.clone(), delete].chunks(2) {
+        let first = bench.database.write(write[0].clone(), &cx()).await.unwrap();
+        let again = bench.database.write(write[1].clone(), &cx()).await.unwrap();
+        assert_eq!(first, again);
+    }
+    // The condition of a repeated create holds: it is what made the value.
+    let create = bench.put_if("created", "1", WriteMode::Create);
+    let first = bench.database.write(create.clone(), &cx()).await.unwrap();
+    assert_eq!(bench.database.write(create, &cx()).await.unwrap(), first);
+    let update = bench.put_if("created", "2", WriteMode::Update(first.revision.unwrap()));
+    let first = bench.database.write(update.clone(), &cx()).await.unwrap();
+    assert_eq!(bench.database.write(update, &cx()).await.unwrap(), first);
+}
+
+async fn the_sweeper_takes_what_is_old_and_nothing_else() {
+    let bench = Bench::with(|config| config.tombstone_retention = Duration::from_millis(300));
+    let ttl = agent_storage::Ttl::from_millis(1).unwrap();
+    let expiring = WriteOp::Put { value: json("1"), mode: WriteMode::Upsert, ttl: Some(ttl) };
+    bench.database.write(Write::new(key("expired"), expiring, bench.clock.issue()), &cx()).await.unwrap();
+    bench.put("stays", "1").await;
+    bench.put("deleted", "1").await;
+    bench.delete("deleted").await;
+    for number in 0..5 {
+        bench.append("trimmed", &number.to_string()).await;
+        bench.append("gone", &number.to_string()).await;
+    }
+    bench.database.trim(&key("trimmed"), 2, &cx()).await.unwrap();
+    bench.delete("gone").await;
+    let rest = "SELECT (SELECT string_agg(key, ' ' ORDER BY key) FROM agent_storage.kv),
+        (SELECT string_agg(key || next_position, ' ' ORDER BY key) FROM agent_storage.list),
+        (SELECT string_agg(key || position, ' ' ORDER BY position) FROM agent_storage.item)";
+    let swept = "stays|gone5 trimmed5|trimmed3 trimmed4";
+    assert!(wait_until(|| bench.query(rest) == swept), "{}", bench.query(rest));
+    let floor = bench.query("SELECT encode(gc_floor, 'hex') FROM agent_storage.meta").parse::<Stamp>().unwrap();
+    assert!(floor > Stamp::MIN && floor < bench.clock.issue());
+    // A list that was deleted goes on counting.
+    assert_eq!(bench.append("gone", "5").await.position, Some(5));
+}
+
+async fn a_deleted_list_takes_its_ids_along() {
+    let bench = Bench::new();
+    let named = |value: &str| bench.append_op("k", value).with_item_id(ItemId::parse("same").unwrap());
+    only(bench.database.append_many(vec![named("1")], &cx()).await).unwrap();
+    bench.delete("k").await;
+    // As a delete that was given up before it could clean up leaves it.
+    bench.query(
+        "INSERT INTO agent_storage.item SELECT key, 0, 'same', decode(repeat('00', 16), 'hex'), 1, '1', NULL
+         FROM agent_storage.list WHERE NOT EXISTS (SELECT 1 FROM agent_storage.item)",
+    );
+    let again = only(bench.database.append_many(vec![named("2")], &cx()).await).unwrap();
+    assert_eq!((again.position, again.existed), (Some(1), Some(false)));
+    bench.delete("k").await;
+    let ack = bench.database.apply(vec![Step::Append(named("3"))], &cx()).await;
+    assert!(ack.is_ok(), "{ack:?}");
+    assert_eq!(bench.items("k").await, ["3"]);
+}
+
+async fn a_corrupt_row_fails_alone() {
+    let bench = Bench::new();
+    for name in ["a", "b", "c", "d", "e"] {
+        bench.put(name, "1").await;
+    }
+    bench.query("UPDATE agent_storage.kv SET kind = 7 WHERE key = 'a'");
+    bench.query("UPDATE agent_storage.kv SET json = NULL WHERE key = 'b'");
+    bench.query("UPDATE agent_storage.kv SET stamp = '\\x00' WHERE key = 'c'");
+    let keys = ["a", "b", "c", "d", "e"].map(key);
+    let answers = bench.database.get_many(&keys, &GetOptions::default(), &cx()).await;
+    for answer in &answers[..3] {
+        assert_eq!(answer.as_ref().unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+    assert!(answers[3..].iter().all(|answer| answer.as_ref().unwrap().is_found()));
+    assert_eq!(bench.database.count(&KeyPrefix::empty(), &cx()).await.unwrap(), 5);
+    // Writing over it mends it.
+    bench.put("c", "2").await;
+    assert_eq!(bench.get("c").await.as_deref(), Some("2"));
+}
+
+async fn a_schema_with_an_odd_name_works() {
+    let bench = Bench::with(|config| config.schema = "Odd \"na'me\" {now}".to_owned());
+    bench.put("k", "1").await;
+    bench.append("k", "1").await;
+    assert_eq!(bench.get("k").await.as_deref(), Some("1"));
+    assert_eq!(bench.another().count(&KeyPrefix::empty(), &cx()).await.unwrap(), 1);
+}
+
+async fn nothing_is_kept_in_a_session_behind_a_transaction_pooler() {
+    let bench = Bench::with(|config| {
+        config.transaction_pooler = true;
+        config.pool.max = 1;
+        config.statement_timeout = Duration::from_secs(7);
+    });
+    let revision = bench.put("k", "1").await.revision.unwrap();
+    bench.append("k", "1").await;
+    bench.database.apply(vec![Step::Append(bench.append_op("k", "2"))], &cx()).await.unwrap();
+    let stale = bench.put_if("k", "2", WriteMode::Update(Revision::from_sequence(1)));
+    assert_eq!(bench.database.write(stale, &cx()).await.unwrap_err().kind(), ErrorKind::Conflict);
+    let update = bench.put_if("k", "2", WriteMode::Update(revision));
+    bench.database.write(update, &cx()).await.unwrap();
+    assert_eq!(bench.items("k").await, ["1", "2"]);
+    // The server's own log of one session: what was prepared or set would be seen by the pooler's next client.
+    let server = Postgres::start(PostgresOptions {
+        settings: vec![("log_statement", "all".to_owned()), ("log_connections", "on".to_owned())],
+        ..PostgresOptions::default()
+    });
+    let name = server.create_database();
+    let mut pooled = config(&server, &name);
+    pooled.transaction_pooler = true;
+    let database = PostgresDatabase::new(&pooled, HybridClock::process()).unwrap();
+    database.write(Write::put(key("k"), json("1"), HybridClock::process().issue()), &cx()).await.unwrap();
+    database.length(&key("k"), &cx()).await.unwrap();
+    let log = server.log();
+    assert!(log.contains("SET LOCAL statement_timeout"), "{log}");
+    assert!(!log.contains("execute sqlx_s_"), "{log}");
+    assert!(!log.contains("pg_try_advisory_lock"), "{log}");
+}
+
+async fn a_closed_database_leaves_no_connection() {
+    let bench = Bench::new();
+    bench.put("k", "1").await;
+    assert!(!bench.pids("application_name = 'agent-storage'").is_empty());
+    bench.database.close(&cx()).await.unwrap();
+    bench.database.close(&cx()).await.unwrap();
+    let error = bench.database.length(&key("k"), &cx()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    assert!(wait_until(|| bench.pids("application_name = 'agent-storage'").is_empty()));
+}
