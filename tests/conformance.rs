@@ -35,6 +35,8 @@ fn main() -> ExitCode {
     caches(&mut suite, "jetstream", &[Server::Nats], jetstream);
     #[cfg(feature = "redis")]
     caches(&mut suite, "redis", &[Server::Redis], redis);
+    #[cfg(feature = "postgres")]
+    databases(&mut suite, "postgres", &[Server::Postgres], postgres);
     suite.run()
 }
 
@@ -155,6 +157,24 @@ fn redis() -> Making<dyn CacheBackend> {
         let cache = RedisCache::new(&RedisConfig::new(server.host(), server.port())).unwrap();
         let namespace = format!("case-{}:", CASES.fetch_add(1, Ordering::SeqCst));
         (Subject::cache(Arc::new(cache), Elapse::Real).with_namespace(namespace), nothing())
+    })
+}
+
+#[cfg(feature = "postgres")]
+fn postgres() -> Making<dyn DatabaseBackend> {
+    use agent_storage::backend::postgres::PostgresDatabase;
+    use agent_storage::config::PostgresConfig;
+    use support::Postgres;
+
+    Box::pin(async {
+        let server = Postgres::shared();
+        let mut config = PostgresConfig::new(server.host(), server.port());
+        config.database = server.create_database();
+        config.username = server.user().to_owned();
+        config.password = Some(server.password().into());
+        let stamps = Arc::new(HybridClock::new(Clock::system()));
+        let database = PostgresDatabase::new(&config, Arc::clone(&stamps)).unwrap();
+        (Subject::database(Arc::new(database), Elapse::Real).with_stamps(stamps), nothing())
     })
 }
 
