@@ -30,6 +30,7 @@ const JOBS: &[(&str, &str)] = &[
     ("session", "one connection's work"),
     ("shard", "a part of the keys under a lock of its own"),
     ("sql", "the statements"),
+    ("standing", "what stands in the way of a write"),
     ("store", "what cache and database have in common"),
     ("sweep", "what has expired removed"),
     ("table", "the entries in memory"),

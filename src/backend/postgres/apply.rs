@@ -5,10 +5,9 @@ use crate::error::{Error, Result};
 
 use super::batch::distinct;
 use super::error::is_contention;
-use super::list::append_many;
+use super::list::{append_many, trim};
 use super::session::Session;
 use super::standing::{lock_lists, lock_values};
-use super::trim::trim;
 use super::write::write_many;
 
 /// Applies steps in order, or none: the error is that of the first step that failed.

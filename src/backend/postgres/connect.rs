@@ -22,7 +22,6 @@ use super::pool::Pool;
 use super::session::{Session, Shared};
 use super::sql::{Sql, Text};
 use super::sweep::{self, Sweeper};
-use super::trim;
 
 /// How long connecting and migrating may take together, waiting for other processes that migrate included.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -84,7 +83,7 @@ impl Connector {
             session.rollback().await;
             // Nobody may be waiting any more.
             drop(answer.send(outcome));
-            trim::clean_up(&mut session).await;
+            sweep::clean_up(&mut session).await;
             session.end();
         });
         answered.await.unwrap_or_else(|_| Err(Error::internal("a call to the server ended without an answer")))

@@ -17,7 +17,7 @@ use crate::stamp::{HybridClock, Stamp};
 
 use super::connect::Connector;
 use super::session::unanswered;
-use super::{apply, list, read, scan, trim, write};
+use super::{apply, list, read, scan, write};
 
 /// A database on a PostgreSQL server, in a schema of its own.
 ///
@@ -168,7 +168,7 @@ impl DatabaseBackend for PostgresDatabase {
 
     async fn trim(&self, key: &Key, keep_last: u64, cx: &Context) -> Result<u64> {
         let key = key.clone();
-        self.connector.run(cx, move |session| async move { trim::trim(session, &key, keep_last).await }.boxed()).await
+        self.connector.run(cx, move |session| async move { list::trim(session, &key, keep_last).await }.boxed()).await
     }
 
     async fn apply(&self, steps: Vec<Step>, cx: &Context) -> Result<Vec<StepAck>> {

@@ -1,4 +1,4 @@
-//! Appending to lists and reading them.
+//! Lists: appending, reading, trimming.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::stamp::Stamp;
 use super::batch::{Columns, chunks};
 use super::error::{column, is_duplicate};
 use super::record;
-use super::session::Session;
+use super::session::{Session, Statement};
 use super::standing;
 
 /// An item that has no answer yet.
@@ -175,7 +175,7 @@ fn appended(row: &PgRow) -> Result<(i64, AppendAck)> {
 /// Reads items of a list.
 pub(super) async fn range(session: &mut Session, key: &Key, range: ListRange) -> Result<Vec<Item>> {
     let sql = Arc::clone(&session.sql);
-    let bind = |statement: super::session::Statement| statement.bind(key.as_str()).bind(range.start).bind(range.end);
+    let bind = |statement: Statement| statement.bind(key.as_str()).bind(range.start).bind(range.end);
     let items: Vec<Item> = session.read(&sql.range, bind).await?.iter().map(record::item).collect::<Result<_>>()?;
     let (mut next, mut gap) = (None, false);
     for item in &items {
@@ -190,4 +190,26 @@ pub(super) async fn length(session: &mut Session, key: &Key) -> Result<u64> {
     let sql = Arc::clone(&session.sql);
     let rows = session.read(&sql.length, |statement| statement.bind(key.as_str())).await?;
     rows.first().map_or(Ok(0), |row| record::number(row, 0))
+}
+
+/// Cuts a list to its last items; says how many went.
+///
+/// What stays is fixed before the trim is sent: one that lands late takes nothing that was appended meanwhile.
+pub(super) async fn trim(session: &mut Session, key: &Key, keep_last: u64) -> Result<u64> {
+    let sql = Arc::clone(&session.sql);
+    let rows = session.read(&sql.ends, |statement| statement.bind(key.as_str())).await?;
+    let Some(row) = rows.first() else { return Ok(0) };
+    let (first, next) = (record::number(row, 0)?, record::number(row, 1)?);
+    let bound = next.saturating_sub(keep_last);
+    if bound <= first {
+        return Ok(0);
+    }
+    let stamp = session.clock.issue_after(record::stamp(row, 2)?.unwrap_or(Stamp::MIN));
+    let bound = i64::try_from(bound).unwrap_or(i64::MAX);
+    let bind = |statement: Statement| statement.bind(key.as_str()).bind(bound).bind(stamp.to_bytes());
+    let rows = session.write(&sql.trim, bind).await?;
+    // Without a row, somebody else trimmed or deleted as much meanwhile.
+    let Some(row) = rows.first() else { return Ok(0) };
+    session.mark_unclean(key);
+    record::number(row, 0)
 }

@@ -6,7 +6,7 @@
 //! of the same keys never deadlock.
 //!
 //! The files: `database` is the contract, `connect` and `migrate` make it usable, `pool` holds connections, `session` is one
-//! use of one, `sql` has every statement; `read`, `write`, `list`, `trim`, `scan` and `apply` are the operations over `batch`,
+//! use of one, `sql` has every statement; `read`, `write`, `list`, `scan` and `apply` are the operations over `batch`,
 //! `record` and `standing`, and `sweep` cleans up behind them; `error` says what a failure means.
 
 mod apply;
@@ -25,7 +25,6 @@ mod session;
 mod sql;
 mod standing;
 mod sweep;
-mod trim;
 mod write;
 
 pub use database::PostgresDatabase;

@@ -46,7 +46,9 @@ pub(super) async fn list(session: &mut Session, prefix: &KeyPrefix, options: &Li
     let sql = Arc::clone(&session.sql);
     let mut under = Under::new(prefix);
     if let Some(cursor) = &options.cursor {
-        under.after = cursor.as_str().to_owned();
+        let last = Key::parse(cursor.as_str());
+        let last = last.map_err(|_| Error::invalid_value("the cursor is not one that this database gave"))?;
+        under.after = last.as_str().to_owned();
     }
     let limit = options.limit.clamp(1, ListOptions::MAX_LIMIT);
     let rows = session.read(&under.scans(&sql).list, |statement| under.bind(statement).bind(count(limit))).await?;

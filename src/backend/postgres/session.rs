@@ -111,9 +111,8 @@ impl Session {
         let persistent = !self.wrap;
         let statement = bind(sqlx::query(AssertSqlSafe(Arc::clone(text))).persistent(persistent));
         let deadline = self.deadline.into();
-        let outcome = match self.lease.connection()? {
-            connection => tokio::time::timeout_at(deadline, connection.fetch_all(statement)).await,
-        };
+        let connection = self.lease.connection()?;
+        let outcome = tokio::time::timeout_at(deadline, connection.fetch_all(statement)).await;
         self.settle(outcome.ok(), doubt)
     }
 
@@ -151,9 +150,8 @@ impl Session {
     async fn command(&mut self, command: &Text, doubt: Doubt) -> Result<()> {
         let text = sqlx::raw_sql(AssertSqlSafe(Arc::clone(command)));
         let deadline = self.deadline.into();
-        let outcome = match self.lease.connection()? {
-            connection => tokio::time::timeout_at(deadline, connection.execute(text)).await,
-        };
+        let connection = self.lease.connection()?;
+        let outcome = tokio::time::timeout_at(deadline, connection.execute(text)).await;
         self.settle(outcome.ok(), doubt).map(drop)
     }
 

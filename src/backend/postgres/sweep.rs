@@ -12,11 +12,15 @@ use crate::error::Result;
 use crate::key::Key;
 use crate::stamp::Stamp;
 
+use super::batch::distinct;
 use super::error::column;
 use super::pool::Pool;
-use super::session::{Session, Shared, unanswered};
+use super::session::{Session, Shared, Statement, unanswered};
 use super::sql::Text;
-use super::trim;
+
+/// How many positions of a list are cleaned by one statement, so that none holds its locks for long. The
+/// sweeper does the rest.
+const CLEAN_BATCH: i64 = 5000;
 
 /// How many rows one statement removes at most, so that none holds its locks for long.
 const BATCH: i64 = 1000;
@@ -106,7 +110,7 @@ async fn step(sweeper: &Sweeper, session: &mut Session, text: &Text, limited: bo
         return Ok(false);
     }
     let oldest = oldest_kept(now, sweeper.retention);
-    let bind = |statement: super::session::Statement| {
+    let bind = |statement: Statement| {
         let statement = statement.bind(oldest.to_bytes());
         if limited { statement.bind(BATCH) } else { statement }
     };
@@ -120,9 +124,27 @@ async fn clean_lists(session: &mut Session) -> Result<()> {
     let rows = session.read(&sql.unclean, |statement| statement.bind(LISTS)).await?;
     let keys: Vec<Key> = rows.iter().map(|row| Key::parse(column::<&str>(row, 0)?)).collect::<Result<_>>()?;
     for key in keys {
-        trim::clean(session, std::slice::from_ref(&key)).await?;
+        clean(session, std::slice::from_ref(&key)).await?;
     }
     Ok(())
+}
+
+/// Takes the payload of the removed items of lists, as much as one statement may.
+pub(super) async fn clean(session: &mut Session, keys: &[Key]) -> Result<()> {
+    let sql = Arc::clone(&session.sql);
+    let keys = distinct(keys);
+    session.read(&sql.clean, |statement| statement.bind(keys.as_slice()).bind(CLEAN_BATCH)).await.map(drop)
+}
+
+/// Cleans the lists that a call left unclean. What fails is left to the sweeper.
+pub(super) async fn clean_up(session: &mut Session) {
+    let keys = session.take_unclean();
+    if keys.is_empty() || !session.is_usable() || session.in_transaction() {
+        return;
+    }
+    if let Err(error) = clean(session, &keys).await {
+        tracing::debug!(%error, "removed items keep their payload until the next sweep");
+    }
 }
 
 /// The stamp of a write at the beginning of the retention.
