@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_storage::backend::memory::{MemoryCache, MemoryDatabase};
-use agent_storage::config::{MemoryCacheConfig, MemoryDatabaseConfig, RetryConfig};
+use agent_storage::config::{BatchingConfig, MemoryCacheConfig, MemoryDatabaseConfig, RetryConfig};
 use agent_storage::contract::{CacheBackend, Context, DatabaseBackend, Store, Write};
-use agent_storage::layer::{Observe, Prefix, Retry, Side};
+use agent_storage::layer::{Coalesce, Observe, Prefix, Retry, Side};
 use agent_storage::testkit::{Case, Elapse, Subject, cache_cases, database_cases};
 use agent_storage::{Clock, HybridClock, Key, KeyPrefix, Value};
 use support::{Server, Suite};
@@ -29,8 +29,12 @@ fn main() -> ExitCode {
     databases(&mut suite, "memory_database", &[], memory_database);
     caches(&mut suite, "layers_over_memory_cache", &[], layered_cache);
     databases(&mut suite, "layers_over_memory_database", &[], layered_database);
+    caches(&mut suite, "coalesce_over_memory_cache", &[], coalesced_cache);
+    databases(&mut suite, "coalesce_over_memory_database", &[], coalesced_database);
     #[cfg(feature = "sqlite")]
     databases(&mut suite, "sqlite", &[], sqlite);
+    #[cfg(feature = "redis")]
+    caches(&mut suite, "redis", &[Server::Redis], redis);
     #[cfg(feature = "jetstream")]
     caches(&mut suite, "jetstream", &[Server::Nats], jetstream);
     #[cfg(feature = "redis")]
@@ -108,6 +112,24 @@ fn layered_database() -> Making<dyn DatabaseBackend> {
     })
 }
 
+fn coalesced_cache() -> Making<dyn CacheBackend> {
+    Box::pin(async {
+        let (clock, stamps) = clocks();
+        let cache = MemoryCache::with_clocks(&MemoryCacheConfig::default(), clock.clone(), stamps.clone());
+        let layer = Coalesce::cache(&BatchingConfig::default(), Arc::new(cache));
+        (Subject::cache(Arc::new(layer), Elapse::Manual(clock)).with_stamps(stamps), nothing())
+    })
+}
+
+fn coalesced_database() -> Making<dyn DatabaseBackend> {
+    Box::pin(async {
+        let (clock, stamps) = clocks();
+        let database = MemoryDatabase::with_clocks(&MemoryDatabaseConfig::default(), clock.clone(), stamps.clone());
+        let layer = Coalesce::database(&BatchingConfig::default(), Arc::new(database));
+        (Subject::database(Arc::new(layer), Elapse::Manual(clock)).with_stamps(stamps), nothing())
+    })
+}
+
 #[cfg(feature = "sqlite")]
 fn sqlite() -> Making<dyn DatabaseBackend> {
     use agent_storage::backend::sqlite::SqliteDatabase;
@@ -120,6 +142,26 @@ fn sqlite() -> Making<dyn DatabaseBackend> {
         let database = SqliteDatabase::with_clocks(&config, clock.clone(), stamps.clone());
         let subject = Subject::database(Arc::new(database), Elapse::Manual(clock)).with_stamps(stamps);
         (subject, Box::new(folder) as Box<dyn Any + Send>)
+    })
+}
+
+/// A logical database of its own for each case, on a server of this test.
+#[cfg(feature = "redis")]
+fn redis() -> Making<dyn CacheBackend> {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use agent_storage::backend::redis::RedisCache;
+    use agent_storage::config::RedisConfig;
+
+    static SERVER: OnceLock<support::Redis> = OnceLock::new();
+    static DATABASES: AtomicU32 = AtomicU32::new(0);
+    Box::pin(async {
+        let server = SERVER.get_or_init(|| support::Redis::start(&["--databases", "2000"]));
+        let mut config = RedisConfig::new(server.host(), server.port());
+        config.database = DATABASES.fetch_add(1, Ordering::Relaxed);
+        let cache = RedisCache::new(&config).unwrap();
+        (Subject::cache(Arc::new(cache), Elapse::Real), nothing())
     })
 }
 
