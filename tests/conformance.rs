@@ -33,14 +33,14 @@ fn main() -> ExitCode {
     databases(&mut suite, "coalesce_over_memory_database", &[], coalesced_database);
     #[cfg(feature = "sqlite")]
     databases(&mut suite, "sqlite", &[], sqlite);
-    #[cfg(feature = "redis")]
-    caches(&mut suite, "redis", &[Server::Redis], redis);
     #[cfg(feature = "jetstream")]
     caches(&mut suite, "jetstream", &[Server::Nats], jetstream);
     #[cfg(feature = "redis")]
     caches(&mut suite, "redis", &[Server::Redis], redis);
     #[cfg(feature = "postgres")]
     databases(&mut suite, "postgres", &[Server::Postgres], postgres);
+    #[cfg(feature = "redis")]
+    caches(&mut suite, "redis_shared", &[Server::Redis], redis_shared);
     suite.run()
 }
 
@@ -185,7 +185,7 @@ fn jetstream() -> Making<dyn CacheBackend> {
 
 /// A cache on the server that all cases share, each with a namespace of its own.
 #[cfg(feature = "redis")]
-fn redis() -> Making<dyn CacheBackend> {
+fn redis_shared() -> Making<dyn CacheBackend> {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use agent_storage::backend::redis::RedisCache;
