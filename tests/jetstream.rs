@@ -3,18 +3,21 @@
 
 mod support;
 
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use agent_storage::backend::jetstream::JetstreamCache;
-use agent_storage::config::{JetstreamConfig, NatsAuth};
+use agent_storage::config::{JetstreamConfig, NatsAuth, NatsServer, Tls, TlsFiles};
 use agent_storage::contract::{
     CacheBackend, Context, Expiry, GetOptions, IncrementOptions, ListOptions, Lookup, Store, Write, WriteMode, WriteOp,
 };
+use agent_storage::testkit::{Direction, FaultProxy, NetworkFault, Point};
 use agent_storage::{Clock, Error, ErrorKind, Format, HybridClock, Key, KeyPrefix, Revision, Ttl, Value};
 use async_nats::jetstream::{self, kv};
+use support::process::wait_until;
 use support::{Nats, Server, Suite};
 
 fn main() -> ExitCode {
@@ -50,6 +53,15 @@ fn main() -> ExitCode {
         a_server_that_is_down_is_unavailable_and_found_when_it_is_back,
         a_write_of_an_outage_is_never_applied_later,
         a_frozen_server_leaves_nothing_behind,
+        what_a_lost_connection_had_not_sent_is_gone,
+        a_write_whose_answer_was_lost_is_looked_up,
+        an_increment_whose_answer_was_lost_counts_once,
+        a_connection_is_shared_and_made_once,
+        keys_that_are_overwritten_meanwhile_are_never_missing,
+        deletes_during_a_listing_break_nothing,
+        a_cursor_can_be_used_twice,
+        a_denied_subject_is_said_so,
+        an_encrypted_connection_is_verified,
         a_bucket_that_was_removed_is_made_anew,
         a_closed_cache_stays_closed,
     ];
@@ -590,6 +602,204 @@ async fn a_frozen_server_leaves_nothing_behind() {
     assert_eq!(cache.count(&prefix(""), &cx()).await.unwrap(), 1002);
     assert_eq!(get(&cache, "b").await, Some(json("2")));
     cache.close(&cx()).await.unwrap();
+}
+
+/// A cache that reaches its server through a proxy.
+async fn behind_a_proxy(server: &Nats) -> (FaultProxy, Arc<JetstreamCache>) {
+    let proxy = FaultProxy::start((server.host().parse::<IpAddr>().unwrap(), server.port()).into()).await.unwrap();
+    let mut config = config_for(server);
+    config.servers = vec![NatsServer::new(proxy.address().ip().to_string(), proxy.address().port())];
+    (proxy, Arc::new(open(&config)))
+}
+
+async fn what_a_lost_connection_had_not_sent_is_gone() {
+    let (proxy, cache) = behind_a_proxy(Nats::shared()).await;
+    set(&cache, "before", "1").await;
+    proxy.set(NetworkFault::Stall).await.unwrap();
+    // More than sockets and buffers hold, so that some is still with the client.
+    let large = Value::binary(vec![7; 900_000]).unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..100 {
+        let (cache, large) = (Arc::clone(&cache), large.clone());
+        tasks.spawn(async move { cache.write(put(&format!("late:{number}"), large), &within(300)).await });
+    }
+    for outcome in tasks.join_all().await {
+        assert!(matches!(outcome.unwrap_err().kind(), ErrorKind::Unavailable | ErrorKind::OutcomeUnknown));
+    }
+    proxy.reset().await;
+    proxy.set(NetworkFault::Pass).await.unwrap();
+    // The client may hear of the reset only by its next write.
+    while cache.write(put("after", json("1")), &cx()).await.is_err() {}
+    assert_eq!(list(&cache, "", 1000).await, ["after", "before"]);
+}
+
+async fn a_write_whose_answer_was_lost_is_looked_up() {
+    let (proxy, cache) = behind_a_proxy(Nats::shared()).await;
+    set(&cache, "a", "1").await;
+    let acknowledgement = NetworkFault::CutAt(Direction::ToClient, Point::Pattern(b"\"seq\":".to_vec()));
+    let revision = cache.get(&key("a"), &GetOptions::default(), &cx()).await.unwrap().into_entry().unwrap().revision;
+    let writes = [
+        put("a", json("2")),
+        put_with("b", json("3"), WriteMode::Create, None),
+        delete("b"),
+        put_with("a", json("4"), WriteMode::Update(revision), None),
+    ];
+    for (hits, write) in (1..).zip(writes) {
+        proxy.set_once(acknowledgement.clone()).await.unwrap();
+        let outcome = cache.write(write, &cx()).await;
+        if hits == 4 {
+            // The first write took that revision away; nothing is acknowledged, so nothing is cut.
+            assert!(outcome.unwrap_err().is_conflict());
+        } else {
+            outcome.unwrap();
+            assert_eq!(proxy.hits(), hits);
+        }
+    }
+    assert_eq!(get(&cache, "a").await, Some(json("2")));
+    assert_eq!(get(&cache, "b").await, None);
+}
+
+async fn an_increment_whose_answer_was_lost_counts_once() {
+    let (proxy, cache) = behind_a_proxy(Nats::shared()).await;
+    cache.ping(&cx()).await.unwrap();
+    let acknowledgement = NetworkFault::CutAt(Direction::ToClient, Point::Pattern(b"\"seq\":".to_vec()));
+    for count in 1..=3 {
+        proxy.set_once(acknowledgement.clone()).await.unwrap();
+        assert_eq!(cache.increment(&key("n"), 1, &IncrementOptions::default(), &cx()).await.unwrap(), count);
+    }
+    assert_eq!((proxy.hits(), get(&cache, "n").await), (3, Some(json("3"))));
+}
+
+async fn a_connection_is_shared_and_made_once() {
+    let (proxy, cache) = behind_a_proxy(Nats::shared()).await;
+    assert_eq!(proxy.accepted(), 0);
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..50 {
+        let cache = Arc::clone(&cache);
+        tasks.spawn(async move { set(&cache, &format!("{number}"), "1").await });
+    }
+    tasks.join_all().await;
+    assert_eq!(proxy.accepted(), 1);
+    cache.close(&cx()).await.unwrap();
+    drop(cache);
+    assert!(wait_until(|| proxy.open() == 0));
+}
+
+async fn keys_that_are_overwritten_meanwhile_are_never_missing() {
+    let (config, cache) = shared();
+    let names: Vec<String> = (0..50).map(|number| format!("hot:{number}")).collect();
+    let writes = || names.iter().map(|name| put(name, json("1"))).collect::<Vec<_>>();
+    cache.write_many(writes(), &cx()).await;
+    let writer = open(&config);
+    let keys: Vec<Key> = names.iter().map(|name| key(name)).collect();
+    let reading = async {
+        for _ in 0..200 {
+            for answer in cache.get_many(&keys, &GetOptions::default(), &cx()).await {
+                assert!(answer.unwrap().is_found());
+            }
+        }
+    };
+    let writing = async {
+        loop {
+            assert!(writer.write_many(writes(), &cx()).await.iter().all(Result::is_ok));
+        }
+    };
+    tokio::select! {
+        () = reading => {}
+        () = writing => {}
+    }
+}
+
+async fn deletes_during_a_listing_break_nothing() {
+    let (_, cache) = shared();
+    let writes = (0..3000).map(|number| put(&format!("{}:{number}", ["keep", "drop"][number % 2]), json("1")));
+    assert!(cache.write_many(writes.collect(), &cx()).await.iter().all(Result::is_ok));
+    let mut options = ListOptions::default().with_limit(100);
+    let mut kept = std::collections::BTreeSet::new();
+    let mut dropped = (0..3000).filter(|number| number % 2 == 1).rev();
+    loop {
+        let page = cache.list(&prefix(""), &options, &cx()).await.unwrap();
+        kept.extend(page.keys.into_iter().filter(|key| key.as_str().starts_with("keep:")));
+        let deletes = dropped.by_ref().take(100).map(|number| delete(&format!("drop:{number}"))).collect();
+        assert!(cache.write_many(deletes, &cx()).await.iter().all(Result::is_ok));
+        match page.next {
+            Some(cursor) => options = options.with_cursor(cursor),
+            None => break,
+        }
+    }
+    assert_eq!(kept.len(), 1500);
+}
+
+async fn a_cursor_can_be_used_twice() {
+    let (config, cache) = shared();
+    let writes = (0..30).map(|number| put(&format!("{number:02}"), json("1"))).collect();
+    assert!(cache.write_many(writes, &cx()).await.iter().all(Result::is_ok));
+    let options = ListOptions::default().with_limit(10);
+    let first = cache.list(&prefix(""), &options, &cx()).await.unwrap();
+    let options = options.with_cursor(first.next.unwrap());
+    let second = cache.list(&prefix(""), &options, &cx()).await.unwrap();
+    let again = cache.list(&prefix(""), &options, &cx()).await.unwrap();
+    let elsewhere = open(&config).list(&prefix(""), &options, &cx()).await.unwrap();
+    assert_eq!((second.keys.len(), &second.keys), (10, &again.keys));
+    assert_eq!(second, elsewhere);
+    let none = cache.list(&prefix("2"), &options, &cx()).await.unwrap();
+    assert_eq!(none.keys.len(), 10);
+    // What the walks of two pages and a half left behind at the server is little, and ends by itself.
+    let mut stream = context_of(&config).await.get_stream(format!("KV_{}", config.bucket)).await.unwrap();
+    cache.close(&cx()).await.unwrap();
+    let mut consumers = usize::MAX;
+    for _ in 0..1000 {
+        consumers = stream.info().await.unwrap().state.consumer_count;
+        if consumers <= 1 {
+            break;
+        }
+    }
+    assert!(consumers <= 1, "{consumers} consumers are left");
+}
+
+async fn a_denied_subject_is_said_so() {
+    let users = "authorization { users: [ { user: ann, password: secret, permissions: { publish: { deny: [\"$JS.API.>\"] } } } ] }";
+    let server = Nats::start(true, users);
+    let mut config = config_for(&server);
+    config.auth = NatsAuth::User { username: "ann".to_owned(), password: "secret".to_owned().into() };
+    let error = open(&config).ping(&cx()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.message().contains("$JS.API.>") && !error.is_transient(), "{error}");
+}
+
+async fn an_encrypted_connection_is_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let own_key = rcgen::KeyPair::generate().unwrap();
+    let certificate =
+        rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&own_key).unwrap();
+    std::fs::write(file("server.pem"), certificate.pem()).unwrap();
+    std::fs::write(file("server.key"), own_key.serialize_pem()).unwrap();
+    let tls = format!("tls {{ cert_file: {:?}, key_file: {:?} }}", file("server.pem"), file("server.key"));
+    let server = Nats::start(true, &tls);
+    let ping = async |host: &str, tls: Tls| {
+        let mut config = config_for(&server);
+        config.servers = vec![NatsServer::new(host, server.port())];
+        config.tls = tls;
+        open(&config).ping(&cx()).await
+    };
+    let mut trusting = TlsFiles::default();
+    trusting.ca_file = Some(file("server.pem"));
+    ping("localhost", Tls::Verified(trusting.clone())).await.unwrap();
+    let refused = [
+        ("127.0.0.1", Tls::Verified(trusting)),
+        ("localhost", Tls::Verified(TlsFiles::default())),
+        ("localhost", Tls::Off),
+    ];
+    for (host, tls) in refused {
+        let error = ping(host, tls).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Unavailable && !error.is_transient(), "{error}");
+        assert!(error.message().contains("certificate"), "{error}");
+    }
+    let plain = Nats::shared();
+    let mut config = config_for(plain);
+    config.tls = Tls::Verified(TlsFiles::default());
+    assert_eq!(open(&config).ping(&cx()).await.unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
 async fn a_bucket_that_was_removed_is_made_anew() {

@@ -160,7 +160,8 @@ fn not_answered(link: &Link, failure: Failure) -> Error {
     if matches!(failure, Failure::NotSent(_)) && link.is_connected() && !link.client().server_info().jetstream {
         return Error::config("the server offers no JetStream; start it with `-js` or a `jetstream` block");
     }
-    failure.of_read()
+    let error = failure.of_read();
+    if link.is_denied() { error.permanent() } else { error }
 }
 
 /// Compares what matters: the settings that our promises rest on, and those that the configuration asks for.

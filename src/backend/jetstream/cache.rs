@@ -19,9 +19,10 @@ use crate::stamp::Stamp;
 use crate::time::{Clock, Ttl};
 
 use super::connect::Connector;
+use super::list::Lister;
 use super::record::Record;
 use super::write::Writer;
-use super::{read, scan};
+use super::{list, read};
 
 /// The most operations under way at once; further ones queue until their deadlines.
 const OPERATIONS: u32 = 1 << 16;
@@ -48,6 +49,7 @@ const OPERATIONS: u32 = 1 << 16;
 pub struct JetstreamCache {
     connector: Arc<Connector>,
     writer: Arc<Writer>,
+    lister: Lister,
     places: Arc<Semaphore>,
     closed: AtomicBool,
 }
@@ -66,7 +68,7 @@ impl JetstreamCache {
         let connector = Arc::new(Connector::new(config.clone(), clock)?);
         let writer = Arc::new(Writer::new(Arc::clone(&connector), default_ttl));
         let places = Arc::new(Semaphore::new(OPERATIONS as usize));
-        Ok(Self { connector, writer, places, closed: AtomicBool::new(false) })
+        Ok(Self { connector, writer, lister: Lister::default(), places, closed: AtomicBool::new(false) })
     }
 
     /// Begins an operation, which [`Store::close`] waits for.
@@ -146,13 +148,13 @@ impl Store for JetstreamCache {
     async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
         let _place = self.enter(cx).await?;
         let session = self.connector.session(cx).await?;
-        scan::list(&session, prefix, options, self.connector.clock(), cx).await
+        self.lister.list(&session, prefix, options, self.connector.clock(), cx).await
     }
 
     async fn count(&self, prefix: &KeyPrefix, cx: &Context) -> Result<u64> {
         let _place = self.enter(cx).await?;
         let session = self.connector.session(cx).await?;
-        scan::count(&session, prefix, self.connector.clock(), cx).await
+        list::count(&session, prefix, self.connector.clock(), cx).await
     }
 
     async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
@@ -183,6 +185,7 @@ impl Store for JetstreamCache {
         // Those that waited for a place are turned away; those that have one are waited for.
         let idle = cx.limit(self.places.acquire_many(OPERATIONS)).await;
         self.places.close();
+        self.lister.close();
         self.connector.close();
         match idle {
             Some(_) => Ok(()),

@@ -1,10 +1,11 @@
 //! The [`Connector`]: makes a session on first use and whenever the last one was lost, one attempt at a time.
 
+use std::future::Ready;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_nats::{ConnectOptions, ReconnectToServer, ServerAddr};
+use async_nats::{ConnectOptions, Event, ReconnectToServer, ServerAddr, ServerError};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use secrecy::ExposeSecret;
@@ -18,7 +19,7 @@ use crate::time::Clock;
 
 use super::bucket::{self, value_limit};
 use super::error::connect_failure;
-use super::session::{Link, Session};
+use super::session::{Denied, Link, Session};
 
 /// How often an idle connection is checked. The client gives it up at the third check without an answer.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
@@ -169,10 +170,11 @@ impl Connector {
 
     async fn connect_to(&self, server: &NatsServer) -> Result<Session> {
         let addresses = [address(server)?, parse_address(NOWHERE)?];
-        let options = one_life(self.options().await?, addresses.clone());
+        let denied = Denied::default();
+        let options = one_life(self.options().await?, addresses.clone()).event_callback(watch_denials(&denied));
         let client = options.connect(addresses.as_slice()).await.map_err(connect_failure)?;
         let cx = Context::with_timeout(self.config.connection_timeout);
-        let link = Link::new(client).await?;
+        let link = Link::new(client, denied).await?;
         let bucket = bucket::open(&link, &self.config, &cx).await?;
         Ok(Session::new(link, bucket))
     }
@@ -222,6 +224,18 @@ fn one_life(options: ConnectOptions, [address, nowhere]: [ServerAddr; 2]) -> Con
         std::future::ready(Some(ReconnectToServer { addr, delay: Some(Duration::ZERO) }))
     };
     options.ignore_discovered_servers().max_reconnects(1).reconnect_to_server_callback(next)
+}
+
+/// Makes a callback that takes note when the server denies us a subject.
+fn watch_denials(denied: &Denied) -> impl Fn(Event) -> Ready<()> + Send + Sync + 'static {
+    let denied = Arc::clone(denied);
+    move |event| {
+        let is_denial = |text: &str| text.to_ascii_lowercase().starts_with("permissions violation");
+        if matches!(event, Event::ServerError(ServerError::Other(text)) if is_denial(&text)) {
+            denied.store(true, Ordering::Relaxed);
+        }
+        std::future::ready(())
+    }
 }
 
 fn address(server: &NatsServer) -> Result<ServerAddr> {

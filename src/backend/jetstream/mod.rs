@@ -12,7 +12,8 @@
 //! | `bucket` | the stream behind the bucket: made, or checked |
 //! | `codec` | keys as subjects, and back |
 //! | `record` | a stored message, and the headers it is written with |
-//! | `read`, `write`, `scan` | the operations |
+//! | `read`, `write`, `list` | the operations |
+//! | `scan` | a walk over the keys, which listing, counting and clearing share |
 //! | `error` | the client's errors as ours |
 
 mod bucket;
@@ -20,6 +21,7 @@ mod cache;
 mod codec;
 mod connect;
 mod error;
+mod list;
 mod read;
 mod record;
 mod scan;

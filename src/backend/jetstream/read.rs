@@ -8,7 +8,7 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::RawMessage;
 use async_nats::{HeaderMap, HeaderName, Message, StatusCode};
 use bytes::Bytes;
-use futures_util::{StreamExt, future, stream};
+use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::contract::Context;
@@ -21,6 +21,9 @@ use super::session::Session;
 
 /// The most subjects a server answers for in one direct get (nats-server's `JSMaxMultiGetSubjects`).
 const SUBJECTS_A_REQUEST: usize = 1024;
+
+/// The most of such requests under way at once for one call.
+const REQUESTS: usize = 16;
 
 /// The most single reads sent at once where a server cannot answer for many.
 const PIPELINED: usize = 256;
@@ -58,7 +61,8 @@ pub(super) async fn last_many(session: &Session, keys: &[Key], cx: &Context) -> 
         for chunk in chunks(unique, limit) {
             requests.push(chunk_of(session, chunk, cx));
         }
-        future::join_all(requests).await.into_iter().flatten().collect()
+        let answers: Vec<_> = stream::iter(requests).buffer_unordered(REQUESTS).collect().await;
+        answers.into_iter().flatten().collect()
     };
     let answer = |subject: &String| {
         let unanswered = || Err(Error::unavailable("the server did not answer for every key"));

@@ -4,6 +4,7 @@
 //! that is written during the walk moves to its end, and comes (again) there.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull::Config as Consumer;
@@ -12,10 +13,9 @@ use async_nats::{Client, Message, StatusCode, Subscriber};
 use futures_util::StreamExt;
 use serde::Serialize;
 
-use crate::contract::{Context, Cursor, KeyPage, ListOptions};
+use crate::contract::Context;
 use crate::error::{Error, Result};
-use crate::key::{Key, KeyPrefix};
-use crate::time::Clock;
+use crate::key::Key;
 
 use super::codec::Filter;
 use super::error::{Failure, api_failure, publish_failure};
@@ -23,13 +23,10 @@ use super::record::Record;
 use super::session::Session;
 
 /// The most messages asked for at once.
-const BATCH: u64 = 4096;
-
-/// The most messages looked at for one page, so that a page of few keys among many ends in time.
-const LOOKED_AT_A_PAGE: u64 = 100_000;
+pub(super) const BATCH: u64 = 4096;
 
 /// How long the server keeps a consumer that nobody asks.
-const CONSUMER_IDLE: Duration = Duration::from_secs(30);
+pub(super) const CONSUMER_IDLE: Duration = Duration::from_secs(30);
 
 /// How long the server waits for messages that it counted and that went away meanwhile.
 const WAIT: Duration = Duration::from_secs(5);
@@ -45,9 +42,8 @@ pub(super) struct Seen {
 }
 
 /// A walk over the keys beneath a filter.
-pub(super) struct Scan<'a> {
-    session: &'a Session,
-    cx: &'a Context,
+pub(super) struct Scan {
+    session: Arc<Session>,
     consumer: EphemeralConsumer,
     inbox: String,
     replies: Subscriber,
@@ -56,13 +52,13 @@ pub(super) struct Scan<'a> {
     pending: u64,
 }
 
-impl<'a> Scan<'a> {
+impl Scan {
     /// Begins after a sequence, 0 for the beginning.
-    pub(super) async fn after(session: &'a Session, filter: &Filter, sequence: u64, cx: &'a Context) -> Result<Self> {
+    pub(super) async fn after(session: &Arc<Session>, filter: &Filter, sequence: u64, cx: &Context) -> Result<Self> {
         cx.limit(Self::begin(session, filter, sequence, cx)).await.unwrap_or_else(|| Err(late()))
     }
 
-    async fn begin(session: &'a Session, filter: &Filter, sequence: u64, cx: &'a Context) -> Result<Self> {
+    async fn begin(session: &Arc<Session>, filter: &Filter, sequence: u64, cx: &Context) -> Result<Self> {
         #[derive(Serialize)]
         struct Create<'b> {
             stream_name: &'b str,
@@ -91,7 +87,8 @@ impl<'a> Scan<'a> {
         let info = session.api::<_, Info>(&operation, Some(&request), cx).await.map_err(Failure::of_read)?;
         let info = info.map_err(api_failure)?;
         let replies = client.subscribe(inbox.clone()).await.map_err(|error| lost().with_source(error))?;
-        Ok(Self { session, cx, consumer, inbox, replies, delivered: 0, asked: 0, pending: info.num_pending })
+        let session = Arc::clone(session);
+        Ok(Self { session, consumer, inbox, replies, delivered: 0, asked: 0, pending: info.num_pending })
     }
 
     /// How many messages are left, as far as the server has said.
@@ -99,19 +96,28 @@ impl<'a> Scan<'a> {
         self.pending
     }
 
-    /// The next message; `None` at the end.
-    pub(super) async fn next(&mut self) -> Result<Option<Seen>> {
-        let cx = self.cx;
-        cx.limit(self.advance()).await.unwrap_or_else(|| Err(late()))
+    /// Whether the walk can go on later: nothing is on the way that would grow old.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.asked == 0 && self.session.is_usable()
     }
 
-    async fn advance(&mut self) -> Result<Option<Seen>> {
+    /// Whether it walks on this connection.
+    pub(super) fn is_on(&self, session: &Arc<Session>) -> bool {
+        Arc::ptr_eq(&self.session, session)
+    }
+
+    /// The next message; `None` at the end. The server is asked for at most so many at once.
+    pub(super) async fn next(&mut self, wanted: u64, cx: &Context) -> Result<Option<Seen>> {
+        cx.limit(self.advance(wanted)).await.unwrap_or_else(|| Err(late()))
+    }
+
+    async fn advance(&mut self, wanted: u64) -> Result<Option<Seen>> {
         loop {
             if self.asked == 0 {
                 if self.pending == 0 {
                     return Ok(None);
                 }
-                self.ask().await?;
+                self.ask(wanted).await?;
             }
             let message = self.replies.next().await.ok_or_else(lost)?;
             match message.status {
@@ -129,7 +135,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    async fn ask(&mut self) -> Result<()> {
+    async fn ask(&mut self, wanted: u64) -> Result<()> {
         #[derive(Serialize)]
         struct Ask {
             batch: u64,
@@ -139,7 +145,7 @@ impl<'a> Scan<'a> {
         if !self.session.is_connected() {
             return Err(lost());
         }
-        self.asked = self.pending.min(BATCH);
+        self.asked = self.pending.min(wanted).clamp(1, BATCH);
         let ask = Ask { batch: self.asked, no_wait: true, expires: WAIT.as_nanos() };
         let payload = serde_json::to_vec(&ask)
             .map_err(|error| Error::new(crate::ErrorKind::Internal, "cannot write a request").with_source(error))?;
@@ -199,10 +205,20 @@ impl Drop for EphemeralConsumer {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let subject = format!("$JS.API.CONSUMER.DELETE.{}.{}", self.stream, self.name);
         let client = self.client.clone();
-        runtime.spawn(async move {
+        runtime.spawn(tokio::time::timeout(WAIT, async move {
             // Nobody waits for the answer: it goes to an inbox that nobody reads.
-            let _ = tokio::time::timeout(WAIT, client.publish_with_reply(subject, client.new_inbox(), "".into())).await;
-        });
+            let sent = client.publish_with_reply(subject, client.new_inbox(), "".into()).await;
+            // The last handle of a client must not go before what it sent has left.
+            if sent.is_ok() {
+                let _ = client.flush().await;
+            }
+        }));
+    }
+}
+
+impl fmt::Debug for Scan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scan").field("consumer", &self.consumer).field("pending", &self.pending).finish_non_exhaustive()
     }
 }
 
@@ -210,51 +226,6 @@ impl fmt::Debug for EphemeralConsumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "EphemeralConsumer({})", self.name)
     }
-}
-
-/// Lists one page of the live keys with a prefix. The cursor is the sequence it ended with.
-pub(super) async fn list(
-    session: &Session,
-    prefix: &KeyPrefix,
-    options: &ListOptions,
-    clock: &Clock,
-    cx: &Context,
-) -> Result<KeyPage> {
-    let after = options.cursor.as_ref().map_or(Ok(0), read_cursor)?;
-    let limit = options.limit.clamp(1, ListOptions::MAX_LIMIT);
-    let mut scan = Scan::after(session, &Filter::new(prefix), after, cx).await?;
-    let mut keys = Vec::new();
-    let mut looked_at = 0;
-    while let Some(Seen { sequence, key, record, pending }) = scan.next().await? {
-        let live = record.is_live(clock.now());
-        keys.extend(key.filter(|key| live && prefix.matches(key)));
-        looked_at += 1;
-        if pending == 0 {
-            break;
-        }
-        if keys.len() >= limit || looked_at >= LOOKED_AT_A_PAGE {
-            return Ok(KeyPage::new(keys, Some(Cursor::new(sequence.to_string()))));
-        }
-    }
-    Ok(KeyPage::new(keys, None))
-}
-
-/// Counts the live keys with a prefix.
-pub(super) async fn count(session: &Session, prefix: &KeyPrefix, clock: &Clock, cx: &Context) -> Result<u64> {
-    let mut scan = Scan::after(session, &Filter::new(prefix), 0, cx).await?;
-    let mut count = 0;
-    while let Some(Seen { key, record, .. }) = scan.next().await? {
-        if key.is_some_and(|key| prefix.matches(&key)) && record.is_live(clock.now()) {
-            count += 1;
-        }
-    }
-    Ok(count)
-}
-
-fn read_cursor(cursor: &Cursor) -> Result<u64> {
-    let digits = cursor.as_str().bytes().all(|byte| byte.is_ascii_digit());
-    let sequence = cursor.as_str().parse().ok().filter(|sequence| digits && *sequence < u64::MAX);
-    sequence.ok_or_else(|| Error::invalid_value("the cursor is not one of this cache; use the one its last page gave"))
 }
 
 fn lost() -> Error {
@@ -278,14 +249,6 @@ mod tests {
         }
         for reply in ["", "$JS.ACK.KV_b", "$JS.ACK.KV_b.name.1.x.3.1.7"] {
             assert!(Position::parse(reply).is_none(), "{reply}");
-        }
-    }
-
-    #[test]
-    fn a_cursor_is_a_sequence() {
-        assert_eq!(read_cursor(&Cursor::new("42")).unwrap(), 42);
-        for text in ["", "-1", "+1", "4 2", "x", "18446744073709551615", "99999999999999999999"] {
-            assert!(read_cursor(&Cursor::new(text)).is_err(), "{text}");
         }
     }
 }

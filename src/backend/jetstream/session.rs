@@ -68,12 +68,16 @@ pub(super) struct Link {
     next: AtomicU64,
     places: Semaphore,
     retired: AtomicBool,
+    denied: Denied,
     router: AbortHandle,
 }
 
+/// Whether the server said of a connection that a subject is not allowed. It does not answer such a request.
+pub(super) type Denied = Arc<AtomicBool>;
+
 impl Link {
     /// Starts to route replies on a connection that was just made.
-    pub(super) async fn new(client: Client) -> Result<Self> {
+    pub(super) async fn new(client: Client, denied: Denied) -> Result<Self> {
         let inbox = client.new_inbox();
         let replies = client.subscribe(format!("{inbox}.*")).await;
         let replies = replies.map_err(|error| Error::unavailable("the connection was lost").with_source(error))?;
@@ -87,6 +91,7 @@ impl Link {
             next: AtomicU64::new(0),
             places: Semaphore::new(IN_FLIGHT),
             retired: AtomicBool::new(false),
+            denied,
             router,
         })
     }
@@ -104,6 +109,11 @@ impl Link {
     /// Has the next call make another session, because the bucket must be looked at anew.
     pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server denied us a subject.
+    pub(super) fn is_denied(&self) -> bool {
+        self.denied.load(Ordering::Relaxed)
     }
 
     /// The client, for what is not a plain request.
@@ -166,6 +176,9 @@ impl Link {
             }
             Some(Ok(message)) => Ok(message),
             Some(Err(_)) => Err(Failure::Unanswered("the connection was lost before the reply came")),
+            None if self.is_denied() => Err(Failure::Unanswered(
+                "the server did not answer and denies us a subject: allow publishing to $JS.API.> and $KV.>",
+            )),
             None => Err(Failure::Unanswered("the server did not answer before the deadline")),
         }
     }

@@ -300,7 +300,7 @@ impl Writer {
     /// Deletes what is there one by one, each only as it was seen: what is written meanwhile stays.
     async fn clear_listed(
         &self,
-        session: &Session,
+        session: &Arc<Session>,
         prefix: &KeyPrefix,
         filter: &Filter,
         stamp: Stamp,
@@ -312,7 +312,7 @@ impl Writer {
         while to_see > 0 {
             let mut found = Vec::new();
             while to_see > 0 && found.len() < PIPELINED {
-                let Some(Seen { sequence, key, record, .. }) = scan.next().await? else {
+                let Some(Seen { sequence, key, record, .. }) = scan.next(PIPELINED as u64, cx).await? else {
                     to_see = 0;
                     break;
                 };
