@@ -1,0 +1,152 @@
+//! A database that records the batches it gets, and lets each through when it is told to.
+
+use std::sync::Mutex;
+
+use agent_storage::backend::memory::MemoryDatabase;
+use agent_storage::contract::{
+    Append, AppendAck, Capabilities, Context, DatabaseBackend, GetOptions, Identity, Item, KeyPage, ListOptions,
+    ListRange, Lookup, Ping, ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
+};
+use agent_storage::{Error, Key, KeyPrefix, Result, Stamp};
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+
+/// A key that spoils every batch it is in.
+pub(crate) const POISON: &str = "poison";
+/// A key that makes the store panic.
+pub(crate) const PANIC: &str = "panic";
+
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    inner: MemoryDatabase,
+    gate: Semaphore,
+    batches: Mutex<Vec<Vec<String>>>,
+}
+
+impl Recorder {
+    /// A database that lets nothing through yet.
+    pub(crate) fn closed() -> Self {
+        Self { inner: MemoryDatabase::new(&Default::default()), gate: Semaphore::new(0), batches: Mutex::default() }
+    }
+
+    /// Lets some batches through.
+    pub(crate) fn let_through(&self, batches: usize) {
+        self.gate.add_permits(batches);
+    }
+
+    /// Lets everything through from now on.
+    pub(crate) fn open(&self) {
+        self.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    }
+
+    /// The keys of the batches that came in, in their order.
+    pub(crate) fn batches(&self) -> Vec<Vec<String>> {
+        self.batches.lock().unwrap().clone()
+    }
+
+    async fn enter<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> Result<()> {
+        let keys: Vec<String> = keys.map(ToString::to_string).collect();
+        self.batches.lock().unwrap().push(keys.clone());
+        self.gate.acquire().await.unwrap().forget();
+        assert!(!keys.iter().any(|key| key == PANIC), "expected by the test");
+        if keys.iter().any(|key| key == POISON) {
+            return Err(Error::invalid_value("something in the batch is bad"));
+        }
+        Ok(())
+    }
+}
+
+fn fail_all<T>(count: usize, error: &Error) -> Vec<Result<T>> {
+    (0..count).map(|_| Err(error.clone())).collect()
+}
+
+#[async_trait]
+impl Store for Recorder {
+    async fn get(&self, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup> {
+        self.enter(std::iter::once(key)).await?;
+        self.inner.get(key, options, cx).await
+    }
+
+    async fn get_many(&self, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
+        match self.enter(keys.iter()).await {
+            Ok(()) => self.inner.get_many(keys, options, cx).await,
+            Err(error) => fail_all(keys.len(), &error),
+        }
+    }
+
+    async fn exists(&self, keys: &[Key], cx: &Context) -> Vec<Result<bool>> {
+        self.inner.exists(keys, cx).await
+    }
+
+    async fn write(&self, write: Write, cx: &Context) -> Result<WriteAck> {
+        self.enter(std::iter::once(&write.key)).await?;
+        // What was sent is applied, though its caller's deadline has passed meanwhile.
+        let _ = cx;
+        self.inner.write(write, &Context::with_timeout(Context::MAX_TIMEOUT)).await
+    }
+
+    async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
+        match self.enter(writes.iter().map(|write| &write.key)).await {
+            Ok(()) => self.inner.write_many(writes, cx).await,
+            Err(error) => fail_all(writes.len(), &error),
+        }
+    }
+
+    async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
+        self.inner.list(prefix, options, cx).await
+    }
+
+    async fn count(&self, prefix: &KeyPrefix, cx: &Context) -> Result<u64> {
+        self.inner.count(prefix, cx).await
+    }
+
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
+        self.inner.clear(prefix, stamp, cx).await
+    }
+
+    async fn ping(&self, cx: &Context) -> Result<Ping> {
+        self.inner.ping(cx).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn close(&self, cx: &Context) -> Result<()> {
+        self.inner.close(cx).await
+    }
+}
+
+#[async_trait]
+impl DatabaseBackend for Recorder {
+    async fn append_many(&self, items: Vec<Append>, cx: &Context) -> Vec<Result<AppendAck>> {
+        match self.enter(items.iter().map(|item| &item.key)).await {
+            Ok(()) => self.inner.append_many(items, cx).await,
+            Err(error) => fail_all(items.len(), &error),
+        }
+    }
+
+    async fn range(&self, key: &Key, range: ListRange, cx: &Context) -> Result<Vec<Item>> {
+        self.inner.range(key, range, cx).await
+    }
+
+    async fn length(&self, key: &Key, cx: &Context) -> Result<u64> {
+        self.inner.length(key, cx).await
+    }
+
+    async fn trim(&self, key: &Key, keep_last: u64, cx: &Context) -> Result<u64> {
+        self.inner.trim(key, keep_last, cx).await
+    }
+
+    async fn apply(&self, steps: Vec<Step>, cx: &Context) -> Result<Vec<StepAck>> {
+        self.inner.apply(steps, cx).await
+    }
+
+    async fn replay(&self, steps: Vec<Step>, cx: &Context) -> Vec<Result<ReplayOutcome>> {
+        self.inner.replay(steps, cx).await
+    }
+
+    async fn identity(&self, cx: &Context) -> Result<Identity> {
+        self.inner.identity(cx).await
+    }
+}
