@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         a_server_without_jetstream_is_refused,
         wrong_credentials_are_refused,
         a_server_that_is_down_is_unavailable_and_found_when_it_is_back,
+        a_server_that_is_down_is_passed_over,
         a_write_of_an_outage_is_never_applied_later,
         a_frozen_server_leaves_nothing_behind,
         what_a_lost_connection_had_not_sent_is_gone,
@@ -370,7 +371,8 @@ async fn counters_of_several_clients_lose_nothing() {
     let (config, _) = shared();
     let caches: Vec<Arc<JetstreamCache>> = (0..4).map(|_| Arc::new(open(&config))).collect();
     let mut tasks = tokio::task::JoinSet::new();
-    for cache in caches.iter().cycle().take(40).cloned() {
+    for number in 0..40 {
+        let cache = Arc::clone(&caches[number % caches.len()]);
         tasks.spawn(async move {
             for _ in 0..10 {
                 cache.increment(&key("n"), 1, &IncrementOptions::default(), &cx()).await.unwrap();
@@ -546,6 +548,16 @@ async fn a_server_that_is_down_is_unavailable_and_found_when_it_is_back() {
         assert_eq!(error.kind(), ErrorKind::Unavailable);
     }
     server.restart();
+    assert_eq!(get(&cache, "a").await, Some(json("1")));
+}
+
+async fn a_server_that_is_down_is_passed_over() {
+    let server = Nats::start(true, "");
+    let mut config = config_for(Nats::shared());
+    config.servers.insert(0, NatsServer::new(server.host(), server.port()));
+    server.kill();
+    let cache = open(&config);
+    set(&cache, "a", "1").await;
     assert_eq!(get(&cache, "a").await, Some(json("1")));
 }
 
