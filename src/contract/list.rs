@@ -7,7 +7,7 @@ use crate::key::Key;
 use crate::stamp::Stamp;
 use crate::value::Value;
 
-use super::write::Durability;
+use super::write::{Attempt, Durability};
 
 /// The name of an item within its list: an append with a name that the list has, or lately had, is a no-op.
 ///
@@ -67,13 +67,15 @@ pub struct Append {
     pub item_id: ItemId,
     /// The append's identity and its place in the order of writes.
     pub stamp: Stamp,
+    /// Whether an earlier attempt may have been applied.
+    pub attempt: Attempt,
 }
 
 impl Append {
     /// Makes an append whose item is named by its stamp.
     #[must_use]
     pub fn new(key: Key, value: Value, stamp: Stamp) -> Self {
-        Self { key, value, item_id: ItemId::from(stamp), stamp }
+        Self { key, value, item_id: ItemId::from(stamp), stamp, attempt: Attempt::First }
     }
 
     /// Names the item, so that the same append sent twice has effect once.

@@ -25,4 +25,4 @@ pub use ping::{Identity, Ping};
 pub use scan::{Cursor, KeyPage, ListOptions};
 pub use step::{ReplayOutcome, Step, StepAck};
 pub use store::{CacheBackend, DatabaseBackend, IncrementOptions, Store};
-pub use write::{Durability, Write, WriteAck, WriteMode, WriteOp};
+pub use write::{Attempt, Durability, Write, WriteAck, WriteMode, WriteOp};

@@ -1,8 +1,9 @@
 //! Writes as data: the [`Write`] and its [`WriteAck`].
 
+use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::revision::Revision;
-use crate::stamp::Stamp;
+use crate::stamp::{HybridClock, Stamp};
 use crate::time::Ttl;
 use crate::value::Value;
 
@@ -43,6 +44,35 @@ pub enum WriteOp {
     },
 }
 
+/// Whether an earlier attempt of the same write may have been applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Attempt {
+    /// None was: a write that is behind may be stamped anew.
+    #[default]
+    First,
+    /// One may have been: the write keeps its stamp for ever, so that it has effect once. Where something newer stands, its
+    /// outcome stays unknown.
+    Repeat,
+}
+
+impl Attempt {
+    /// The stamp to write with over what stands: the write's own, or a new one from `clock` if it is behind.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) if a repeated write is behind: what stands may have been
+    /// written over it, or before it.
+    pub fn stamp_past(self, standing: Option<Stamp>, stamp: Stamp, clock: &HybridClock) -> Result<Stamp> {
+        match (standing, self) {
+            (Some(standing), Self::First) if standing >= stamp => Ok(clock.issue_after(standing)),
+            (Some(standing), Self::Repeat) if standing >= stamp => Err(Error::outcome_unknown(
+                "the reply to an earlier attempt was lost, and something newer stands there now; read it to decide",
+            )),
+            _ => Ok(stamp),
+        }
+    }
+}
+
 /// One write: key, operation, and the stamp it was given before its first attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -53,25 +83,27 @@ pub struct Write {
     pub op: WriteOp,
     /// The write's identity and its place in the order of writes.
     pub stamp: Stamp,
+    /// Whether an earlier attempt may have been applied.
+    pub attempt: Attempt,
 }
 
 impl Write {
     /// Makes a write.
     #[must_use]
     pub const fn new(key: Key, op: WriteOp, stamp: Stamp) -> Self {
-        Self { key, op, stamp }
+        Self { key, op, stamp, attempt: Attempt::First }
     }
 
     /// Makes an unconditional put of a value that stays.
     #[must_use]
     pub const fn put(key: Key, value: Value, stamp: Stamp) -> Self {
-        Self { key, op: WriteOp::Put { value, mode: WriteMode::Upsert, ttl: None }, stamp }
+        Self::new(key, WriteOp::Put { value, mode: WriteMode::Upsert, ttl: None }, stamp)
     }
 
     /// Makes an unconditional delete.
     #[must_use]
     pub const fn delete(key: Key, stamp: Stamp) -> Self {
-        Self { key, op: WriteOp::Delete { only_if: None }, stamp }
+        Self::new(key, WriteOp::Delete { only_if: None }, stamp)
     }
 
     /// Whether the write depends on what is stored.

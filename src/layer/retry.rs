@@ -10,8 +10,9 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 
 use crate::config::RetryConfig;
 use crate::contract::{
-    Append, AppendAck, CacheBackend, Capabilities, Context, DatabaseBackend, GetOptions, Identity, IncrementOptions,
-    Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
+    Append, AppendAck, Attempt, CacheBackend, Capabilities, Context, DatabaseBackend, GetOptions, Identity,
+    IncrementOptions, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOutcome, Step, StepAck, Store, Write,
+    WriteAck,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, KeyPrefix};
@@ -28,6 +29,27 @@ pub struct Retry<B: ?Sized> {
     config: RetryConfig,
     stamp_guard: bool,
     inner: Arc<B>,
+}
+
+/// What an attempt that may have been applied changes.
+struct Doubt<I, A> {
+    /// Says so to the store with the next attempt.
+    mark: fn(&mut I),
+    /// Takes from the answer what it cannot know.
+    blur: fn(&mut A),
+}
+
+impl<A> Doubt<Key, A> {
+    /// A read changes nothing, whether it is answered or not.
+    const OF_READS: Self = Self { mark: |_| (), blur: |_| () };
+}
+
+impl Doubt<Write, WriteAck> {
+    const OF_WRITES: Self = Self { mark: |write| write.attempt = Attempt::Repeat, blur: |ack| ack.existed = None };
+}
+
+impl Doubt<Append, AppendAck> {
+    const OF_APPENDS: Self = Self { mark: |append| append.attempt = Attempt::Repeat, blur: |ack| ack.existed = None };
 }
 
 /// What a failure allows.
@@ -53,41 +75,43 @@ impl<B: Store + ?Sized> Retry<B> {
         Self { config, stamp_guard, inner }
     }
 
-    /// Calls until it succeeds, fails for good, or attempts or time run out. The call is told whether an earlier attempt may have
-    /// been applied.
-    async fn one<T, F>(&self, repeat: Repeat, cx: &Context, mut call: impl FnMut() -> F) -> Result<(T, bool)>
+    /// Calls until it succeeds, fails for good, or attempts or time run out. The call is told, and so is the caller, whether an
+    /// earlier attempt may have been applied.
+    async fn one<T, F>(&self, repeat: Repeat, cx: &Context, mut call: impl FnMut(Attempt) -> F) -> Result<(T, Attempt)>
     where
         F: Future<Output = Result<T>>,
     {
         let mut delays = delays(&self.config);
-        let mut ambiguous = false;
+        let mut attempt = Attempt::First;
         loop {
-            let error = match call().await {
-                Ok(answer) => return Ok((answer, ambiguous)),
+            let error = match call(attempt).await {
+                Ok(answer) => return Ok((answer, attempt)),
                 Err(error) => error,
             };
-            ambiguous |= error.kind() == ErrorKind::OutcomeUnknown;
+            if error.kind() == ErrorKind::OutcomeUnknown {
+                attempt = Attempt::Repeat;
+            }
             if !repeat.allows(&error) || !wait(delays.next(), cx).await {
-                return Err(if ambiguous { as_unknown(error) } else { error });
+                return Err(if attempt == Attempt::Repeat { as_unknown(error) } else { error });
             }
         }
     }
 
-    async fn read<T, F>(&self, cx: &Context, call: impl FnMut() -> F) -> Result<T>
+    async fn read<T, F>(&self, cx: &Context, mut call: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
-        Ok(self.one(Repeat::IfNotApplied, cx, call).await?.0)
+        Ok(self.one(Repeat::IfNotApplied, cx, |_| call()).await?.0)
     }
 
     /// Sends a batch, and again what `retryable` picks from its items and answers.
     async fn many<I: Clone, A, F>(
         &self,
-        items: Vec<I>,
+        mut items: Vec<I>,
         cx: &Context,
         mut send: impl FnMut(Vec<I>) -> F,
         retryable: impl Fn(&[I], &[Result<A>]) -> Vec<usize>,
-        mut blur: impl FnMut(&mut A),
+        doubt: Doubt<I, A>,
     ) -> Vec<Result<A>>
     where
         F: Future<Output = Vec<Result<A>>>,
@@ -96,8 +120,11 @@ impl<B: Store + ?Sized> Retry<B> {
         let mut ambiguous: HashSet<usize> = HashSet::new();
         let mut delays = delays(&self.config);
         loop {
-            ambiguous
-                .extend(answers.iter().enumerate().filter(|(_, answer)| is_unknown(answer)).map(|(index, _)| index));
+            for (index, (item, answer)) in items.iter_mut().zip(&answers).enumerate() {
+                if is_unknown(answer) && ambiguous.insert(index) {
+                    (doubt.mark)(item);
+                }
+            }
             let again = retryable(&items, &answers);
             if again.is_empty() || !wait(delays.next(), cx).await {
                 break;
@@ -111,7 +138,7 @@ impl<B: Store + ?Sized> Retry<B> {
         }
         for index in ambiguous {
             match answers.get_mut(index) {
-                Some(Ok(answer)) => blur(answer),
+                Some(Ok(answer)) => (doubt.blur)(answer),
                 Some(Err(error)) => *error = as_unknown(error.clone()),
                 None => {}
             }
@@ -198,17 +225,18 @@ impl<B: Store + ?Sized> Store for Retry<B> {
 
     async fn get_many(&self, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
         let send = |keys: Vec<Key>| async move { self.inner.get_many(&keys, options, cx).await };
-        self.many(keys.to_vec(), cx, send, failed_reads, |_| ()).await
+        self.many(keys.to_vec(), cx, send, failed_reads, Doubt::OF_READS).await
     }
 
     async fn exists(&self, keys: &[Key], cx: &Context) -> Vec<Result<bool>> {
         let send = |keys: Vec<Key>| async move { self.inner.exists(&keys, cx).await };
-        self.many(keys.to_vec(), cx, send, failed_reads, |_| ()).await
+        self.many(keys.to_vec(), cx, send, failed_reads, Doubt::OF_READS).await
     }
 
     async fn write(&self, write: Write, cx: &Context) -> Result<WriteAck> {
-        let (mut ack, ambiguous) = self.one(self.repeat_of(&write), cx, || self.inner.write(write.clone(), cx)).await?;
-        if ambiguous {
+        let send = |attempt| self.inner.write(Write { attempt: write.attempt.max(attempt), ..write.clone() }, cx);
+        let (mut ack, attempt) = self.one(self.repeat_of(&write), cx, send).await?;
+        if attempt == Attempt::Repeat {
             ack.existed = None;
         }
         Ok(ack)
@@ -219,7 +247,7 @@ impl<B: Store + ?Sized> Store for Retry<B> {
         let safe = |writes: &[Write], answers: &[Result<WriteAck>]| {
             safe_to_repeat(writes, answers, |write| &write.key, |write| self.repeat_of(write))
         };
-        self.many(writes, cx, send, safe, |ack| ack.existed = None).await
+        self.many(writes, cx, send, safe, Doubt::OF_WRITES).await
     }
 
     async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
@@ -264,7 +292,7 @@ impl<B: DatabaseBackend + ?Sized> DatabaseBackend for Retry<B> {
         let safe = |items: &[Append], answers: &[Result<AppendAck>]| {
             safe_to_repeat(items, answers, |item| &item.key, |_| self.repeat_of_append())
         };
-        self.many(items, cx, send, safe, |ack| ack.existed = None).await
+        self.many(items, cx, send, safe, Doubt::OF_APPENDS).await
     }
 
     async fn range(&self, key: &Key, range: ListRange, cx: &Context) -> Result<Vec<Item>> {

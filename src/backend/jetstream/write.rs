@@ -65,7 +65,7 @@ impl Writer {
 
     /// Applies one write.
     pub(super) async fn write(&self, write: Write, cx: &Context) -> Result<WriteAck> {
-        let Write { key, op, stamp } = write;
+        let Write { key, op, stamp, attempt: _ } = write;
         let target = Target { key: &key, stamp, cx };
         match op {
             WriteOp::Put { value, mode, ttl } => self.put(target, value, mode, ttl).await,

@@ -63,7 +63,7 @@ fn apply_step(shard: &mut Shard, step: Step, moment: Moment<'_>) -> Result<(Step
         Step::Write(write) => write::write(shard, write, moment).map(|(ack, undo)| (StepAck::Write(ack), undo)),
         Step::Append(append) => {
             let key = append.key.clone();
-            let ack = shard.list_mut(&key).append(append, moment.now);
+            let ack = shard.list_mut(&key).append(append, moment)?;
             let undo = if ack.existed == Some(false) { Undo::Append(key) } else { Undo::Nothing };
             Ok((StepAck::Append(ack), undo))
         }

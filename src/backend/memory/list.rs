@@ -4,7 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::contract::{Append, AppendAck, Item, ItemId, ListRange};
+use crate::error::Result;
+use crate::stamp::Stamp;
 use crate::time::Timestamp;
+
+use super::write::Moment;
 
 /// How long the id of a trimmed item, and the next position of a list without items, are remembered.
 const RETENTION: Duration = Duration::from_secs(600);
@@ -17,6 +21,8 @@ pub(super) struct List {
     positions: HashMap<ItemId, u64>,
     trimmed: VecDeque<(Timestamp, ItemId)>,
     emptied_at: Option<Timestamp>,
+    /// The stamp of the last delete.
+    floor: Option<Stamp>,
 }
 
 impl List {
@@ -33,17 +39,18 @@ impl List {
         self.is_empty() && self.emptied_at.is_none_or(|at| now.since(at) > RETENTION)
     }
 
-    pub(super) fn append(&mut self, append: Append, now: Timestamp) -> AppendAck {
-        self.forget_trimmed(now);
+    pub(super) fn append(&mut self, append: Append, moment: Moment<'_>) -> Result<AppendAck> {
+        self.forget_trimmed(moment.now);
         if let Some(position) = self.positions.get(&append.item_id) {
-            return AppendAck::primary(*position, true);
+            return Ok(AppendAck::primary(*position, true));
         }
+        append.attempt.stamp_past(self.floor, append.stamp, moment.stamps)?;
         let position = self.next_position;
         self.next_position += 1;
         self.emptied_at = None;
         self.positions.insert(append.item_id.clone(), position);
         self.items.push_back(Item::new(position, append.item_id, append.value));
-        AppendAck::primary(position, false)
+        Ok(AppendAck::primary(position, false))
     }
 
     /// Takes back the newest item, as if it had never been appended.
@@ -81,8 +88,9 @@ impl List {
     }
 
     /// Leaves an empty list in the place of this one, which goes on counting where this one stopped.
-    pub(super) fn delete(&mut self, now: Timestamp) -> Self {
-        let next = Self { next_position: self.next_position, emptied_at: Some(now), ..Self::default() };
+    pub(super) fn delete(&mut self, stamp: Stamp, now: Timestamp) -> Self {
+        let (next_position, floor) = (self.next_position, Some(stamp));
+        let next = Self { next_position, floor, emptied_at: Some(now), ..Self::default() };
         std::mem::replace(self, next)
     }
 

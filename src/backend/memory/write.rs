@@ -1,6 +1,6 @@
 //! One write on one shard, and how to take it back.
 
-use crate::contract::{Item, Write, WriteAck, WriteMode, WriteOp};
+use crate::contract::{Attempt, Item, Write, WriteAck, WriteMode, WriteOp};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::revision::Revision;
@@ -60,23 +60,37 @@ fn restore_cell(shard: &mut Shard, key: &Key, cell: Option<Cell>) {
 
 /// Applies one write to the shard of its key.
 pub(super) fn write(shard: &mut Shard, write: Write, moment: Moment<'_>) -> Result<(WriteAck, Undo)> {
-    let Write { key, op, stamp } = write;
+    let Write { key, op, stamp, attempt } = write;
+    let stamped = Stamped { stamp, attempt };
     match op {
-        WriteOp::Put { value, mode, ttl } => put(shard, key, value, mode, ttl, stamp, moment),
-        WriteOp::Delete { only_if } => delete(shard, key, only_if, moment),
-        WriteOp::Touch { ttl } => Ok(touch(shard, key, ttl, stamp, moment)),
+        WriteOp::Put { value, mode, ttl } => put(shard, key, Put { value, mode, ttl }, stamped, moment),
+        WriteOp::Delete { only_if } => delete(shard, key, only_if, stamped, moment),
+        WriteOp::Touch { ttl } => touch(shard, key, ttl, stamped, moment),
     }
 }
 
-fn put(
-    shard: &mut Shard,
-    key: Key,
+/// A stamp, and whether it was used before.
+#[derive(Clone, Copy)]
+struct Stamped {
+    stamp: Stamp,
+    attempt: Attempt,
+}
+
+impl Stamped {
+    fn past(self, standing: Option<Stamp>, moment: Moment<'_>) -> Result<Stamp> {
+        self.attempt.stamp_past(standing, self.stamp, moment.stamps)
+    }
+}
+
+struct Put {
     value: Value,
     mode: WriteMode,
     ttl: Option<Ttl>,
-    stamp: Stamp,
-    moment: Moment<'_>,
-) -> Result<(WriteAck, Undo)> {
+}
+
+fn put(shard: &mut Shard, key: Key, put: Put, stamped: Stamped, moment: Moment<'_>) -> Result<(WriteAck, Undo)> {
+    let Put { value, mode, ttl } = put;
+    let stamp = stamped.stamp;
     let standing = shard.record(&key).and_then(|record| record.cell.as_ref());
     if standing.is_some_and(|cell| cell.stamp == stamp) {
         return Ok((WriteAck::primary(Some(Revision::from_stamp(stamp)), None), Undo::Nothing));
@@ -91,7 +105,7 @@ fn put(
     if !holds {
         return Err(lost(mode));
     }
-    let stamp = newer_than(standing.map(|cell| cell.stamp), stamp, moment);
+    let stamp = stamped.past(standing.map(|cell| cell.stamp), moment)?;
     let expires_at = ttl.map(|ttl| moment.now.after(ttl));
     let old = shard.put_cell(&key, Cell::new(value, stamp, expires_at));
     Ok((WriteAck::primary(Some(Revision::from_stamp(stamp)), Some(existed)), Undo::Cell(key, old)))
@@ -104,7 +118,13 @@ fn lost(mode: WriteMode) -> Error {
     })
 }
 
-fn delete(shard: &mut Shard, key: Key, only_if: Option<Revision>, moment: Moment<'_>) -> Result<(WriteAck, Undo)> {
+fn delete(
+    shard: &mut Shard,
+    key: Key,
+    only_if: Option<Revision>,
+    stamped: Stamped,
+    moment: Moment<'_>,
+) -> Result<(WriteAck, Undo)> {
     let record = shard.record(&key);
     let existed = record.is_some_and(|record| record.exists(moment.now));
     if let Some(revision) = only_if
@@ -112,26 +132,27 @@ fn delete(shard: &mut Shard, key: Key, only_if: Option<Revision>, moment: Moment
     {
         return Err(lost(WriteMode::Update(revision)));
     }
+    let newest = record.and_then(|record| record.cell.as_ref()).map(|cell| cell.stamp);
+    let stamp = stamped.past(newest, moment)?;
     let cell = shard.take_cell(&key);
-    let list = shard.existing_list_mut(&key).map(|list| Box::new(list.delete(moment.now)));
+    let list = shard.existing_list_mut(&key).map(|list| Box::new(list.delete(stamp, moment.now)));
     Ok((WriteAck::primary(None, Some(existed)), Undo::Delete(key, cell, list)))
 }
 
-fn touch(shard: &mut Shard, key: Key, ttl: Option<Ttl>, stamp: Stamp, moment: Moment<'_>) -> (WriteAck, Undo) {
+fn touch(
+    shard: &mut Shard,
+    key: Key,
+    ttl: Option<Ttl>,
+    stamped: Stamped,
+    moment: Moment<'_>,
+) -> Result<(WriteAck, Undo)> {
+    let stamp = stamped.stamp;
     let Some(cell) = shard.record(&key).and_then(|record| record.live(moment.now)) else {
-        return (WriteAck::primary(None, Some(false)), Undo::Nothing);
+        return Ok((WriteAck::primary(None, Some(false)), Undo::Nothing));
     };
-    let stamp = if cell.stamp == stamp { stamp } else { newer_than(Some(cell.stamp), stamp, moment) };
+    let stamp = if cell.stamp == stamp { stamp } else { stamped.past(Some(cell.stamp), moment)? };
     let expires_at = ttl.map(|ttl| moment.now.after(ttl));
     let touched = Cell::new(cell.value.clone(), stamp, expires_at);
     let old = shard.put_cell(&key, touched);
-    (WriteAck::primary(Some(Revision::from_stamp(stamp)), Some(true)), Undo::Cell(key, old))
-}
-
-/// The write's stamp, or a new one if what stands there is newer.
-fn newer_than(standing: Option<Stamp>, stamp: Stamp, moment: Moment<'_>) -> Stamp {
-    match standing {
-        Some(standing) if standing >= stamp => moment.stamps.issue_after(standing),
-        _ => stamp,
-    }
+    Ok((WriteAck::primary(Some(Revision::from_stamp(stamp)), Some(true)), Undo::Cell(key, old)))
 }

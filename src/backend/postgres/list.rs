@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sqlx::postgres::PgRow;
 
-use crate::contract::{Append, AppendAck, Item, ItemId, ListRange};
+use crate::contract::{Append, AppendAck, Attempt, Item, ItemId, ListRange};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::stamp::Stamp;
@@ -86,9 +86,16 @@ async fn settle_chunk(session: &mut Session, mut pending: Vec<Pending<'_>>, answ
                 None => refused.push(pending),
             }
         }
-        pending = refused;
-        if let Err(error) = restamp(session, &pending, &mut stamps).await {
-            return pending.iter().for_each(|pending| answer(pending.index, Err(error.clone())));
+        let restamped = match restamp(session, &refused, &mut stamps).await {
+            Ok(restamped) => restamped,
+            Err(error) => return refused.iter().for_each(|pending| answer(pending.index, Err(error.clone()))),
+        };
+        pending = Vec::with_capacity(refused.len());
+        for (refusal, restamped) in refused.into_iter().zip(restamped) {
+            match restamped {
+                Ok(()) => pending.push(refusal),
+                Err(error) => answer(refusal.index, Err(error)),
+            }
         }
     }
 }
@@ -102,25 +109,27 @@ fn newest_stamps<'a>(pending: &[Pending<'a>]) -> HashMap<&'a Key, Stamp> {
     stamps
 }
 
-/// Gives lists that were deleted later than their items were stamped a newer stamp; the items keep their ids.
+/// Gives lists that were deleted later than their items were stamped a newer stamp; the items keep their ids. Answers for each
+/// item whether it may be sent again: not one that may have been appended before the delete.
 async fn restamp<'a>(
     session: &mut Session,
     refused: &[Pending<'a>],
     stamps: &mut HashMap<&'a Key, Stamp>,
-) -> Result<()> {
+) -> Result<Vec<Result<()>>> {
     if refused.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let standing = standing::read(session, refused.iter().map(|pending| &pending.append.key)).await?;
-    for Pending { append, .. } in refused {
+    let mut restamp = |append: &'a Append| {
         let floor = standing.of(&append.key)?.floor;
-        if let (Some(floor), Some(stamp)) = (floor, stamps.get_mut(&append.key))
-            && floor >= *stamp
-        {
-            *stamp = session.clock.issue_after(floor);
+        // Its list's stamp may be that of another item; its own says what a lost reply stood for.
+        append.attempt.stamp_past(floor, append.stamp, &session.clock)?;
+        if let Some(stamp) = stamps.get_mut(&append.key) {
+            *stamp = Attempt::First.stamp_past(floor, *stamp, &session.clock)?;
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    Ok(refused.iter().map(|pending| restamp(pending.append)).collect())
 }
 
 /// Sends a chunk; answers what was appended, by number within it, or `None` if it is to be sent again.

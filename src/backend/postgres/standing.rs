@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sqlx::postgres::PgRow;
 
+use crate::contract::Attempt;
 use crate::error::Result;
 use crate::key::Key;
 use crate::revision::Revision;
@@ -35,11 +36,12 @@ impl Standing {
     }
 
     /// A stamp newer than all that stands: this one, or where it is behind another.
-    pub(super) fn newer(&self, clock: &HybridClock, stamp: Stamp) -> Stamp {
-        match self.stamp.max(self.max_stamp) {
-            Some(newest) if newest >= stamp => clock.issue_after(newest),
-            _ => stamp,
-        }
+    ///
+    /// # Errors
+    ///
+    /// `OutcomeUnknown` if the write is a repetition and behind.
+    pub(super) fn newer(&self, clock: &HybridClock, stamp: Stamp, attempt: Attempt) -> Result<Stamp> {
+        attempt.stamp_past(self.stamp.max(self.max_stamp), stamp, clock)
     }
 }
 

@@ -167,7 +167,7 @@ fn judge(session: &Session, refusal: &Pending<'_>, standing: Standing) -> Result
         WriteOp::Touch { .. } if !standing.live => return Ok(Verdict::Answered(WriteAck::primary(None, Some(false)))),
         _ => {}
     }
-    Ok(Verdict::Again(standing.newer(&session.clock, refusal.stamp)))
+    standing.newer(&session.clock, refusal.stamp, refusal.write.attempt).map(Verdict::Again)
 }
 
 fn other_revision() -> Error {
@@ -295,7 +295,8 @@ async fn delete_if_locked(session: &mut Session, pending: &Pending<'_>) -> Resul
     if !holds && !mine {
         return Err(other_revision());
     }
-    let stamp = if mine { pending.stamp } else { standing.newer(&session.clock, pending.stamp) };
+    let stamp =
+        if mine { pending.stamp } else { standing.newer(&session.clock, pending.stamp, pending.write.attempt)? };
     let mut delete = [Pending { stamp, ..pending.clone() }];
     let taken = send(session, &mut delete).await?.remove(key.as_str());
     match taken {

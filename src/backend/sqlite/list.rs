@@ -81,7 +81,7 @@ pub(super) fn weight(append: &Append) -> usize {
 
 /// Puts an item at the tail, unless the list has, or lately had, one of that id.
 pub(super) fn append(session: &Session<'_>, append: &Append) -> SqlResult<AppendAck> {
-    let Append { key, value, item_id, stamp } = append;
+    let Append { key, value, item_id, stamp, attempt } = append;
     let head = Head::of(session, key)?.unwrap_or(Head::new());
     let mut find = session.connection.prepare_cached(FIND)?;
     let mut found = find.query((key.as_str(), item_id.as_str()))?;
@@ -89,7 +89,7 @@ pub(super) fn append(session: &Session<'_>, append: &Append) -> SqlResult<Append
         return Ok(AppendAck::primary(codec::number(row, 0)?, true));
     }
     // Only a delete outvotes an append: the order of the items is that of their commits, whatever their clocks say.
-    let stamp = session.newer_than(Some(head.floor), *stamp);
+    let stamp = session.newer_than(Some(head.floor), *stamp, *attempt)?;
     let Columns { kind, json, bin } = Columns::from(value);
     let position = codec::signed(head.next)?;
     let parameters = (key.as_str(), position, item_id.as_str(), stamp.to_bytes(), kind, json, bin);

@@ -76,7 +76,7 @@ pub(super) fn clear(session: &Session<'_>, range: &KeyRange, stamp: Stamp) -> Sq
     let (keys, more) = keys(session, range, CLEAR_PAGE)?;
     let mut removed = 0;
     for key in &keys {
-        let ack = write::delete(session, key, None, stamp)?;
+        let ack = write::delete(session, key, None, write::Stamped::first(stamp))?;
         removed += u64::from(ack.existed == Some(true));
     }
     Ok((removed, keys.last().filter(|_| more).cloned()))

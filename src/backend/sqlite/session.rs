@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use crate::contract::Attempt;
+use crate::error::Result;
 use crate::stamp::{HybridClock, Stamp};
 use crate::time::{Clock, Timestamp};
 
@@ -33,10 +35,11 @@ impl Session<'_> {
     /// A stamp newer than what stands: the write's own, unless that is behind.
     ///
     /// A new stamp is safe here, because nothing was written under the first one: this transaction would see it.
-    pub(super) fn newer_than(&self, standing: Option<Stamp>, stamp: Stamp) -> Stamp {
-        match standing {
-            Some(standing) if standing >= stamp => self.stamps.issue_after(standing),
-            _ => stamp,
-        }
+    ///
+    /// # Errors
+    ///
+    /// `OutcomeUnknown` if the write is a repetition and behind.
+    pub(super) fn newer_than(&self, standing: Option<Stamp>, stamp: Stamp, attempt: Attempt) -> Result<Stamp> {
+        attempt.stamp_past(standing, stamp, self.stamps)
     }
 }

@@ -100,7 +100,8 @@ mod tests {
         }
 
         fn delete(&self, key: &str) {
-            write::delete(&self.session(), &Key::parse(key).unwrap(), None, self.stamps.issue()).unwrap();
+            let stamped = write::Stamped::first(self.stamps.issue());
+            write::delete(&self.session(), &Key::parse(key).unwrap(), None, stamped).unwrap();
         }
 
         fn append(&self, key: &str, id: &str) -> (Option<u64>, Option<bool>) {

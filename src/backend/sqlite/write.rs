@@ -1,6 +1,6 @@
 //! One write: what stands under the key is looked at, then changed, in the same transaction.
 
-use crate::contract::{Write, WriteAck, WriteMode, WriteOp};
+use crate::contract::{Attempt, Write, WriteAck, WriteMode, WriteOp};
 use crate::engine::sqlite::{Atomicity, SqlResult};
 use crate::error::Error;
 use crate::key::Key;
@@ -68,22 +68,42 @@ pub(super) fn weight(write: &Write) -> usize {
 
 /// Applies one write.
 pub(super) fn write(session: &Session<'_>, write: &Write) -> SqlResult<WriteAck> {
-    let Write { key, op, stamp } = write;
+    let Write { key, op, stamp, attempt } = write;
+    let stamped = Stamped { stamp: *stamp, attempt: *attempt };
     match op {
-        WriteOp::Put { value, mode, ttl } => put(session, key, value, *mode, *ttl, *stamp),
-        WriteOp::Delete { only_if } => delete(session, key, *only_if, *stamp),
-        WriteOp::Touch { ttl } => touch(session, key, *ttl, *stamp),
+        WriteOp::Put { value, mode, ttl } => put(session, key, Put { value, mode: *mode, ttl: *ttl }, stamped),
+        WriteOp::Delete { only_if } => delete(session, key, *only_if, stamped),
+        WriteOp::Touch { ttl } => touch(session, key, *ttl, stamped),
     }
 }
 
-fn put(
-    session: &Session<'_>,
-    key: &Key,
-    value: &Value,
+/// A stamp, and whether it was used before.
+#[derive(Clone, Copy)]
+pub(super) struct Stamped {
+    stamp: Stamp,
+    attempt: Attempt,
+}
+
+impl Stamped {
+    /// A stamp that was not used before.
+    pub(super) const fn first(stamp: Stamp) -> Self {
+        Self { stamp, attempt: Attempt::First }
+    }
+
+    fn past(self, session: &Session<'_>, standing: Option<Stamp>) -> SqlResult<Stamp> {
+        Ok(session.newer_than(standing, self.stamp, self.attempt)?)
+    }
+}
+
+struct Put<'a> {
+    value: &'a Value,
     mode: WriteMode,
     ttl: Option<Ttl>,
-    stamp: Stamp,
-) -> SqlResult<WriteAck> {
+}
+
+fn put(session: &Session<'_>, key: &Key, put: Put<'_>, stamped: Stamped) -> SqlResult<WriteAck> {
+    let Put { value, mode, ttl } = put;
+    let stamp = stamped.stamp;
     let standing = Standing::of(session, key)?;
     if standing.is_some_and(|standing| standing.stamp == stamp) {
         // The same write was applied before; what was there before that is not known any more.
@@ -98,7 +118,7 @@ fn put(
     if !holds {
         return Err(lost(mode).into());
     }
-    let stamp = session.newer_than(standing.map(|standing| standing.stamp), stamp);
+    let stamp = stamped.past(session, standing.map(|standing| standing.stamp))?;
     let expires_at = ttl.map(|ttl| codec::millis(session.now.after(ttl)));
     let Columns { kind, json, bin } = Columns::from(value);
     let parameters = (key.as_str(), stamp.to_bytes(), expires_at, kind, json, bin);
@@ -114,7 +134,13 @@ fn lost(mode: WriteMode) -> Error {
 }
 
 /// Removes value and list, and leaves a tombstone also where nothing was, against an older write that is still to come.
-pub(super) fn delete(session: &Session<'_>, key: &Key, only_if: Option<Revision>, stamp: Stamp) -> SqlResult<WriteAck> {
+pub(super) fn delete(
+    session: &Session<'_>,
+    key: &Key,
+    only_if: Option<Revision>,
+    stamped: Stamped,
+) -> SqlResult<WriteAck> {
+    let stamp = stamped.stamp;
     let standing = Standing::of(session, key)?;
     if standing.is_some_and(|standing| standing.kind == GONE && standing.stamp == stamp) {
         return Ok(WriteAck::primary(None, None));
@@ -127,7 +153,7 @@ pub(super) fn delete(session: &Session<'_>, key: &Key, only_if: Option<Revision>
     }
     let list = list::Head::of(session, key)?;
     let newest = standing.map(|standing| standing.stamp).max(list.map(|list| list.max_stamp));
-    let stamp = session.newer_than(newest, stamp);
+    let stamp = stamped.past(session, newest)?;
     session.connection.prepare_cached(BURY)?.execute((key.as_str(), stamp.to_bytes()))?;
     if let Some(list) = list {
         list::delete(session, key, list, stamp)?;
@@ -136,11 +162,12 @@ pub(super) fn delete(session: &Session<'_>, key: &Key, only_if: Option<Revision>
     Ok(WriteAck::primary(None, Some(existed)))
 }
 
-fn touch(session: &Session<'_>, key: &Key, ttl: Option<Ttl>, stamp: Stamp) -> SqlResult<WriteAck> {
+fn touch(session: &Session<'_>, key: &Key, ttl: Option<Ttl>, stamped: Stamped) -> SqlResult<WriteAck> {
+    let stamp = stamped.stamp;
     let Some(standing) = Standing::of(session, key)?.filter(|standing| standing.is_live(session.now)) else {
         return Ok(WriteAck::primary(None, Some(false)));
     };
-    let stamp = if standing.stamp == stamp { stamp } else { session.newer_than(Some(standing.stamp), stamp) };
+    let stamp = if standing.stamp == stamp { stamp } else { stamped.past(session, Some(standing.stamp))? };
     let expires_at = ttl.map(|ttl| codec::millis(session.now.after(ttl)));
     session.connection.prepare_cached(TOUCH)?.execute((key.as_str(), stamp.to_bytes(), expires_at))?;
     Ok(WriteAck::primary(Some(Revision::from_stamp(stamp)), Some(true)))

@@ -4,7 +4,7 @@ use crate::contract::{CacheBackend, DatabaseBackend, Store};
 
 use super::{
     abandoned, batches, concurrency, conditions, counters, expiry, identity, keys, lifecycle, limits, list_ranges,
-    listing, lists, model, paging, replay, stamps, transactions, values, writes,
+    listing, lists, model, paging, repeats, replay, stamps, transactions, values, writes,
 };
 use crate::testkit::{Case, Subject};
 
@@ -21,6 +21,7 @@ fn store_cases() -> Vec<Case<dyn Store>> {
         paging::cases(),
         limits::cases(),
         stamps::cases(),
+        repeats::cases(),
         concurrency::cases(),
         abandoned::store_cases(),
         lifecycle::cases(),
@@ -47,6 +48,7 @@ pub fn database_cases() -> Vec<Case<dyn DatabaseBackend>> {
         identity::cases(),
         abandoned::database_cases(),
         lifecycle::database_cases(),
+        repeats::database_cases(),
         replay::cases(),
         model::database_cases(),
     ];

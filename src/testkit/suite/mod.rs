@@ -22,6 +22,7 @@ mod listing;
 mod lists;
 mod model;
 mod paging;
+mod repeats;
 mod replay;
 mod stamps;
 mod tools;
