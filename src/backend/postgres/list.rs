@@ -74,14 +74,18 @@ async fn settle_chunk(session: &mut Session, mut pending: Vec<Pending<'_>>, answ
             Ok(()) => send(session, &pending, &stamps).await,
             Err(error) => Err(error),
         };
-        let appended = match sent {
-            Ok(Some(appended)) => appended,
+        let rows = match sent {
+            Ok(Some(rows)) => rows,
             Ok(None) => continue,
             Err(error) => return pending.iter().for_each(|pending| answer(pending.index, Err(error.clone()))),
         };
+        let appended = match rows.iter().map(appended).collect::<Result<HashMap<_, _>>>() {
+            Ok(appended) => appended,
+            Err(error) => return pending.iter().for_each(|pending| answer(pending.index, Err(error.clone()))),
+        };
         let mut refused = Vec::new();
-        for (number, pending) in (1_i64..).zip(pending) {
-            match appended.get(&number) {
+        for pending in pending {
+            match appended.get(&(pending.append.key.as_str(), pending.append.item_id.as_str())) {
                 Some(ack) => answer(pending.index, Ok(*ack)),
                 None => refused.push(pending),
             }
@@ -132,12 +136,12 @@ async fn restamp<'a>(
     Ok(refused.iter().map(|pending| restamp(pending.append)).collect())
 }
 
-/// Sends a chunk; answers what was appended, by number within it, or `None` if it is to be sent again.
+/// Sends a chunk; answers a row for each item that is now in its list, or `None` if it is to be sent again.
 async fn send(
     session: &mut Session,
     pending: &[Pending<'_>],
     stamps: &HashMap<&Key, Stamp>,
-) -> Result<Option<HashMap<i64, AppendAck>>> {
+) -> Result<Option<Vec<PgRow>>> {
     let sql = Arc::clone(&session.sql);
     let ids: Vec<&str> = pending.iter().map(|pending| pending.append.item_id.as_str()).collect();
     let mut columns = Columns::default();
@@ -161,7 +165,7 @@ async fn send(
         })
         .await;
     match sent {
-        Ok(rows) => rows.iter().map(appended).collect::<Result<_>>().map(Some),
+        Ok(rows) => Ok(Some(rows)),
         // Somebody appended the same id at the same time, or a deleted list's items are still there.
         Err(error) if is_duplicate(&error) && !session.in_transaction() => {
             forget(session, &columns.keys, &ids).await?;
@@ -176,9 +180,9 @@ async fn forget(session: &mut Session, keys: &[&str], ids: &[&str]) -> Result<()
     session.read(&sql.forget, |statement| statement.bind(keys).bind(ids)).await.map(drop)
 }
 
-/// Reads the columns number, position, existed.
-fn appended(row: &PgRow) -> Result<(i64, AppendAck)> {
-    Ok((column(row, 0)?, AppendAck::primary(record::number(row, 1)?, column(row, 2)?)))
+/// Reads the columns key, id, position, existed.
+fn appended(row: &PgRow) -> Result<((&str, &str), AppendAck)> {
+    Ok(((column(row, 0)?, column(row, 1)?), AppendAck::primary(record::number(row, 2)?, column(row, 3)?)))
 }
 
 /// Reads items of a list.

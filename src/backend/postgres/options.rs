@@ -55,7 +55,12 @@ fn ssl_mode(config: &PostgresConfig) -> PgSslMode {
 /// The settings of a session. The statements rely on READ COMMITTED, whatever server or role have as their default: a
 /// statement that waited for a lock must go on with the newest row.
 fn session_settings(config: &PostgresConfig) -> Vec<(&'static str, String)> {
-    let mut settings = vec![("default_transaction_isolation", "read committed".to_owned())];
+    let mut settings = vec![
+        ("default_transaction_isolation", "read committed".to_owned()),
+        // Each statement has one good plan. Without this, a read by an array of keys is planned anew each time, which takes
+        // longer than the read of one key.
+        ("plan_cache_mode", "force_generic_plan".to_owned()),
+    ];
     settings.extend(timeouts(config));
     settings
 }

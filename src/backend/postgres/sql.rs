@@ -7,7 +7,9 @@
 //!   rest of a statement sees the moment it began. So whatever decides between writers stands in the `WHERE` and `SET` of
 //!   the row itself: the stamp guard, the conditions, and what was there before (`replaced`, `removed`).
 //! - `ON CONFLICT DO UPDATE` locks the row also where its `WHERE` refuses it.
-//! - Rows are locked in the order of their keys, those of `kv` before those of `list`.
+//! - Rows are locked in the order of their keys, those of `kv` before those of `list`. A condition that does not look at the
+//!   row, as `(SELECT count(*) FROM locked) >= 0`, is judged once and first: it is how one part of a statement waits for
+//!   another.
 
 use std::sync::Arc;
 
@@ -48,7 +50,8 @@ const CREATE: &str = "{upsert_into_kv}
     RETURNING t.key, false";
 
 /// Puts and deletes together. A delete leaves a row in both tables even where there was none, because that is what an older
-/// statement then runs into.
+/// statement then runs into. Each half answers for itself, because the planner, which knows no lengths of arrays, would join
+/// them row by row.
 const PUT_OR_DELETE: &str = "
     WITH w AS ({rows}), v AS ({upsert_into_kv}
         WHERE excluded.stamp >= t.stamp
@@ -57,8 +60,7 @@ const PUT_OR_DELETE: &str = "
         INSERT INTO {s}.list AS t
             (key, floor, max_stamp, first_position, next_position, clean_position, removed, unused)
         SELECT key, stamp, stamp, 0, 0, 0, 0, true
-        FROM w CROSS JOIN (SELECT count(*) FROM v) AS after_values
-        WHERE kind = 0 ORDER BY n
+        FROM w WHERE kind = 0 AND (SELECT count(*) FROM v) >= 0 ORDER BY n
         ON CONFLICT (key) DO UPDATE SET
             removed = CASE WHEN t.floor = excluded.floor THEN t.removed ELSE t.next_position - t.first_position END,
             floor = excluded.floor,
@@ -67,8 +69,9 @@ const PUT_OR_DELETE: &str = "
         WHERE excluded.max_stamp >= t.max_stamp
         RETURNING t.key, t.removed
     )
-    SELECT w.key, v.replaced, l.removed, w.kind = 0 AS deletes
-    FROM w LEFT JOIN v ON v.key = w.key LEFT JOIN l ON l.key = w.key";
+    SELECT key, replaced, NULL::bigint FROM v
+    UNION ALL
+    SELECT key, NULL::boolean, removed FROM l";
 
 /// The sorted locks that an update, which has no order of its own, takes first.
 const LOCKED: &str = "
@@ -79,15 +82,13 @@ const UPDATE: &str = "{locked}
         replaced = true, stamp = w.stamp, kind = w.kind, expires_at = {now} + 1 + w.ttl, json = w.json::json, bin = w.bin
     FROM unnest($1::text[], $2::bytea[], $3::smallint[], $4::bigint[], $5::text[], $6::bytea[], $7::bytea[])
         AS w (key, stamp, kind, ttl, json, bin, expected)
-        CROSS JOIN (SELECT count(*) FROM locked) AS after_locks
-    WHERE t.key = w.key AND ((t.stamp = w.expected AND {live}) OR (t.stamp = w.stamp AND t.kind <> 0))
+    WHERE (SELECT count(*) FROM locked) >= 0 AND t.key = w.key AND ((t.stamp = w.expected AND {live}) OR (t.stamp = w.stamp AND t.kind <> 0))
     RETURNING t.key, true";
 
 const TOUCH: &str = "{locked}
     UPDATE {s}.kv AS t SET replaced = true, stamp = w.stamp, expires_at = {now} + 1 + w.ttl
     FROM unnest($1::text[], $2::bytea[], $3::bigint[]) AS w (key, stamp, ttl)
-        CROSS JOIN (SELECT count(*) FROM locked) AS after_locks
-    WHERE t.key = w.key AND w.stamp >= t.stamp AND {live}
+    WHERE (SELECT count(*) FROM locked) >= 0 AND t.key = w.key AND w.stamp >= t.stamp AND {live}
     RETURNING t.key, true";
 
 /// What stands under keys, of value and list: why a write was refused.
@@ -153,10 +154,11 @@ const CLEAR_LISTS: &str = "
 /// the locks in the order of the keys and with them the positions, unless a delete was newer.
 const APPEND: &str = "
     WITH w AS (
-        SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::smallint[], $5::text[], $6::bytea[])
+        SELECT key COLLATE \"C\" AS key, item_id, stamp, kind, json, bin, n
+        FROM unnest($1::text[], $2::text[], $3::bytea[], $4::smallint[], $5::text[], $6::bytea[])
         WITH ORDINALITY AS w (key, item_id, stamp, kind, json, bin, n)
     ), known AS (
-        SELECT w.n, i.position
+        SELECT w.n, w.key, w.item_id, i.position
         FROM w
         JOIN {s}.item AS i ON i.key = w.key AND i.item_id = w.item_id
         JOIN {s}.list AS l ON l.key = w.key AND i.stamp > l.floor
@@ -181,9 +183,9 @@ const APPEND: &str = "
         FROM fresh AS f JOIN grown AS g ON g.key = f.key
         RETURNING t.key, t.item_id, t.position
     )
-    SELECT n, position, true FROM known
+    SELECT key, item_id, position, true FROM known
     UNION ALL
-    SELECT f.n, a.position, false FROM added AS a JOIN fresh AS f ON f.key = a.key AND f.item_id = a.item_id";
+    SELECT key, item_id, position, false FROM added";
 
 /// Removes what a deleted list left of items with these ids.
 const FORGET: &str = "

@@ -47,15 +47,45 @@ struct Pending<'a> {
     write: &'a Write,
     /// The stamp it is sent with: its own, or a newer one where that was behind.
     stamp: Stamp,
-    /// Whether an earlier attempt, which took only half of a delete, found something.
+    /// Whether an earlier attempt took half of a delete: value or list alone.
+    begun: bool,
+    /// Whether that half found something.
     existed: bool,
 }
 
-/// What the server says of a write that it took, whole or, of a delete, in part.
+impl Pending<'_> {
+    /// What a failure means for it.
+    fn failed(&self, error: &Error) -> Error {
+        if !self.begun {
+            return error.clone();
+        }
+        Error::outcome_unknown("a delete was interrupted after it had removed the value or the list")
+            .with_source(error.clone())
+    }
+}
+
+/// What the server took of a write: of a delete, value and list each for itself.
+#[derive(Debug, Default)]
 struct Taken {
-    whole: bool,
-    existed: bool,
-    removed_items: bool,
+    /// Whether a live value was replaced, if the value was written.
+    value: Option<bool>,
+    /// How many items were removed, if the list was deleted.
+    list: Option<i64>,
+}
+
+impl Taken {
+    /// Whether all of a write was taken.
+    fn is_whole(&self, op: &WriteOp) -> bool {
+        self.value.is_some() && (self.list.is_some() || !matches!(op, WriteOp::Delete { .. }))
+    }
+
+    fn removed_items(&self) -> bool {
+        self.list.is_some_and(|items| items > 0)
+    }
+
+    fn existed(&self) -> bool {
+        self.value == Some(true) || self.removed_items()
+    }
 }
 
 /// Applies writes: one answer a write, in order; those of one key are applied in order.
@@ -72,7 +102,7 @@ pub(super) async fn write_many(session: &mut Session, writes: &[Write]) -> Vec<R
                 _ => write.stamp,
             };
             newest.insert(write.key.as_str(), stamp);
-            pending.push(Pending { index, write, stamp, existed: false });
+            pending.push(Pending { index, write, stamp, begun: false, existed: false });
         }
         pending.sort_unstable_by(|a, b| a.write.key.cmp(&b.write.key));
         for classes in CLASSES {
@@ -108,23 +138,20 @@ async fn settle_chunk(session: &mut Session, mut pending: Vec<Pending<'_>>, answ
         };
         let mut taken = match sent {
             Ok(taken) => taken,
-            Err(error) => return pending.iter().for_each(|pending| answer(pending.index, Err(error.clone()))),
+            Err(error) => return pending.iter().for_each(|pending| answer(pending.index, Err(pending.failed(&error)))),
         };
         let mut refused = Vec::new();
         for mut pending in pending {
-            match taken.remove(pending.write.key.as_str()) {
-                Some(taken) => {
-                    pending.existed |= taken.existed;
-                    if taken.removed_items {
-                        session.mark_unclean(&pending.write.key);
-                    }
-                    if taken.whole {
-                        answer(pending.index, Ok(ack(&pending)));
-                    } else {
-                        refused.push(pending);
-                    }
-                }
-                None => refused.push(pending),
+            let taken = taken.remove(pending.write.key.as_str()).unwrap_or_default();
+            if taken.removed_items() {
+                session.mark_unclean(&pending.write.key);
+            }
+            pending.existed |= taken.existed();
+            pending.begun |= taken.value.is_some() || taken.list.is_some();
+            if taken.is_whole(&pending.write.op) {
+                answer(pending.index, Ok(ack(&pending)));
+            } else {
+                refused.push(pending);
             }
         }
         if refused.is_empty() {
@@ -132,8 +159,7 @@ async fn settle_chunk(session: &mut Session, mut pending: Vec<Pending<'_>>, answ
         }
         let standing = match standing::read(session, refused.iter().map(|pending| &pending.write.key)).await {
             Ok(standing) => standing,
-            // None of them was applied as a whole, and all that came of them was answered.
-            Err(error) => return refused.iter().for_each(|pending| answer(pending.index, Err(error.clone()))),
+            Err(error) => return refused.iter().for_each(|refused| answer(refused.index, Err(refused.failed(&error)))),
         };
         pending = Vec::with_capacity(refused.len());
         for mut refusal in refused {
@@ -143,7 +169,7 @@ async fn settle_chunk(session: &mut Session, mut pending: Vec<Pending<'_>>, answ
                     pending.push(refusal);
                 }
                 Ok(Verdict::Answered(ack)) => answer(refusal.index, Ok(ack)),
-                Err(error) => answer(refusal.index, Err(error)),
+                Err(error) => answer(refusal.index, Err(refusal.failed(&error))),
             }
         }
     }
@@ -226,7 +252,7 @@ async fn send(session: &mut Session, pending: &mut [Pending<'_>]) -> Result<Hash
         if expected.is_empty() { statement } else { statement.bind(expected.as_slice()) }
     };
     let rows = session.write(text, bind).await?;
-    rows.iter().map(if deletes { taken_of_two } else { taken_of_one }).collect()
+    taken(&rows, deletes)
 }
 
 async fn touch(session: &mut Session, pending: &[Pending<'_>]) -> Result<HashMap<String, Taken>> {
@@ -239,25 +265,20 @@ async fn touch(session: &mut Session, pending: &[Pending<'_>]) -> Result<HashMap
     };
     let ttls: Vec<Option<i64>> = pending.iter().map(ttl).collect();
     let bind = |statement: Statement| statement.bind(keys.as_slice()).bind(stamps.as_slice()).bind(ttls.as_slice());
-    session.write(&sql.touch, bind).await?.iter().map(taken_of_one).collect()
+    taken(&session.write(&sql.touch, bind).await?, false)
 }
 
-/// Reads the columns key and existed.
-fn taken_of_one(row: &PgRow) -> Result<(String, Taken)> {
-    Ok((column(row, 0)?, Taken { whole: true, existed: column(row, 1)?, removed_items: false }))
-}
-
-/// Reads the columns key, value replaced, items removed, deletes: the two in the middle are NULL where the half was refused.
-fn taken_of_two(row: &PgRow) -> Result<(String, Taken)> {
-    let (replaced, removed, deletes): (Option<bool>, Option<i64>, bool) =
-        (column(row, 1)?, column(row, 2)?, column(row, 3)?);
-    let removed_items = removed.is_some_and(|removed| removed > 0);
-    let taken = Taken {
-        whole: replaced.is_some() && (removed.is_some() || !deletes),
-        existed: replaced == Some(true) || removed_items,
-        removed_items,
-    };
-    Ok((column(row, 0)?, taken))
+/// Reads the columns key and replaced; with deletes among the writes also the number of items removed, in rows of their own.
+fn taken(rows: &[PgRow], deletes: bool) -> Result<HashMap<String, Taken>> {
+    let mut taken: HashMap<String, Taken> = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let of_key = taken.entry(column(row, 0)?).or_default();
+        of_key.value = of_key.value.or(column(row, 1)?);
+        if deletes {
+            of_key.list = of_key.list.or(column(row, 2)?);
+        }
+    }
+    Ok(taken)
 }
 
 /// Deletes value and list if the value has the revision: both or nothing, so in a transaction.
@@ -298,14 +319,12 @@ async fn delete_if_locked(session: &mut Session, pending: &Pending<'_>) -> Resul
     let stamp =
         if mine { pending.stamp } else { standing.newer(&session.clock, pending.stamp, pending.write.attempt)? };
     let mut delete = [Pending { stamp, ..pending.clone() }];
-    let taken = send(session, &mut delete).await?.remove(key.as_str());
-    match taken {
-        Some(taken) if taken.whole => {
-            if taken.removed_items {
-                session.mark_unclean(key);
-            }
-            Ok(WriteAck::primary(None, Some(true)))
-        }
-        _ => Err(Error::internal("a delete of locked rows was refused")),
+    let taken = send(session, &mut delete).await?.remove(key.as_str()).unwrap_or_default();
+    if !taken.is_whole(&pending.write.op) {
+        return Err(Error::internal("a delete of locked rows was refused"));
     }
+    if taken.removed_items() {
+        session.mark_unclean(key);
+    }
+    Ok(WriteAck::primary(None, Some(true)))
 }
