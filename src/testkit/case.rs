@@ -20,7 +20,7 @@ pub struct Case<B: ?Sized> {
     run: Arc<Run<B>>,
 }
 
-impl<B: ?Sized + 'static> Case<B> {
+impl<B: ?Sized + Send + Sync + 'static> Case<B> {
     /// Makes a case of a theme, of a sentence that says the behaviour, and of the test.
     pub fn new<F>(
         group: &'static str,
@@ -63,7 +63,7 @@ impl<B: ?Sized + 'static> Case<B> {
     }
 
     /// Makes a case for a wider kind of store, by a function that narrows the subject.
-    pub(super) fn widen<W: ?Sized + 'static>(self, narrow: fn(Subject<W>) -> Subject<B>) -> Case<W> {
+    pub(super) fn widen<W: ?Sized + Send + Sync + 'static>(self, narrow: fn(Subject<W>) -> Subject<B>) -> Case<W> {
         let run = self.run;
         Case { group: self.group, name: self.name, run: Arc::new(move |subject| run(narrow(subject))) }
     }

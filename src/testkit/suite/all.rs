@@ -3,8 +3,9 @@
 use crate::contract::{CacheBackend, DatabaseBackend, Store};
 
 use super::{
-    abandoned, batches, concurrency, conditions, counters, expiry, identity, keys, lifecycle, limits, list_ranges,
-    listing, lists, model, paging, repeats, replay, stamps, transactions, values, writes,
+    abandoned, batches, concurrency, conditions, counters, expiry, identity, keys, lifecycle, limits, list_load,
+    list_ranges, list_values, listing, lists, model, paging, repeats, replay, stamps, transaction_load, transactions,
+    values, writes,
 };
 use crate::testkit::{Case, Subject};
 
@@ -44,7 +45,10 @@ pub fn database_cases() -> Vec<Case<dyn DatabaseBackend>> {
     let own = [
         lists::cases(),
         list_ranges::cases(),
+        list_values::cases(),
+        list_load::cases(),
         transactions::cases(),
+        transaction_load::cases(),
         identity::cases(),
         abandoned::database_cases(),
         lifecycle::database_cases(),

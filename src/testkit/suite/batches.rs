@@ -29,6 +29,8 @@ pub(super) fn cases() -> Vec<Case<dyn Store>> {
         a_batch_of_many_bytes_works,
         ten_thousand_writes_of_one_key_work,
         the_order_of_keys_in_a_batch_does_not_matter,
+        thousands_of_conditions_share_a_batch,
+        exists_answers_thousands_of_keys,
     ]
 }
 
@@ -258,5 +260,36 @@ async fn the_order_of_keys_in_a_batch_does_not_matter(subject: Subject<dyn Store
             assert_eq!(peek(subject.get(name).await?), format!("\"{name}\""));
         }
     }
+    Ok(())
+}
+
+async fn thousands_of_conditions_share_a_batch(subject: Subject<dyn Store>) -> Outcome {
+    let names: Vec<String> = (0..3000).map(|number| format!("k{number:04}")).collect();
+    let create = |name: &String| subject.write_op(name, json("1"), WriteMode::Create, None);
+    let every_third: Vec<Write> = names.iter().step_by(3).map(create).collect();
+    let first = subject.write_all(every_third).await?;
+    for (number, answer) in subject.write_many(names.iter().map(create).collect()).await.into_iter().enumerate() {
+        if number % 3 == 0 {
+            assert_conflict(answer);
+        } else {
+            answer?;
+        }
+    }
+    let updates = names.iter().step_by(3).zip(first).map(|(name, ack)| {
+        let revision = ack.revision.expect("a put has a revision");
+        subject.write_op(name, json("2"), WriteMode::Update(revision), None)
+    });
+    subject.write_all(updates.collect()).await?;
+    assert_eq!(subject.get_many(&[&names[0], &names[1]]).await?, [Some(json("2")), Some(json("1"))]);
+    assert_eq!(subject.count("").await?, 3000);
+    Ok(())
+}
+
+async fn exists_answers_thousands_of_keys(subject: Subject<dyn Store>) -> Outcome {
+    let names: Vec<String> = (0..3000).map(|number| format!("k{number}")).collect();
+    subject.write_all(names.iter().step_by(2).map(|name| subject.put_op(name, json("1"))).collect()).await?;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let exist = subject.exist(&names).await?;
+    assert!(exist.into_iter().enumerate().all(|(number, exists)| exists == (number % 2 == 0)));
     Ok(())
 }

@@ -75,7 +75,7 @@ async fn an_expired_deadline_ends_reads_at_once(subject: Subject<dyn Store>) -> 
     for answer in store.get_many(&[key.clone(), key.clone()], &GetOptions::default(), &late).await {
         assert_kind(answer, ErrorKind::Unavailable);
     }
-    for answer in store.exists(&[key.clone()], &late).await {
+    for answer in store.exists(std::slice::from_ref(&key), &late).await {
         assert_kind(answer, ErrorKind::Unavailable);
     }
     assert_kind(store.list(&subject.prefix(""), &ListOptions::default(), &late).await, ErrorKind::Unavailable);

@@ -16,6 +16,8 @@ pub(super) fn cases() -> Vec<Case<dyn Store>> {
         an_update_by_a_slow_clock_works,
         a_touch_by_a_slow_clock_works,
         a_lost_condition_by_a_slow_clock_is_a_conflict,
+        a_conditional_delete_by_a_slow_clock_works,
+        a_batch_of_deletes_by_a_slow_clock_deletes,
         two_clocks_take_turns,
         a_write_after_a_fast_clock_is_visible,
         a_repeated_write_does_no_harm,
@@ -119,6 +121,26 @@ async fn a_lost_condition_by_a_slow_clock_is_a_conflict(subject: Subject<dyn Sto
         assert_conflict(subject.write(Write::new(subject.key("k"), op, slow.issue())).await);
     }
     assert_value(subject.get("k").await?, &json("2"));
+    Ok(())
+}
+
+async fn a_conditional_delete_by_a_slow_clock_works(subject: Subject<dyn Store>) -> Outcome {
+    if subject.backend().capabilities().conditional_delete {
+        let seen = revised(subject.put("k", json("1")).await?.revision)?;
+        let op = WriteOp::Delete { only_if: Some(seen) };
+        subject.write(Write::new(subject.key("k"), op, subject.slow_clock().issue())).await?;
+        assert!(!subject.exists("k").await?);
+    }
+    Ok(())
+}
+
+async fn a_batch_of_deletes_by_a_slow_clock_deletes(subject: Subject<dyn Store>) -> Outcome {
+    let slow = subject.slow_clock();
+    subject.write_all(["a", "b"].map(|key| subject.put_op(key, json("1"))).into()).await?;
+    let deletes = ["a", "none", "b", "a"].map(|key| Write::delete(subject.key(key), slow.issue()));
+    let existed: Vec<_> = subject.write_all(deletes.into()).await?.iter().map(|ack| ack.existed).collect();
+    assert_eq!(existed, [Some(true), Some(false), Some(true), Some(false)]);
+    assert!(subject.names("").await?.is_empty());
     Ok(())
 }
 

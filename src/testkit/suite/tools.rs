@@ -6,7 +6,7 @@ use std::pin::Pin;
 
 use tokio::task::JoinSet;
 
-use crate::contract::{Append, AppendAck, DatabaseBackend, Item, ListRange, Step, StepAck};
+use crate::contract::Store;
 use crate::testkit::{Failure, Outcome, Subject};
 use crate::{ErrorKind, Format, Result, Revision, Stamp, Value};
 
@@ -94,58 +94,8 @@ pub(super) async fn abandon<F: Future>(future: F, polls: usize) {
     }
 }
 
-/// Calls on lists that cases make most.
-impl Subject<dyn DatabaseBackend> {
-    pub(super) fn append_op(&self, key: &str, value: Value) -> Append {
-        Append::new(self.key(key), value, self.stamp())
-    }
-
-    pub(super) async fn append_many(&self, items: Vec<Append>) -> Result<Vec<AppendAck>> {
-        let sent = items.len();
-        let answers = self.backend().append_many(items, &self.cx()).await;
-        assert_eq!(answers.len(), sent, "one answer an item");
-        answers.into_iter().collect()
-    }
-
-    pub(super) async fn append(&self, key: &str, value: Value) -> Result<AppendAck, Failure> {
-        self.append_item(self.append_op(key, value)).await
-    }
-
-    pub(super) async fn append_item(&self, item: Append) -> Result<AppendAck, Failure> {
-        let acks = self.append_many(vec![item]).await?;
-        acks.first().copied().ok_or_else(|| Failure::new("no answer"))
-    }
-
-    /// Appends the numbers of a range.
-    pub(super) async fn append_numbers(&self, key: &str, numbers: std::ops::Range<u64>) -> Result<Vec<AppendAck>> {
-        self.append_many(numbers.map(|number| self.append_op(key, json(number.to_string()))).collect()).await
-    }
-
-    pub(super) async fn items(&self, key: &str, range: ListRange) -> Result<Vec<Item>> {
-        self.backend().range(&self.key(key), range, &self.cx()).await
-    }
-
-    /// What a list's items in a range show.
-    pub(super) async fn range(&self, key: &str, start: i64, end: i64) -> Result<Vec<String>> {
-        let items = self.items(key, ListRange::new(start, end)).await?;
-        Ok(items.iter().map(|item| show(&item.value)).collect())
-    }
-
-    pub(super) async fn length(&self, key: &str) -> Result<u64> {
-        self.backend().length(&self.key(key), &self.cx()).await
-    }
-
-    pub(super) async fn trim(&self, key: &str, keep_last: u64) -> Result<u64> {
-        self.backend().trim(&self.key(key), keep_last, &self.cx()).await
-    }
-
-    pub(super) async fn apply(&self, steps: Vec<Step>) -> Result<Vec<StepAck>> {
-        self.backend().apply(steps, &self.cx()).await
-    }
-}
-
 /// A stamp later than all the suite gives, by the clock of another process.
-pub(super) fn future_stamp<B: crate::contract::Store + ?Sized>(subject: &Subject<B>) -> Stamp {
+pub(super) fn future_stamp<B: Store + ?Sized>(subject: &Subject<B>) -> Stamp {
     let clock = subject.slow_clock();
     let wall = crate::Clock::manual();
     wall.advance(std::time::Duration::from_secs(3600));
@@ -154,7 +104,7 @@ pub(super) fn future_stamp<B: crate::contract::Store + ?Sized>(subject: &Subject
 }
 
 /// The key of a longest name that begins as given.
-pub(super) fn longest<B: crate::contract::Store + ?Sized>(subject: &Subject<B>, begin: &str) -> String {
+pub(super) fn longest<B: Store + ?Sized>(subject: &Subject<B>, begin: &str) -> String {
     let room = subject.longest_name() - begin.len();
     format!("{begin}{}", "k".repeat(room))
 }
