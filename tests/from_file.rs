@@ -55,3 +55,21 @@ fn a_configuration_changed_by_hand_is_checked_too() {
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.message().contains("storage.cache.keyPrefix"), "{error}");
 }
+
+#[cfg(not(feature = "redis"))]
+#[test]
+fn a_backend_that_is_not_compiled_in_is_named_with_its_place() {
+    let error = StorageManager::from_yaml("storage:\n  cache:\n    type: redis\n").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FeatureDisabled);
+    assert!(error.message().starts_with("agent.yml:3:5: storage.cache: "), "{error}");
+    assert!(error.message().contains("--features redis"), "{error}");
+}
+
+#[test]
+fn a_problem_that_shows_later_has_its_place_too() {
+    let manager = StorageManager::from_yaml("storage:\n  cache:\n    type: in-memory\n").unwrap();
+    let problem = manager.config().cache_problem("is away");
+    assert_eq!(problem.to_string(), "agent.yml:3:5: storage.cache: is away");
+    assert_eq!(manager.config().database_problem("is away").to_string(), "agent.yml: storage.database: is away");
+    assert_eq!(StorageManager::in_memory().config().cache_problem("is away").to_string(), "storage.cache: is away");
+}

@@ -37,6 +37,27 @@ pub struct StorageConfig {
     #[validate(nested)]
     pub database: DatabaseConfig,
     pub(super) warnings: Vec<Problem>,
+    pub(super) places: SidePlaces,
+}
+
+/// Where the sides stand in the file: problems that say nothing yet.
+#[derive(Clone, Debug)]
+pub(super) struct SidePlaces {
+    pub(super) cache: Problem,
+    pub(super) database: Problem,
+}
+
+impl Default for SidePlaces {
+    fn default() -> Self {
+        let place = |path: &str| Problem {
+            file: String::new(),
+            line: 0,
+            column: 0,
+            path: path.to_owned(),
+            message: String::new(),
+        };
+        Self { cache: place("storage.cache"), database: place("storage.database") }
+    }
 }
 
 impl StorageConfig {
@@ -97,6 +118,19 @@ impl StorageConfig {
     #[must_use]
     pub fn warnings(&self) -> &[Problem] {
         &self.warnings
+    }
+
+    /// Makes a problem of the cache at its place in the file, for what shows only when it is used: a server that is away, a
+    /// refused password. The message must hold no secret.
+    #[must_use]
+    pub fn cache_problem(&self, message: impl Into<String>) -> Problem {
+        Problem { message: message.into(), ..self.places.cache.clone() }
+    }
+
+    /// Makes a problem of the database at its place in the file, as [`StorageConfig::cache_problem`] does of the cache.
+    #[must_use]
+    pub fn database_problem(&self, message: impl Into<String>) -> Problem {
+        Problem { message: message.into(), ..self.places.database.clone() }
     }
 
     /// Checks a configuration that was made or changed by hand; one that was read has been checked.

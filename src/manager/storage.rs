@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::{Problem, SideOptions, StorageConfig};
 use crate::contract::{CacheBackend, Context, DatabaseBackend};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::handle::{Cache, Database, Handle, HandleBackend};
 use crate::layer::Side;
 
@@ -149,11 +149,15 @@ impl StorageManager {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) says what is wrong.
     pub fn validate_config(&self) -> Result<()> {
         self.config.validate()?;
-        if self.own_cache.is_none() {
-            open::cache_backend(&self.config.cache.backend)?;
+        if self.own_cache.is_none()
+            && let Err(error) = open::cache_backend(&self.config.cache.backend)
+        {
+            return Err(at(&self.config.cache_problem(error.message()), &error));
         }
-        if self.own_database.is_none() {
-            open::database_backend(&self.config.database.backend)?;
+        if self.own_database.is_none()
+            && let Err(error) = open::database_backend(&self.config.database.backend)
+        {
+            return Err(at(&self.config.database_problem(error.message()), &error));
         }
         Ok(())
     }
@@ -264,6 +268,11 @@ impl StorageManager {
         let (cache, database) = tokio::join!(cache, database);
         Health { cache: SideHealth::of(Side::Cache, cache), database: SideHealth::of(Side::Database, database) }
     }
+}
+
+/// The error of a side with its place in the file.
+fn at(problem: &Problem, error: &Error) -> Error {
+    Error::new(error.kind(), problem.to_string()).with_source(error.clone())
 }
 
 async fn close<B: HandleBackend + ?Sized>(handle: Option<Handle<B>>, options: &SideOptions) -> Result<()> {

@@ -91,6 +91,8 @@ fn from_text(text: &str, name: &str, base: &Path, environment: &Environment) -> 
         return Err(ConfigError::new(problems));
     }
     config.warnings = warnings;
+    name.clone_into(&mut config.places.cache.file);
+    name.clone_into(&mut config.places.database.file);
     Ok(config)
 }
 
@@ -101,10 +103,20 @@ fn read_storage(node: &Node, reader: &mut Reader<'_>) -> StorageConfig {
     };
     let mut config = StorageConfig::default();
     if let Some(section) = section {
-        config.cache = section.cache.map(|Field { value, .. }| value).unwrap_or_default();
-        config.database = section.database.map(|Field { value, .. }| value).unwrap_or_default();
+        if let Some(Field { value, place }) = section.cache {
+            config.cache = value;
+            locate(&mut config.places.cache, &place);
+        }
+        if let Some(Field { value, place }) = section.database {
+            config.database = value;
+            locate(&mut config.places.database, &place);
+        }
     }
     config
+}
+
+fn locate(side: &mut Problem, place: &Place) {
+    (side.line, side.column) = (place.position.line, place.position.column);
 }
 
 /// A file without the section is no error; one that nearly has it is worth a word.
