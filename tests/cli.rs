@@ -269,7 +269,7 @@ fn a_store_that_cannot_be_used_ends_with_2() {
     let report: Json = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["database"]["status"], "unhealthy");
     assert_eq!(report["cache"]["status"], "healthy");
-    assert!(text(&output.stderr).contains("agent.yml: storage.database: "), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("agent.yml:5:5: storage.database: "), "{}", text(&output.stderr));
     folder.fails(2, &["get", "a"]);
 }
 
@@ -357,6 +357,21 @@ mod interrupts {
         assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
         assert!(text(&output.stderr).contains("interrupted"), "{}", text(&output.stderr));
         folder.fails(3, &["get", "a"]);
+    }
+
+    #[test]
+    fn ctrl_c_gives_up_a_server_that_hangs() {
+        // It accepts connections, by the system's backlog, and never answers.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let folder = Folder::with(&format!(
+            "storage:\n  cache:\n    type: redis\n    url: redis://127.0.0.1:{port}\n    timeout: 10m\n    connectionTimeout: 10m\n"
+        ));
+        let child = folder.start(&["get", "a", "--cache"]);
+        wait_until_it_catches(&child);
+        interrupt(&child);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(130), ""));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use agent_storage::manager::SideHealth;
 use agent_storage::{HealthStatus, Problem, StorageManager};
 use serde_json::json;
 
@@ -12,7 +13,7 @@ use crate::report;
 
 impl Check {
     pub(crate) async fn run(&self, file: &Path, manager: &StorageManager, output: &Output) -> Result<Exit, Failure> {
-        if self.offline { self.offline(file, manager, output).await } else { self.online(file, manager, output).await }
+        if self.offline { self.offline(file, manager, output).await } else { self.online(manager, output).await }
     }
 
     async fn offline(&self, file: &Path, manager: &StorageManager, output: &Output) -> Result<Exit, Failure> {
@@ -20,7 +21,7 @@ impl Check {
             if self.json {
                 output.line(format!("{:#}", json!({ "status": "invalid", "error": report::error(&error) }))).await?;
             }
-            complain(&format!("{}: storage: {}", file.display(), error.message()));
+            complain(error.message());
             return Ok(Failure::Storage(error).exit());
         }
         if self.json {
@@ -34,7 +35,7 @@ impl Check {
         Ok(Exit::Done)
     }
 
-    async fn online(&self, file: &Path, manager: &StorageManager, output: &Output) -> Result<Exit, Failure> {
+    async fn online(&self, manager: &StorageManager, output: &Output) -> Result<Exit, Failure> {
         let health = manager.health_check().await;
         let status = health.status();
         if self.json {
@@ -46,10 +47,14 @@ impl Check {
         } else {
             output.line(report::table(&health)).await?;
         }
-        for side in [&health.cache, &health.database] {
-            for error in side.members.iter().filter_map(|member| member.error.as_ref()) {
-                complain(&format!("{}: storage.{}: {error}", file.display(), side.side.as_str()));
-            }
+        let errors = |side: &SideHealth| -> Vec<String> {
+            side.members.iter().filter_map(|member| member.error.as_ref()).map(ToString::to_string).collect()
+        };
+        for error in errors(&health.cache) {
+            complain(&manager.config().cache_problem(error).to_string());
+        }
+        for error in errors(&health.database) {
+            complain(&manager.config().database_problem(error).to_string());
         }
         if status != HealthStatus::Healthy {
             complain(&format!("the storage is {}", status.as_str()));

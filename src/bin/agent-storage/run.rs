@@ -1,6 +1,7 @@
 //! From arguments to an exit code: connects what the command needs, and ends cleanly whatever happens.
 
 use std::path::Path;
+use std::time::Duration;
 
 use agent_storage::{StorageConfig, StorageManager};
 use tokio::signal;
@@ -9,6 +10,9 @@ use crate::arguments::{Arguments, Command, ListCommand, ValueCommand};
 use crate::check;
 use crate::exit::{Exit, Failure, complain};
 use crate::output::Output;
+
+/// How long closing may take after a Ctrl-C when nothing was being written.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Runs a command to its end, or to the first Ctrl-C. Then what was being written is finished and the stores are closed; the
 /// second Ctrl-C does not wait for that.
@@ -23,13 +27,19 @@ pub(crate) async fn run(arguments: Arguments) -> Exit {
         result = execute(arguments, &manager, &output) => result.unwrap_or_else(|failure| failure.report()),
         () = interrupt() => {
             if may_have_written {
-                complain("interrupted; a write that had begun may have been applied");
+                complain("interrupted; a write that had begun may have been applied (Ctrl-C again does not wait for it)");
             }
             Exit::Interrupted
         }
     };
+    // A read that is given up leaves nothing to wait for; a write does, also on a server that hangs.
+    let patience = if exit == Exit::Interrupted && !may_have_written { PATIENCE } else { Duration::MAX };
+    let end = async {
+        output.settle().await;
+        let _ = tokio::time::timeout(patience, close(&manager)).await;
+    };
     tokio::select! {
-        () = close(&manager, &output) => exit,
+        () = end => exit,
         () = interrupt() => Exit::Interrupted,
     }
 }
@@ -72,8 +82,7 @@ async fn execute(arguments: Arguments, manager: &StorageManager, output: &Output
     }
 }
 
-async fn close(manager: &StorageManager, output: &Output) {
-    output.settle().await;
+async fn close(manager: &StorageManager) {
     if let Err(error) = manager.disconnect().await {
         complain(&format!("warning: the stores could not be closed in time: {error}"));
     }
