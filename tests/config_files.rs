@@ -147,7 +147,8 @@ fn the_reference_shows_the_defaults() {
         let (cache, database) = (full.cache.backend.kind(), full.database.backend.kind());
         let bare = format!("storage: {{ cache: {{ type: {cache} }}, database: {{ type: {database} }} }}");
         let bare = StorageConfig::from_yaml_with(&bare, "a.yml", &Environment::empty()).unwrap();
-        assert_eq!(format!("{full:#?}"), format!("{bare:#?}"), "{section}");
+        assert_eq!(format!("{:#?}", full.cache), format!("{:#?}", bare.cache), "{section}");
+        assert_eq!(format!("{:#?}", full.database), format!("{:#?}", bare.database), "{section}");
         assert_eq!(warnings(&full), Vec::<String>::new());
     }
 }
@@ -186,7 +187,7 @@ fn yaml_keys(mapping: &Json, prefix: &str, keys: &mut BTreeSet<String>) {
 fn the_reference_has_every_key_of_the_schema() {
     let text = std::fs::read_to_string(root("config/reference.yml")).unwrap();
     let reference: Json = serde_saphyr::from_str(&text).unwrap();
-    let common = ["keyPrefix", "timeout", "retry", "required", "fallback"];
+    let common = ["keyPrefix", "timeout", "retry", "batching", "required", "fallback"];
     for side in ["cache", "database"] {
         for (kind, properties) in types(side) {
             let section = REFERENCE.iter().map(|name| &reference[*name][side]).find(|section| section["type"] == kind);

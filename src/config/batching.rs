@@ -1,21 +1,26 @@
 //! How independent calls share round trips: [`BatchingConfig`].
 
+use validator::Validate;
+
 /// How calls that happen at the same time are sent together.
 ///
 /// A call goes out at once while its lane is free; otherwise it waits, and the lane takes all that waits as one batch when it is
 /// free again. There is no timer, so an idle store adds no latency.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Validate)]
 #[non_exhaustive]
 pub struct BatchingConfig {
     /// Whether calls are batched at all. `true` by default.
     pub enabled: bool,
     /// How many batches of a kind (reads, writes, appends) may be on their way at once. What is best depends on the backend;
     /// `None`, the default, takes what was measured to be.
-    pub lanes: Option<usize>,
+    #[validate(range(min = 1, max = 64, message = "must be from 1 to 64"))]
+    pub lanes: Option<u32>,
     /// The most calls of one batch. 512 by default.
-    pub max_batch: usize,
+    #[validate(range(min = 1, max = 10_000, message = "must be from 1 to 10000"))]
+    pub max_batch: u32,
     /// The most bytes of values in one batch; a single larger value goes alone. 4 MiB by default.
-    pub max_batch_bytes: usize,
+    #[validate(range(min = 1, message = "must be at least 1"))]
+    pub max_batch_bytes: u64,
 }
 
 impl Default for BatchingConfig {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use validator::Validate;
 
+use super::batching::BatchingConfig;
 use super::rules;
 
 /// What every backend understands, on either side.
@@ -19,6 +20,9 @@ pub struct SideOptions {
     /// How often and how patiently a failed call is sent again.
     #[validate(nested)]
     pub retry: RetryConfig,
+    /// How calls that happen at the same time are sent together.
+    #[validate(nested)]
+    pub batching: BatchingConfig,
     /// Whether connecting fails if the backend cannot be reached at the start. `false` by default: the start is degraded
     /// instead, and the backend is used once it is there.
     pub required: bool,
@@ -30,6 +34,7 @@ impl Default for SideOptions {
             key_prefix: String::new(),
             timeout: Duration::from_secs(5),
             retry: RetryConfig::default(),
+            batching: BatchingConfig::default(),
             required: false,
         }
     }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use crate::backend::memory::{MemoryCache, MemoryDatabase};
 use crate::config::{CacheBackendConfig, CacheConfig, DatabaseBackendConfig, DatabaseConfig, SideOptions};
-use crate::contract::{CacheBackend, Context, DatabaseBackend};
-use crate::error::{Error, Result};
+use crate::contract::{CacheBackend, Capabilities, Context, DatabaseBackend, Durability};
+#[cfg(not(feature = "full"))]
+use crate::error::Error;
+use crate::error::Result;
 use crate::handle::{Cache, Database, Handle, HandleBackend};
 use crate::key::KeyPrefix;
-use crate::layer::{Observe, Prefix, Retry, Side};
+use crate::layer::{Coalesce, Observe, Prefix, Retry, Side};
 
 /// Makes the cache's backend, without connecting it.
 pub(super) fn cache_backend(config: &CacheBackendConfig) -> Result<Arc<dyn CacheBackend>> {
@@ -35,14 +37,22 @@ pub(super) fn database_backend(config: &DatabaseBackendConfig) -> Result<Arc<dyn
         DatabaseBackendConfig::Sqlite(config) => Ok(Arc::new(crate::backend::sqlite::SqliteDatabase::new(config))),
         #[cfg(not(feature = "sqlite"))]
         DatabaseBackendConfig::Sqlite(_) => Err(Error::feature_disabled("sqlite")),
+        #[cfg(feature = "postgres")]
+        DatabaseBackendConfig::Postgres(config) => {
+            Ok(Arc::new(crate::backend::postgres::PostgresDatabase::new(config, crate::stamp::HybridClock::process())?))
+        }
+        #[cfg(not(feature = "postgres"))]
         DatabaseBackendConfig::Postgres(_) => Err(Error::feature_disabled("postgres")),
     }
 }
 
 /// Puts the layers before a cache and connects it.
 pub(super) async fn cache(backend: Arc<dyn CacheBackend>, config: &CacheConfig) -> Result<Cache> {
-    let retried: Arc<dyn CacheBackend> = Arc::new(Retry::new(config.options.retry, backend));
-    let observed: Arc<dyn CacheBackend> = Arc::new(Observe::new(Side::Cache, retried));
+    let mut layered: Arc<dyn CacheBackend> = Arc::new(Retry::new(config.options.retry, backend));
+    if is_batched(&layered.capabilities(), &config.options) {
+        layered = Arc::new(Coalesce::cache(&config.options.batching, layered));
+    }
+    let observed: Arc<dyn CacheBackend> = Arc::new(Observe::new(Side::Cache, layered));
     let prefix = KeyPrefix::parse(&config.options.key_prefix)?;
     let backend = if prefix.is_empty() { observed } else { Arc::new(Prefix::new(prefix, observed)) };
     connect(Side::Cache, Handle::new(backend), &config.options).await
@@ -50,11 +60,19 @@ pub(super) async fn cache(backend: Arc<dyn CacheBackend>, config: &CacheConfig) 
 
 /// Puts the layers before a database and connects it.
 pub(super) async fn database(backend: Arc<dyn DatabaseBackend>, config: &DatabaseConfig) -> Result<Database> {
-    let retried: Arc<dyn DatabaseBackend> = Arc::new(Retry::new(config.options.retry, backend));
-    let observed: Arc<dyn DatabaseBackend> = Arc::new(Observe::new(Side::Database, retried));
+    let mut layered: Arc<dyn DatabaseBackend> = Arc::new(Retry::new(config.options.retry, backend));
+    if is_batched(&layered.capabilities(), &config.options) {
+        layered = Arc::new(Coalesce::database(&config.options.batching, layered));
+    }
+    let observed: Arc<dyn DatabaseBackend> = Arc::new(Observe::new(Side::Database, layered));
     let prefix = KeyPrefix::parse(&config.options.key_prefix)?;
     let backend = if prefix.is_empty() { observed } else { Arc::new(Prefix::new(prefix, observed)) };
     connect(Side::Database, Handle::new(backend), &config.options).await
+}
+
+/// Whether calls share round trips: where there are round trips, or commits, to share.
+fn is_batched(capabilities: &Capabilities, options: &SideOptions) -> bool {
+    options.batching.enabled && capabilities.durability != Durability::Volatile
 }
 
 /// Proves that the store can be used. One that is only away for now is a degraded start, unless it is required.

@@ -13,7 +13,7 @@ use agent_storage::{Database, ErrorKind, SetOptions, Value};
 use recorder::{PANIC, POISON, Recorder};
 use tokio::task::{JoinHandle, yield_now};
 
-fn coalesced(recorder: &Arc<Recorder>, max_batch: usize) -> Database {
+fn coalesced(recorder: &Arc<Recorder>, max_batch: u32) -> Database {
     let mut config = BatchingConfig::default();
     config.lanes = Some(1);
     config.max_batch = max_batch;

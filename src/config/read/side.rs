@@ -10,7 +10,8 @@ use super::postgres::PostgresSection;
 use super::reader::{Fields, Reader, did_you_mean, list, nearest};
 use super::redis::RedisSection;
 use super::section::{Section, section, set};
-use super::value::{Span, Value};
+use super::value::{Bytes, Span, Value};
+use crate::config::batching::BatchingConfig;
 use crate::config::side::{Fallback, RetryConfig, SideOptions};
 use crate::config::storage::{CacheBackendConfig, CacheConfig, DatabaseBackendConfig, DatabaseConfig};
 
@@ -23,6 +24,8 @@ section! {
         "timeout" => timeout: Span = "5s";
         /// How often a call that is safe to repeat is sent again.
         "retry" => retry: RetrySection;
+        /// How calls that happen at the same time are sent together.
+        "batching" => batching: BatchingSection;
         /// Whether connecting fails if the store cannot be reached at the start.
         "required" => required: bool = false;
     }
@@ -40,6 +43,32 @@ section! {
     }
 }
 
+section! {
+    /// How calls that happen at the same time are sent together.
+    BatchingSection {
+        /// Whether they are. Memory is never batched: there is no round trip to share.
+        "enabled" => enabled: bool = true;
+        /// How many batches of reads, of writes and of appends may each be on their way at once; by default what was measured
+        /// to be best for the store.
+        "lanes" => lanes: u32;
+        /// The most calls of one batch.
+        "maxBatch" => max_batch: u32 = 512;
+        /// The most bytes of values in one batch; a single larger value goes alone.
+        "maxBatchBytes" => max_batch_bytes: Bytes = "4MiB";
+    }
+}
+
+impl BatchingSection {
+    fn config(self) -> BatchingConfig {
+        let mut config = BatchingConfig::default();
+        set(&mut config.enabled, self.enabled);
+        config.lanes = self.lanes.map(|lanes| lanes.value);
+        set(&mut config.max_batch, self.max_batch);
+        set(&mut config.max_batch_bytes, self.max_batch_bytes);
+        config
+    }
+}
+
 impl SideSection {
     fn options(self) -> SideOptions {
         let mut options = SideOptions::default();
@@ -51,6 +80,9 @@ impl SideSection {
             set(&mut config.initial_delay, retry.value.initial_delay);
             set(&mut config.max_delay, retry.value.max_delay);
             options.retry = config;
+        }
+        if let Some(batching) = self.batching {
+            options.batching = batching.value.config();
         }
         set(&mut options.required, self.required);
         options

@@ -11,18 +11,17 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 
-use crate::config::BatchingConfig;
 use crate::contract::Context;
 use crate::error::{Error, Result};
 
 use super::batch::{self, panicked};
-use super::queue::{Load, Queue, Taken, Ticket};
+use super::queue::{Limits, Load, Queue, Taken, Ticket};
 use super::work::Work;
 
 /// One lane of a store.
 pub(super) struct Lane<W: Work> {
     work: Arc<W>,
-    limits: BatchingConfig,
+    limits: Limits,
     state: Mutex<State<W>>,
 }
 
@@ -38,7 +37,7 @@ enum Entered<W: Work> {
 }
 
 impl<W: Work> Lane<W> {
-    pub(super) fn new(work: Arc<W>, limits: BatchingConfig, load: Arc<Load>) -> Arc<Self> {
+    pub(super) fn new(work: Arc<W>, limits: Limits, load: Arc<Load>) -> Arc<Self> {
         Arc::new(Self { work, limits, state: Mutex::new(State { busy: false, queue: Queue::new(load) }) })
     }
 
@@ -77,7 +76,7 @@ impl<W: Work> Lane<W> {
     /// Opens the lane, or goes on with what waits in a task of its own.
     fn release(self: &Arc<Self>) {
         let mut state = self.lock();
-        let Some(taken) = state.queue.take(&self.limits) else {
+        let Some(taken) = state.queue.take(self.limits) else {
             state.busy = false;
             return;
         };
@@ -101,7 +100,7 @@ impl<W: Work> Lane<W> {
                 let _ = reply.send(answer);
             }
             let mut state = self.lock();
-            next = state.queue.take(&self.limits);
+            next = state.queue.take(self.limits);
             state.busy = next.is_some();
         }
     }

@@ -44,6 +44,22 @@ impl Place {
     }
 }
 
+/// How much one batch may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    calls: usize,
+    bytes: usize,
+}
+
+impl From<&BatchingConfig> for Limits {
+    fn from(config: &BatchingConfig) -> Self {
+        Self {
+            calls: usize::try_from(config.max_batch).unwrap_or(usize::MAX).max(1),
+            bytes: usize::try_from(config.max_batch_bytes).unwrap_or(usize::MAX),
+        }
+    }
+}
+
 /// What waits before all lanes of a store.
 #[derive(Debug, Default)]
 pub(super) struct Load {
@@ -118,18 +134,18 @@ impl<W: Work> Queue<W> {
     }
 
     /// Takes what may be sent together, from the front; `None` if nothing waits. Calls that may not go along keep their order.
-    pub(super) fn take(&mut self, limits: &BatchingConfig) -> Option<Taken<W>> {
+    pub(super) fn take(&mut self, limits: Limits) -> Option<Taken<W>> {
         let mut taken: Option<Taken<W>> = None;
         let mut keys: HashSet<Key> = HashSet::new();
         let (mut bytes, mut kept) = (0_usize, VecDeque::new());
-        for _ in 0..limits.max_batch.max(1).saturating_mul(LOOK_AHEAD) {
+        for _ in 0..limits.calls.saturating_mul(LOOK_AHEAD) {
             let Some(call) = self.waiting.pop_front() else { break };
             if call.place.is_gone() {
                 self.load.remove(call.bytes);
                 continue;
             }
             let full = taken.as_ref().is_some_and(|taken| {
-                taken.items.len() >= limits.max_batch || bytes.saturating_add(call.bytes) > limits.max_batch_bytes
+                taken.items.len() >= limits.calls || bytes.saturating_add(call.bytes) > limits.bytes
             });
             if full {
                 self.waiting.push_front(call);

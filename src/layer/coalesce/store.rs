@@ -17,11 +17,11 @@ use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 
 use super::lane::Lane;
-use super::queue::Load;
+use super::queue::{Limits, Load};
 use super::work::{Appends, Reads, Work, Writes};
 
 /// The lanes of a kind unless the configuration says otherwise.
-const DEFAULT_LANES: usize = 2;
+const DEFAULT_LANES: u32 = 2;
 
 /// A store whose independent reads, writes and appends share round trips. Everything else goes straight through, and so do
 /// calls that are batches already.
@@ -76,7 +76,7 @@ struct Lanes<W: Work> {
 impl<W: Work> Lanes<W> {
     fn new(work: W, config: &BatchingConfig, load: &Arc<Load>) -> Self {
         let work = Arc::new(work);
-        let lane = |_| Lane::new(Arc::clone(&work), *config, Arc::clone(load));
+        let lane = |_| Lane::new(Arc::clone(&work), Limits::from(config), Arc::clone(load));
         let count = config.lanes.unwrap_or(DEFAULT_LANES).max(1);
         Self { lanes: (0..count).map(lane).collect(), hasher: RandomState::new(), next: AtomicUsize::new(0) }
     }
