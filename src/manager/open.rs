@@ -5,8 +5,6 @@ use std::sync::Arc;
 use crate::backend::memory::{MemoryCache, MemoryDatabase};
 use crate::config::{CacheBackendConfig, CacheConfig, DatabaseBackendConfig, DatabaseConfig, SideOptions};
 use crate::contract::{CacheBackend, Capabilities, Context, DatabaseBackend, Durability};
-#[cfg(not(feature = "full"))]
-use crate::error::Error;
 use crate::error::Result;
 use crate::handle::{Cache, Database, Handle, HandleBackend};
 use crate::key::KeyPrefix;
@@ -19,13 +17,13 @@ pub(super) fn cache_backend(config: &CacheBackendConfig) -> Result<Arc<dyn Cache
         #[cfg(feature = "redis")]
         CacheBackendConfig::Redis(config) => Ok(Arc::new(crate::backend::redis::RedisCache::new(config)?)),
         #[cfg(not(feature = "redis"))]
-        CacheBackendConfig::Redis(_) => Err(Error::feature_disabled("redis")),
+        CacheBackendConfig::Redis(_) => Err(crate::error::Error::feature_disabled("redis")),
         #[cfg(feature = "jetstream")]
         CacheBackendConfig::Jetstream(config) => {
             Ok(Arc::new(crate::backend::jetstream::JetstreamCache::new(config, crate::time::Clock::system())?))
         }
         #[cfg(not(feature = "jetstream"))]
-        CacheBackendConfig::Jetstream(_) => Err(Error::feature_disabled("jetstream")),
+        CacheBackendConfig::Jetstream(_) => Err(crate::error::Error::feature_disabled("jetstream")),
     }
 }
 
@@ -36,13 +34,13 @@ pub(super) fn database_backend(config: &DatabaseBackendConfig) -> Result<Arc<dyn
         #[cfg(feature = "sqlite")]
         DatabaseBackendConfig::Sqlite(config) => Ok(Arc::new(crate::backend::sqlite::SqliteDatabase::new(config))),
         #[cfg(not(feature = "sqlite"))]
-        DatabaseBackendConfig::Sqlite(_) => Err(Error::feature_disabled("sqlite")),
+        DatabaseBackendConfig::Sqlite(_) => Err(crate::error::Error::feature_disabled("sqlite")),
         #[cfg(feature = "postgres")]
         DatabaseBackendConfig::Postgres(config) => {
             Ok(Arc::new(crate::backend::postgres::PostgresDatabase::new(config, crate::stamp::HybridClock::process())?))
         }
         #[cfg(not(feature = "postgres"))]
-        DatabaseBackendConfig::Postgres(_) => Err(Error::feature_disabled("postgres")),
+        DatabaseBackendConfig::Postgres(_) => Err(crate::error::Error::feature_disabled("postgres")),
     }
 }
 
