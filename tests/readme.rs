@@ -1,6 +1,7 @@
 //! The README's tables say what the backends say of themselves. `UPDATE_README=1` writes them anew.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use agent_storage::backend::jetstream::JetstreamCache;
@@ -88,6 +89,31 @@ fn tables() -> String {
         ("postgres", "`postgres`", postgres.capabilities()),
     ];
     format!("{}\n{}", table("cache", &caches, CACHES), table("database", &databases, DATABASES))
+}
+
+/// The targets of the links in a text that lead to files.
+fn linked_files(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')').map(|(target, _)| target));
+    targets.filter(|target| !target.starts_with("http") && !target.starts_with('#'))
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents: Vec<PathBuf> =
+        ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(|name| root.join(name)).into();
+    for folder in ["docs", "docs/decisions"] {
+        documents.extend(fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path()));
+    }
+    let mut links = 0;
+    for document in documents.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
+        for target in linked_files(&fs::read_to_string(document).unwrap()) {
+            let file = target.split('#').next().unwrap();
+            assert!(document.parent().unwrap().join(file).exists(), "{}: {target}", document.display());
+            links += 1;
+        }
+    }
+    assert!(links > 10, "only {links} links were found");
 }
 
 #[tokio::test]

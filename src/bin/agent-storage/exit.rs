@@ -107,3 +107,16 @@ impl From<ConfigError> for Failure {
 pub(crate) fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_and_an_error_have_their_codes() {
+        let states = [HealthStatus::Healthy, HealthStatus::Degraded, HealthStatus::Unhealthy];
+        assert_eq!(states.map(|state| Exit::from(state) as u8), [0, 1, 2]);
+        let errors = [Error::conflict("-"), Error::unavailable("-"), Error::outcome_unknown("-"), Error::corrupt("-")];
+        assert_eq!(errors.map(|error| Failure::Storage(error).exit() as u8), [4, 2, 1, 1]);
+    }
+}
