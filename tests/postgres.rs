@@ -10,8 +10,8 @@ use std::time::Duration;
 use agent_storage::backend::postgres::PostgresDatabase;
 use agent_storage::config::PostgresConfig;
 use agent_storage::contract::{
-    Append, AppendAck, Context, DatabaseBackend, GetOptions, ItemId, ListOptions, ListRange, Step, Store, Write,
-    WriteAck, WriteMode, WriteOp,
+    Append, AppendAck, Attempt, Context, DatabaseBackend, GetOptions, ItemId, ListOptions, ListRange, Step, Store,
+    Write, WriteAck, WriteMode, WriteOp,
 };
 use agent_storage::testkit::{Direction, FaultProxy, NetworkFault, Point};
 use agent_storage::{Clock, Error, ErrorKind, HybridClock, Key, KeyPrefix, Result, Revision, Stamp, Value};
@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         a_repeated_write_answers_as_the_first_time
         the_sweeper_takes_what_is_old_and_nothing_else
         a_deleted_list_takes_its_ids_along
+        a_repeated_append_does_not_pass_a_delete_beside_a_newer_one
         a_corrupt_row_fails_alone
         a_schema_with_an_odd_name_works
         nothing_is_kept_in_a_session_behind_a_transaction_pooler
@@ -655,6 +656,19 @@ async fn a_deleted_list_takes_its_ids_along() {
     let ack = bench.database.apply(vec![Step::Append(named("3"))], &cx()).await;
     assert!(ack.is_ok(), "{ack:?}");
     assert_eq!(bench.items("k").await, ["3"]);
+}
+
+async fn a_repeated_append_does_not_pass_a_delete_beside_a_newer_one() {
+    let bench = Bench::new();
+    let mut repeated = bench.append_op("k", "1");
+    repeated.attempt = Attempt::Repeat;
+    bench.delete("k").await;
+    let batch = vec![bench.append_op("k", "2"), repeated, bench.append_op("k", "3")];
+    let answers = bench.database.append_many(batch, &cx()).await;
+    assert_eq!(answers[1].as_ref().unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+    assert_eq!(answers[0].as_ref().unwrap().position, Some(0));
+    assert_eq!(answers[2].as_ref().unwrap().position, Some(1));
+    assert_eq!(bench.items("k").await, ["2", "3"]);
 }
 
 async fn a_corrupt_row_fails_alone() {

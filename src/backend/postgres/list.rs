@@ -39,10 +39,12 @@ pub(super) async fn append_many(session: &mut Session, items: &[Append]) -> Vec<
             }
         }
     }
-    // Stable: the items of one list stay in their order.
-    pending.sort_by(|a, b| a.append.key.cmp(&b.append.key));
-    for chunk in chunks(pending, |pending| pending.append.value.len()) {
-        settle_chunk(session, chunk, &mut answers).await;
+    for mut round in rounds_of(pending) {
+        // Stable: the items of one list stay in their order.
+        round.sort_by(|a, b| a.append.key.cmp(&b.append.key));
+        for chunk in chunks(round, |pending| pending.append.value.len()) {
+            settle_chunk(session, chunk, &mut answers).await;
+        }
     }
     for (index, first) in repeats {
         let repeated = match answers.get(first) {
@@ -59,6 +61,29 @@ pub(super) async fn append_many(session: &mut Session, items: &[Append]) -> Vec<
 
 fn unanswered() -> Error {
     Error::internal("an append of a batch was not answered")
+}
+
+/// Cuts items into rounds so that a repeated one has its list for itself: items of one list are guarded by their newest stamp,
+/// and a repeated one must not pass a delete on the stamp of another. Nearly always there is one round.
+fn rounds_of(pending: Vec<Pending<'_>>) -> Vec<Vec<Pending<'_>>> {
+    let mut lists: HashMap<&Key, (usize, Attempt)> = HashMap::new();
+    let mut rounds: Vec<Vec<Pending<'_>>> = Vec::new();
+    for pending in pending {
+        let attempt = pending.append.attempt;
+        let round = match lists.get(&pending.append.key) {
+            None => 0,
+            Some((round, Attempt::First)) if attempt == Attempt::First => *round,
+            Some((round, _)) => round + 1,
+        };
+        lists.insert(&pending.append.key, (round, attempt));
+        if rounds.len() <= round {
+            rounds.push(Vec::new());
+        }
+        if let Some(round) = rounds.get_mut(round) {
+            round.push(pending);
+        }
+    }
+    rounds
 }
 
 /// Sends a chunk until each of its items has an answer.

@@ -97,9 +97,15 @@ pub(super) async fn write_many(session: &mut Session, writes: &[Write]) -> Vec<R
         let mut pending: Vec<Pending<'_>> = Vec::with_capacity(round.len());
         for index in round {
             let Some(write) = writes.get(index) else { continue };
-            let stamp = match newest.get(write.key.as_str()) {
-                Some(earlier) if *earlier >= write.stamp => session.clock.issue_after(*earlier),
-                _ => write.stamp,
+            let earlier = newest.get(write.key.as_str()).copied();
+            let stamp = match write.attempt.stamp_past(earlier, write.stamp, &session.clock) {
+                Ok(stamp) => stamp,
+                Err(error) => {
+                    if let Some(slot) = answers.get_mut(index) {
+                        *slot = Some(Err(error));
+                    }
+                    continue;
+                }
             };
             newest.insert(write.key.as_str(), stamp);
             pending.push(Pending { index, write, stamp, begun: false, existed: false });
