@@ -215,7 +215,7 @@ fn postgres() -> Making<dyn DatabaseBackend> {
         config.username = server.user().to_owned();
         config.password = Some(server.password().into());
         let stamps = Arc::new(HybridClock::new(Clock::system()));
-        let database = PostgresDatabase::new(&config, Arc::clone(&stamps)).unwrap();
+        let database = PostgresDatabase::with_stamps(&config, Arc::clone(&stamps)).unwrap();
         (Subject::database(Arc::new(database), Elapse::Real).with_stamps(stamps), nothing())
     })
 }

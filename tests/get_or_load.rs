@@ -1,4 +1,5 @@
 //! One load a key, and the races between a load and everybody else.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

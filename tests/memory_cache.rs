@@ -1,4 +1,5 @@
 //! What the memory cache does beyond the contract: it stays within its bounds.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use agent_storage::backend::memory::MemoryCache;
 use agent_storage::config::MemoryCacheConfig;

@@ -96,13 +96,13 @@ impl Bench {
         config.statement_timeout = Duration::ZERO;
         change(&mut config);
         let clock = Arc::new(HybridClock::new(Clock::system()));
-        let database = Arc::new(PostgresDatabase::new(&config, Arc::clone(&clock)).unwrap());
+        let database = Arc::new(PostgresDatabase::with_stamps(&config, Arc::clone(&clock)).unwrap());
         Self { server, name, config, database, clock }
     }
 
     /// Another process on the same database.
     fn another(&self) -> PostgresDatabase {
-        PostgresDatabase::new(&self.config, Arc::new(HybridClock::new(Clock::system()))).unwrap()
+        PostgresDatabase::with_stamps(&self.config, Arc::new(HybridClock::new(Clock::system()))).unwrap()
     }
 
     fn query(&self, sql: &str) -> String {
@@ -359,7 +359,7 @@ async fn a_hundred_calls_to_a_frozen_server_leave_the_whole_pool() {
     config.pool.max = POOL;
     config.lock_timeout = Duration::ZERO;
     let clock = Arc::new(HybridClock::new(Clock::system()));
-    let database = Arc::new(PostgresDatabase::new(&config, Arc::clone(&clock)).unwrap());
+    let database = Arc::new(PostgresDatabase::with_stamps(&config, Arc::clone(&clock)).unwrap());
     let put = |value: &str| Write::put(key("k"), json(value), clock.issue());
     database.write(put("1"), &cx()).await.unwrap();
     server.freeze();
@@ -422,7 +422,7 @@ async fn a_server_that_was_killed_is_used_again() {
     let server = Postgres::start(PostgresOptions { fsync: true, ..PostgresOptions::default() });
     let name = server.create_database();
     let clock = Arc::new(HybridClock::new(Clock::system()));
-    let database = PostgresDatabase::new(&config(&server, &name), Arc::clone(&clock)).unwrap();
+    let database = PostgresDatabase::with_stamps(&config(&server, &name), Arc::clone(&clock)).unwrap();
     database.write(Write::put(key("k"), json("1"), clock.issue()), &cx()).await.unwrap();
     server.kill();
     for _ in 0..3 {
@@ -444,7 +444,7 @@ async fn a_lost_reply_to_a_commit_is_an_unknown_outcome() {
     let proxy = FaultProxy::start(address).await.unwrap();
     let mut through = bench.config.clone();
     through.port = proxy.address().port();
-    let database = PostgresDatabase::new(&through, Arc::clone(&bench.clock)).unwrap();
+    let database = PostgresDatabase::with_stamps(&through, Arc::clone(&bench.clock)).unwrap();
     database.ping(&cx()).await.unwrap();
     proxy.set_once(NetworkFault::CutAt(Direction::ToClient, Point::postgres_commit())).await.unwrap();
     let error = database.apply(vec![Step::Write(bench.put_op("k", "2"))], &cx()).await.unwrap_err();
@@ -463,7 +463,7 @@ async fn a_wrong_password_is_said_and_not_tried_again() {
     let name = server.create_database();
     let mut config = config(&server, &name);
     config.password = Some("battery-staple".into());
-    let database = PostgresDatabase::new(&config, HybridClock::process()).unwrap();
+    let database = PostgresDatabase::with_stamps(&config, HybridClock::process()).unwrap();
     let (key, cx) = (key("k"), cx());
     let calls = (0..20).map(|_| database.length(&key, &cx));
     for outcome in futures_util::future::join_all(calls).await {
@@ -478,7 +478,7 @@ async fn a_wrong_password_is_said_and_not_tried_again() {
 
 async fn a_missing_database_is_said_and_used_once_it_is_there() {
     let server = Postgres::shared();
-    let database = PostgresDatabase::new(&config(server, "made_later"), HybridClock::process()).unwrap();
+    let database = PostgresDatabase::with_stamps(&config(server, "made_later"), HybridClock::process()).unwrap();
     let error = database.ping(&cx()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(!error.is_transient() && error.message().contains("does not exist"), "{error}");
@@ -491,7 +491,8 @@ async fn another_encoding_is_refused() {
     let make = "CREATE DATABASE latin OWNER agent ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0";
     let older = "CREATE DATABASE latin OWNER agent ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
     server.try_query("postgres", make).or_else(|_| server.try_query("postgres", older)).unwrap();
-    let error = PostgresDatabase::new(&config(server, "latin"), HybridClock::process()).unwrap().ping(&cx()).await;
+    let error =
+        PostgresDatabase::with_stamps(&config(server, "latin"), HybridClock::process()).unwrap().ping(&cx()).await;
     let error = error.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.message().contains("LATIN1") && error.message().contains("UTF8"), "{error}");
@@ -721,7 +722,7 @@ async fn nothing_is_kept_in_a_session_behind_a_transaction_pooler() {
     let name = server.create_database();
     let mut pooled = config(&server, &name);
     pooled.transaction_pooler = true;
-    let database = PostgresDatabase::new(&pooled, HybridClock::process()).unwrap();
+    let database = PostgresDatabase::with_stamps(&pooled, HybridClock::process()).unwrap();
     database.write(Write::put(key("k"), json("1"), HybridClock::process().issue()), &cx()).await.unwrap();
     database.length(&key("k"), &cx()).await.unwrap();
     let log = server.log();

@@ -77,7 +77,7 @@ fn table(side: &str, columns: &[Column], rows: &[Row]) -> String {
 fn tables() -> String {
     let jetstream = JetstreamCache::new(&JetstreamConfig::default(), Clock::system()).unwrap();
     let redis = RedisCache::new(&RedisConfig::default()).unwrap();
-    let postgres = PostgresDatabase::new(&PostgresConfig::default(), HybridClock::process()).unwrap();
+    let postgres = PostgresDatabase::with_stamps(&PostgresConfig::default(), HybridClock::process()).unwrap();
     let caches = [
         ("in-memory", "none", MemoryCache::new(&MemoryCacheConfig::default()).capabilities()),
         ("redis", "`redis`", redis.capabilities()),

@@ -37,7 +37,7 @@ pub(super) fn database_backend(config: &DatabaseBackendConfig) -> Result<Arc<dyn
         DatabaseBackendConfig::Sqlite(_) => Err(crate::error::Error::feature_disabled("sqlite")),
         #[cfg(feature = "postgres")]
         DatabaseBackendConfig::Postgres(config) => {
-            Ok(Arc::new(crate::backend::postgres::PostgresDatabase::new(config, crate::stamp::HybridClock::process())?))
+            Ok(Arc::new(crate::backend::postgres::PostgresDatabase::new(config)?))
         }
         #[cfg(not(feature = "postgres"))]
         DatabaseBackendConfig::Postgres(_) => Err(crate::error::Error::feature_disabled("postgres")),

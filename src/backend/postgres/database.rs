@@ -34,10 +34,9 @@ use super::{apply, list, read, scan, write};
 /// use std::time::Duration;
 ///
 /// # async fn example() -> agent_storage::Result<()> {
-/// let clock = HybridClock::process();
-/// let database = PostgresDatabase::new(&PostgresConfig::new("localhost", 5432), clock.clone())?;
+/// let database = PostgresDatabase::new(&PostgresConfig::new("localhost", 5432))?;
 /// let cx = Context::with_timeout(Duration::from_secs(5));
-/// let write = Write::put(Key::parse("session:42")?, Value::json("{}")?, clock.issue());
+/// let write = Write::put(Key::parse("session:42")?, Value::json("{}")?, HybridClock::process().issue());
 /// database.write(write, &cx).await?;
 /// # Ok(())
 /// # }
@@ -54,8 +53,17 @@ impl PostgresDatabase {
     /// # Errors
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the schema's name is not one.
-    pub fn new(config: &PostgresConfig, clock: Arc<HybridClock>) -> Result<Self> {
-        Ok(Self { connector: Arc::new(Connector::new(config, clock)?) })
+    pub fn new(config: &PostgresConfig) -> Result<Self> {
+        Self::with_stamps(config, HybridClock::process())
+    }
+
+    /// As [`PostgresDatabase::new`], with stamps from this clock.
+    ///
+    /// # Errors
+    ///
+    /// As [`PostgresDatabase::new`].
+    pub fn with_stamps(config: &PostgresConfig, stamps: Arc<HybridClock>) -> Result<Self> {
+        Ok(Self { connector: Arc::new(Connector::new(config, stamps)?) })
     }
 }
 
