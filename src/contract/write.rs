@@ -17,6 +17,8 @@ pub enum WriteMode {
     Create,
     /// Write only over the value of this revision. It never inserts.
     Update(Revision),
+    /// As `Update`, and the entry ends when it would have ended: a TTL given with the write has no effect.
+    Replace(Revision),
 }
 
 /// What a write does to its key.

@@ -6,10 +6,9 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::contract::{Expiry, GetOptions, Lookup, Write, WriteAck, WriteMode, WriteOp};
+use crate::contract::{GetOptions, Lookup, Write, WriteAck, WriteMode, WriteOp};
 use crate::error::{Error, Result};
 use crate::key::IntoKey;
-use crate::time::{Clock, Ttl};
 use crate::value::Value;
 
 use super::base::{Handle, HandleBackend};
@@ -53,13 +52,13 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
         let cx = self.context();
         let mut pauses = pauses();
         loop {
-            let (old, mode, ttl) = match self.backend.get(&key, &GetOptions::default().with_expiry(), &cx).await? {
-                Lookup::Found(entry) => (Some(entry.value), WriteMode::Update(entry.revision), left(entry.expiry)),
-                Lookup::Missing { .. } => (None, WriteMode::Create, None),
+            let (old, mode) = match self.backend.get(&key, &GetOptions::default(), &cx).await? {
+                Lookup::Found(entry) => (Some(entry.value), WriteMode::Replace(entry.revision)),
+                Lookup::Missing { .. } => (None, WriteMode::Create),
             };
             let value = change(old)?;
             self.shared.loads.overrule(&self.namespace, &key, &cx).await?;
-            let write = Write::new(key.clone(), WriteOp::Put { value, mode, ttl }, self.stamp());
+            let write = Write::new(key.clone(), WriteOp::Put { value, mode, ttl: None }, self.stamp());
             match self.backend.write(write, &cx).await {
                 Err(error) if error.is_conflict() => match pauses.next() {
                     Some(pause) if pause < cx.remaining() => tokio::time::sleep(pause).await,
@@ -89,14 +88,6 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
             Value::from_json(&change(old)?)
         })
         .await
-    }
-}
-
-/// What is left of an entry's time, at least a millisecond.
-fn left(expiry: Expiry) -> Option<Ttl> {
-    match expiry {
-        Expiry::At(at) => Ttl::new(at.since(Clock::system().now()).max(Duration::from_millis(1))).ok(),
-        Expiry::Never | Expiry::NotAsked => None,
     }
 }
 

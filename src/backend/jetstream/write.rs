@@ -159,7 +159,8 @@ impl Writer {
         let mut expected = match mode {
             WriteMode::Upsert => None,
             WriteMode::Create => Some(0),
-            WriteMode::Update(revision) => Some(self.live_sequence(target, revision).await?),
+            WriteMode::Update(revision) => Some(self.live_with(target, revision).await?.sequence),
+            WriteMode::Replace(revision) => return self.replace(target, &value, revision).await,
         };
         let mut pause = Pause::default();
         loop {
@@ -169,7 +170,7 @@ impl Writer {
                 let existed = match mode {
                     WriteMode::Upsert => None,
                     WriteMode::Create => Some(false),
-                    WriteMode::Update(_) => Some(true),
+                    WriteMode::Update(_) | WriteMode::Replace(_) => Some(true),
                 };
                 return Ok(WriteAck::primary(Some(Revision::from_sequence(sequence)), existed));
             }
@@ -201,10 +202,20 @@ impl Writer {
     }
 
     async fn delete_if(&self, target: Target<'_>, revision: Revision) -> Result<WriteAck> {
-        let sequence = self.live_sequence(target, revision).await?;
+        let sequence = self.live_with(target, revision).await?.sequence;
         let session = self.connector.session(target.cx).await?;
         match self.mark_deleted(&session, target, sequence).await? {
             Published::Stored(_) => Ok(WriteAck::primary(None, Some(true))),
+            Published::Conflict => Err(changed()),
+        }
+    }
+
+    /// Stores a value over the one of a revision; the entry ends when it would have ended.
+    async fn replace(&self, target: Target<'_>, value: &Value, revision: Revision) -> Result<WriteAck> {
+        let record = self.live_with(target, revision).await?;
+        let session = self.connector.session(target.cx).await?;
+        match self.store(&session, target, value, record.expires()?, Some(record.sequence)).await? {
+            Published::Stored(sequence) => Ok(WriteAck::primary(Some(Revision::from_sequence(sequence)), Some(true))),
             Published::Conflict => Err(changed()),
         }
     }
@@ -232,13 +243,13 @@ impl Writer {
         Ok(found.filter(|record| record.is_live(self.connector.clock().now())))
     }
 
-    /// The sequence of the entry, which must have this revision.
-    async fn live_sequence(&self, target: Target<'_>, revision: Revision) -> Result<u64> {
+    /// The entry, which must have this revision.
+    async fn live_with(&self, target: Target<'_>, revision: Revision) -> Result<Record> {
         // Another kind of revision is that of no entry here.
         let Some(sequence) = revision.to_sequence() else { return Err(changed()) };
         let session = self.connector.session(target.cx).await?;
         let found = self.live(&session, target).await?;
-        found.filter(|record| record.sequence == sequence).map(|_| sequence).ok_or_else(changed)
+        found.filter(|record| record.sequence == sequence).ok_or_else(changed)
     }
 
     /// Stores an entry, if the last message is the expected one.

@@ -100,13 +100,19 @@ fn put(shard: &mut Shard, key: Key, put: Put, stamped: Stamped, moment: Moment<'
     let holds = match mode {
         WriteMode::Upsert => true,
         WriteMode::Create => !existed,
-        WriteMode::Update(revision) => live.is_some_and(|cell| cell.revision() == revision),
+        WriteMode::Update(revision) | WriteMode::Replace(revision) => {
+            live.is_some_and(|cell| cell.revision() == revision)
+        }
     };
     if !holds {
         return Err(lost(mode));
     }
+    let expires_at = live.and_then(|cell| cell.expires_at);
     let stamp = stamped.past(standing.map(|cell| cell.stamp), moment)?;
-    let expires_at = ttl.map(|ttl| moment.now.after(ttl));
+    let expires_at = match mode {
+        WriteMode::Replace(_) => expires_at,
+        WriteMode::Upsert | WriteMode::Create | WriteMode::Update(_) => ttl.map(|ttl| moment.now.after(ttl)),
+    };
     let old = shard.put_cell(&key, Cell::new(value, stamp, expires_at));
     Ok((WriteAck::primary(Some(Revision::from_stamp(stamp)), Some(existed)), Undo::Cell(key, old)))
 }
@@ -114,7 +120,9 @@ fn put(shard: &mut Shard, key: Key, put: Put, stamped: Stamped, moment: Moment<'
 fn lost(mode: WriteMode) -> Error {
     Error::conflict(match mode {
         WriteMode::Create => "the key has a value already",
-        WriteMode::Update(_) | WriteMode::Upsert => "the value under the key does not have the expected revision",
+        WriteMode::Update(_) | WriteMode::Replace(_) | WriteMode::Upsert => {
+            "the value under the key does not have the expected revision"
+        }
     })
 }
 

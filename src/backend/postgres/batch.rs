@@ -95,7 +95,17 @@ impl<'a> Columns<'a> {
         self.bin.push(bin);
         Ok(())
     }
+
+    /// Lets the row that was pushed last end when it would have ended.
+    pub(super) fn keep_expiry(&mut self) {
+        if let Some(ttl) = self.ttls.last_mut() {
+            *ttl = Some(KEEP_EXPIRY);
+        }
+    }
 }
+
+/// What stands in the place of a TTL where the entry keeps its expiry; the statement knows it as a negative one.
+const KEEP_EXPIRY: i64 = -1;
 
 /// A TTL in the server's unit; the longest fits by far.
 pub(super) fn millis(ttl: Ttl) -> i64 {

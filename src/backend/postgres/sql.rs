@@ -79,7 +79,8 @@ const LOCKED: &str = "
 
 const UPDATE: &str = "{locked}
     UPDATE {s}.kv AS t SET
-        replaced = true, stamp = w.stamp, kind = w.kind, expires_at = {now} + 1 + w.ttl, json = w.json::json, bin = w.bin
+        replaced = true, stamp = w.stamp, kind = w.kind, json = w.json::json, bin = w.bin,
+        expires_at = CASE WHEN w.ttl < 0 THEN t.expires_at ELSE {now} + 1 + w.ttl END
     FROM unnest($1::text[], $2::bytea[], $3::smallint[], $4::bigint[], $5::text[], $6::bytea[], $7::bytea[])
         AS w (key, stamp, kind, ttl, json, bin, expected)
     WHERE (SELECT count(*) FROM locked) >= 0 AND t.key = w.key AND ((t.stamp = w.expected AND {live}) OR (t.stamp = w.stamp AND t.kind <> 0))

@@ -33,7 +33,7 @@ fn class(op: &WriteOp) -> Class {
     match op {
         WriteOp::Put { mode: WriteMode::Upsert, .. } => Class::Put,
         WriteOp::Put { mode: WriteMode::Create, .. } => Class::Create,
-        WriteOp::Put { mode: WriteMode::Update(_), .. } => Class::Update,
+        WriteOp::Put { mode: WriteMode::Update(_) | WriteMode::Replace(_), .. } => Class::Update,
         WriteOp::Touch { .. } => Class::Touch,
         WriteOp::Delete { only_if: None } => Class::Delete,
         WriteOp::Delete { only_if: Some(_) } => Class::DeleteIf,
@@ -193,7 +193,9 @@ fn judge(session: &Session, refusal: &Pending<'_>, standing: Standing) -> Result
         WriteOp::Put { mode: WriteMode::Create, .. } if standing.live => {
             return Err(Error::conflict("the key has a value already"));
         }
-        WriteOp::Put { mode: WriteMode::Update(expected), .. } if !standing.has(*expected) => {
+        WriteOp::Put { mode: WriteMode::Update(expected) | WriteMode::Replace(expected), .. }
+            if !standing.has(*expected) =>
+        {
             return Err(other_revision());
         }
         WriteOp::Touch { .. } if !standing.live => return Ok(Verdict::Answered(WriteAck::primary(None, Some(false)))),
@@ -223,7 +225,8 @@ async fn send(session: &mut Session, pending: &mut [Pending<'_>]) -> Result<Hash
     }
     let mut expected = Vec::new();
     for pending in pending.iter_mut() {
-        if let WriteOp::Put { mode: WriteMode::Update(revision), .. } = &pending.write.op {
+        if let WriteOp::Put { mode: WriteMode::Update(revision) | WriteMode::Replace(revision), .. } = &pending.write.op
+        {
             // A revision that is no stamp is nobody's; nor is the oldest stamp.
             let stamp = revision.to_stamp().unwrap_or(Stamp::MIN);
             if stamp >= pending.stamp {
@@ -239,6 +242,9 @@ async fn send(session: &mut Session, pending: &mut [Pending<'_>]) -> Result<Hash
             WriteOp::Delete { .. } | WriteOp::Touch { .. } => None,
         };
         columns.push(&pending.write.key, pending.stamp, value)?;
+        if let WriteOp::Put { mode: WriteMode::Replace(_), .. } = &pending.write.op {
+            columns.keep_expiry();
+        }
     }
     let deletes = classes.iter().any(|class| matches!(class, Class::Delete | Class::DeleteIf));
     let text = match classes.first() {

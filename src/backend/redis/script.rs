@@ -32,11 +32,15 @@ else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
 return existed",
 );
 
+/// What stands in the place of a TTL where the entry keeps its own.
+pub(super) const KEEP_TTL: &str = "keep";
+
 /// `digest, value, ttl or ''`: stores a value over that of the digest; answers 1, or 0 where there is no such value.
 pub(super) static UPDATE: Script = Script::new(
     "local stored = redis.call('GET', KEYS[1])
 if not stored or redis.sha1hex(stored) ~= ARGV[1] then return 0 end
 if ARGV[3] == '' then redis.call('SET', KEYS[1], ARGV[2])
+elseif ARGV[3] == 'keep' then redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
 else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 return 1",
 );

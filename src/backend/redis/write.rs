@@ -186,6 +186,10 @@ fn put(key: &Key, value: &Value, mode: WriteMode, ttl: Option<Ttl>, calls: &mut 
             let mut update = calls.call(&script::UPDATE, key);
             (update.arg(expected.to_string()).arg(stored).arg(millis(ttl)).take(), Answer::Updated(revision))
         }
+        WriteMode::Replace(expected) => {
+            let mut update = calls.call(&script::UPDATE, key);
+            (update.arg(expected.to_string()).arg(stored).arg(script::KEEP_TTL).take(), Answer::Updated(revision))
+        }
     }
 }
 

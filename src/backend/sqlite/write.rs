@@ -113,13 +113,19 @@ fn put(session: &Session<'_>, key: &Key, put: Put<'_>, stamped: Stamped) -> SqlR
     let holds = match mode {
         WriteMode::Upsert => true,
         WriteMode::Create => live.is_none(),
-        WriteMode::Update(revision) => live.is_some_and(|live| live.revision() == revision),
+        WriteMode::Update(revision) | WriteMode::Replace(revision) => {
+            live.is_some_and(|live| live.revision() == revision)
+        }
     };
     if !holds {
         return Err(lost(mode).into());
     }
     let stamp = stamped.past(session, standing.map(|standing| standing.stamp))?;
-    let expires_at = ttl.map(|ttl| codec::millis(session.now.after(ttl)));
+    let expires_at = match mode {
+        WriteMode::Replace(_) => live.and_then(|live| live.expires_at),
+        WriteMode::Upsert | WriteMode::Create | WriteMode::Update(_) => ttl.map(|ttl| session.now.after(ttl)),
+    };
+    let expires_at = expires_at.map(codec::millis);
     let Columns { kind, json, bin } = Columns::from(value);
     let parameters = (key.as_str(), stamp.to_bytes(), expires_at, kind, json, bin);
     session.connection.prepare_cached(PUT)?.execute(parameters)?;
@@ -129,7 +135,9 @@ fn put(session: &Session<'_>, key: &Key, put: Put<'_>, stamped: Stamped) -> SqlR
 fn lost(mode: WriteMode) -> Error {
     Error::conflict(match mode {
         WriteMode::Create => "the key has a value already",
-        WriteMode::Update(_) | WriteMode::Upsert => "the value under the key does not have the expected revision",
+        WriteMode::Update(_) | WriteMode::Replace(_) | WriteMode::Upsert => {
+            "the value under the key does not have the expected revision"
+        }
     })
 }
 

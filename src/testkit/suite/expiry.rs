@@ -28,6 +28,9 @@ pub(super) fn cases() -> Vec<Case<dyn Store>> {
         a_plain_put_clears_the_ttl,
         a_put_with_a_ttl_replaces_the_ttl,
         an_update_without_a_ttl_clears_it,
+        a_replacement_ends_when_the_value_before_it_would_have,
+        a_replacement_of_what_stays_stays,
+        a_replacement_needs_the_revision,
         a_created_entry_expires,
         an_updated_entry_expires,
         touch_sets_a_ttl,
@@ -216,6 +219,38 @@ async fn an_update_without_a_ttl_clears_it(subject: Subject<dyn Store>) -> Outco
     let revision = revised(subject.put_for("k", json("1"), hour()).await?.revision)?;
     subject.update("k", json("2"), revision).await?;
     assert_eq!(subject.entry("k").await?.expiry, Expiry::Never);
+    Ok(())
+}
+
+async fn a_replacement_ends_when_the_value_before_it_would_have(subject: Subject<dyn Store>) -> Outcome {
+    let revision = revised(subject.put_for("k", json("1"), hour()).await?.revision)?;
+    let Expiry::At(before) = subject.entry("k").await?.expiry else { panic!("an entry with a TTL has an expiry") };
+    let replace = subject.write_op("k", json("2"), WriteMode::Replace(revision), Some(subject.short_ttl()));
+    let revision = revised(subject.write(replace).await?.revision)?;
+    let entry = subject.entry("k").await?;
+    assert_eq!((entry.value, entry.revision), (json("2"), revision));
+    let Expiry::At(after) = entry.expiry else { panic!("the expiry was lost") };
+    assert!(after.since(before) <= TOLERANCE && before.since(after) <= TOLERANCE, "{before:?} became {after:?}");
+    Ok(())
+}
+
+async fn a_replacement_of_what_stays_stays(subject: Subject<dyn Store>) -> Outcome {
+    let revision = revised(subject.put("k", json("1")).await?.revision)?;
+    subject.write(subject.write_op("k", json("2"), WriteMode::Replace(revision), None)).await?;
+    let entry = subject.entry("k").await?;
+    assert_eq!((entry.value, entry.expiry), (json("2"), Expiry::Never));
+    Ok(())
+}
+
+async fn a_replacement_needs_the_revision(subject: Subject<dyn Store>) -> Outcome {
+    let revision = revised(subject.put("k", json("1")).await?.revision)?;
+    subject.put("k", json("2")).await?;
+    for key in ["k", "missing"] {
+        let replace = subject.write_op(key, json("3"), WriteMode::Replace(revision), None);
+        assert_conflict(subject.write(replace).await);
+    }
+    assert_value(subject.get("k").await?, &json("2"));
+    assert_eq!(subject.get("missing").await?, None);
     Ok(())
 }
 
