@@ -48,10 +48,10 @@ impl Revision {
         Self::from_array(digest)
     }
 
-    /// The stamp, if the revision is one.
+    /// The stamp, if the revision is one that a clock can have given.
     #[must_use]
     pub fn to_stamp(self) -> Option<Stamp> {
-        self.as_bytes().try_into().ok().map(Stamp::from_bytes)
+        self.as_bytes().try_into().ok().map(Stamp::from_bytes).filter(|stamp| stamp.is_plausible())
     }
 
     /// The stream sequence, if the revision is one.

@@ -14,6 +14,10 @@ use crate::time::{Clock, Timestamp};
 /// The bits of a stamp's time that count writes within one millisecond.
 const COUNTER_BITS: u32 = 16;
 
+/// The year 2200, in milliseconds since the Unix epoch. A later stamp was damaged: no clock gave it. To follow one would leave
+/// this process, and whoever reads what it writes, without newer stamps.
+const HORIZON_MILLIS: u64 = 7_258_118_400_000;
+
 /// A write's identity and its place in the order of writes: 16 bytes that sort like the stamp.
 ///
 /// Eight bytes of hybrid logical clock (48 bits of milliseconds, 16 of counter), then eight random bytes that name the
@@ -53,10 +57,17 @@ impl Stamp {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if it is not 16 bytes long.
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if it is not 16 bytes long, or of a time after the year 2200.
     pub fn from_slice(bytes: &[u8]) -> Result<Self> {
         let bytes = <[u8; 16]>::try_from(bytes).map_err(|_| Error::corrupt("a stored stamp is not 16 bytes long"))?;
-        Ok(Self::from_bytes(bytes))
+        let stamp = Self::from_bytes(bytes);
+        if stamp.is_plausible() { Ok(stamp) } else { Err(Error::corrupt("a stored stamp lies after the year 2200")) }
+    }
+
+    /// Whether a clock can have given it: not if its time is after the year 2200.
+    #[must_use]
+    pub const fn is_plausible(self) -> bool {
+        self.timestamp().as_millis() < HORIZON_MILLIS
     }
 
     /// The moment the stamp stands for; at or after the writer's wall clock when it was given.
@@ -145,9 +156,12 @@ impl HybridClock {
         Stamp { time, writer: self.writer }
     }
 
-    /// Shows the clock a stamp that was read, so that the next one it gives is newer.
+    /// Shows the clock a stamp that was read, so that the next one it gives is newer. One that no clock can have given is not
+    /// followed.
     pub fn observe(&self, stamp: Stamp) {
-        self.last.fetch_max(stamp.time, Ordering::SeqCst);
+        if stamp.is_plausible() {
+            self.last.fetch_max(stamp.time, Ordering::SeqCst);
+        }
     }
 
     /// Gives a stamp newer than `stamp` and than all that this clock gave or was shown.
@@ -205,6 +219,16 @@ mod tests {
         let earliest = Stamp::earliest(wall.now());
         assert!(before < earliest && earliest < clock.issue());
         assert_eq!(earliest.timestamp(), wall.now());
+    }
+
+    #[test]
+    fn a_damaged_stamp_is_not_followed() {
+        let clock = HybridClock::new(Clock::manual());
+        let before = clock.issue();
+        clock.observe(Stamp::from_bytes([0xff; 16]));
+        let (first, second) = (clock.issue(), clock.issue());
+        assert!(before < first && first < second && second.is_plausible());
+        assert!(Stamp::from_slice(&[0xff; 16]).is_err() && Stamp::from_slice(&[1; 15]).is_err());
     }
 
     #[test]

@@ -105,7 +105,8 @@ impl Value {
         Self { bytes, format }
     }
 
-    /// Reads the value as JSON into a type.
+    /// Reads the value as JSON into a type. The parser gives up below 127 levels of arrays and objects, so that no value can
+    /// exhaust the stack; deeper values are stored and read as bytes.
     ///
     /// # Errors
     ///

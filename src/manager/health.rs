@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use crate::contract::Capabilities;
+use crate::contract::{Capabilities, Context, Store};
 use crate::error::Error;
-use crate::handle::{Handle, HandleBackend};
 use crate::layer::Side;
 
 /// The latency from which a store that answers is called degraded. A call to a store on the same network takes a few
@@ -95,10 +94,10 @@ pub struct MemberHealth {
 
 impl MemberHealth {
     /// Asks a store.
-    pub(super) async fn ask<B: HandleBackend + ?Sized>(handle: &Handle<B>) -> Self {
-        let capabilities = handle.capabilities();
+    pub(super) async fn ask<B: Store + ?Sized>(store: &B, cx: &Context) -> Self {
+        let capabilities = store.capabilities();
         let backend = capabilities.backend;
-        match handle.ping().await {
+        match store.ping(cx).await {
             Ok(ping) => Self {
                 backend,
                 status: if ping.latency > SLOW { HealthStatus::Degraded } else { HealthStatus::Healthy },

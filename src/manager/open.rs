@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::backend::memory::{MemoryCache, MemoryDatabase};
 use crate::config::{CacheBackendConfig, CacheConfig, DatabaseBackendConfig, DatabaseConfig, SideOptions};
-use crate::contract::{CacheBackend, Capabilities, Context, DatabaseBackend, Durability};
+use crate::contract::{CacheBackend, Capabilities, DatabaseBackend, Durability};
 use crate::error::Result;
 use crate::handle::{Cache, Database, Handle, HandleBackend};
 use crate::key::KeyPrefix;
@@ -85,7 +85,5 @@ async fn connect<B: HandleBackend + ?Sized>(side: Side, handle: Handle<B>, optio
         );
         return Ok(handle);
     }
-    // The attempt failed for good, so whatever it opened is closed again; its own error is the one to tell.
-    let _ = handle.backend().close(&Context::with_timeout(options.timeout)).await;
     Err(error)
 }

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A thing that is built by the first who asks; those who ask meanwhile share the attempt, and its failure. The next one after
 /// a failure tries anew.
@@ -67,9 +67,14 @@ impl<T: Clone + Send + Sync + 'static> Slot<T> {
         let mut state = self.lock();
         match &*state {
             State::Ready(thing) => Entered::Ready(thing.clone()),
-            State::Building { attempt, building } => Entered::Building(*attempt, building.clone()),
-            State::Idle => {
-                let building = build().boxed().shared();
+            // One that failed after its callers had gone is nobody's answer any more.
+            State::Building { attempt, building } if !building.peek().is_some_and(Result::is_err) => {
+                Entered::Building(*attempt, building.clone())
+            }
+            State::Idle | State::Building { .. } => {
+                // In a task of its own it goes on though its callers go away.
+                let building =
+                    tokio::spawn(build()).map(|built| built.unwrap_or_else(|_| Err(broken_off()))).boxed().shared();
                 let attempt = next_attempt();
                 *state = State::Building { attempt, building: building.clone() };
                 Entered::Building(attempt, building)
@@ -94,6 +99,10 @@ enum Entered<T> {
     Building(u64, Shared<BoxFuture<'static, Result<T>>>),
 }
 
+fn broken_off() -> Error {
+    Error::internal("connecting was broken off, as it is when the runtime shuts down; call again")
+}
+
 fn next_attempt() -> u64 {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -114,7 +123,6 @@ impl<T> fmt::Debug for Slot<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -145,6 +153,7 @@ mod tests {
             Ok(1)
         });
         assert!(slow.now_or_never().is_none());
+        tokio::task::yield_now().await;
         assert_eq!(slot.get_or_build(|| async { Ok(2) }).await.unwrap(), 1);
     }
 }

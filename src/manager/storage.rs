@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{Problem, SideOptions, StorageConfig};
-use crate::contract::{CacheBackend, Context, DatabaseBackend};
+use crate::contract::{CacheBackend, Context, DatabaseBackend, Store};
 use crate::error::{Error, Result};
 use crate::handle::{Cache, Database, Handle, HandleBackend};
 use crate::layer::Side;
@@ -179,8 +179,12 @@ impl StorageManager {
         let build = || {
             let (config, own) = (Arc::clone(&self.config), self.own_cache.clone());
             async move {
-                let backend = own.map_or_else(|| open::cache_backend(&config.cache.backend), Ok)?;
-                open::cache(backend, &config.cache).await
+                if let Some(own) = own {
+                    return open::cache(own, &config.cache).await;
+                }
+                let backend = open::cache_backend(&config.cache.backend)?;
+                let opened = open::cache(Arc::clone(&backend), &config.cache).await;
+                or_close(opened, &*backend, &config.cache.options).await
             }
         };
         self.cache.get_or_build(build).await
@@ -199,8 +203,12 @@ impl StorageManager {
         let build = || {
             let (config, own) = (Arc::clone(&self.config), self.own_database.clone());
             async move {
-                let backend = own.map_or_else(|| open::database_backend(&config.database.backend), Ok)?;
-                open::database(backend, &config.database).await
+                if let Some(own) = own {
+                    return open::database(own, &config.database).await;
+                }
+                let backend = open::database_backend(&config.database.backend)?;
+                let opened = open::database(Arc::clone(&backend), &config.database).await;
+                or_close(opened, &*backend, &config.database.options).await
             }
         };
         self.database.get_or_build(build).await
@@ -253,26 +261,40 @@ impl StorageManager {
     ///
     /// It may be dropped at any point.
     pub async fn health_check(&self) -> Health {
-        let cache = async {
-            match self.cache().await {
-                Ok(handle) => MemberHealth::ask(&handle).await,
-                Err(error) => MemberHealth::failed(self.config.cache.backend.kind(), error),
-            }
-        };
-        let database = async {
-            match self.database().await {
-                Ok(handle) => MemberHealth::ask(&handle).await,
-                Err(error) => MemberHealth::failed(self.config.database.backend.kind(), error),
-            }
-        };
-        let (cache, database) = tokio::join!(cache, database);
+        let StorageConfig { cache, database, .. } = &*self.config;
+        let (cache, database) = tokio::join!(
+            member_health(self.cache(), cache.backend.kind(), &cache.options),
+            member_health(self.database(), database.backend.kind(), &database.options),
+        );
         Health { cache: SideHealth::of(Side::Cache, cache), database: SideHealth::of(Side::Database, database) }
+    }
+}
+
+/// How the store of a side is, known within the side's timeout.
+async fn member_health<B: HandleBackend + ?Sized>(
+    built: impl Future<Output = Result<Handle<B>>> + Send,
+    kind: &'static str,
+    options: &SideOptions,
+) -> MemberHealth {
+    let cx = Context::with_timeout(options.timeout);
+    match cx.limit(built).await {
+        Some(Ok(handle)) => MemberHealth::ask(&**handle.backend(), &cx).await,
+        Some(Err(error)) => MemberHealth::failed(kind, error),
+        None => MemberHealth::failed(kind, Error::unavailable("the store did not answer within the side's timeout")),
     }
 }
 
 /// The error of a side with its place in the file.
 fn at(problem: &Problem, error: &Error) -> Error {
     Error::new(error.kind(), problem.to_string()).with_source(error.clone())
+}
+
+/// Closes what a failed attempt made; the attempt's own error is the one to tell.
+async fn or_close<T: Send, B: Store + ?Sized>(opened: Result<T>, backend: &B, options: &SideOptions) -> Result<T> {
+    if opened.is_err() {
+        let _ = backend.close(&Context::with_timeout(options.timeout)).await;
+    }
+    opened
 }
 
 async fn close<B: HandleBackend + ?Sized>(handle: Option<Handle<B>>, options: &SideOptions) -> Result<()> {

@@ -70,26 +70,20 @@ impl<W: Work> Lane<W> {
         let call = AssertUnwindSafe(Arc::clone(&self.work).send_one(item, *cx)).catch_unwind();
         let call = call.map(|answer| answer.unwrap_or_else(|_| Err(panicked()))).boxed();
         let alone = Alone { lane: Arc::clone(self), call: Some(call) };
-        cx.limit(alone).await.unwrap_or_else(|| Err(W::timed_out()))
+        cx.limit(alone).await.unwrap_or_else(|| Err(W::unanswered()))
     }
 
     /// Opens the lane, or goes on with what waits in a task of its own.
     fn release(self: &Arc<Self>) {
-        let mut state = self.lock();
-        let Some(taken) = state.queue.take(self.limits) else {
-            state.busy = false;
-            return;
-        };
-        drop(state);
-        let lane = Arc::clone(self);
-        match Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(async move { lane.drain(taken).await })),
-            // Without a runtime nobody is left to wait; the senders that are dropped here say so to whoever is.
-            Err(_) => lane.lock().busy = false,
+        let Some(taken) = self.next_or_open() else { return };
+        let busy = Busy(Some(Arc::clone(self)));
+        // Without a runtime nobody is left to wait; the senders that are dropped then say so to whoever is.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(Arc::clone(self).drain(taken, busy));
         }
     }
 
-    async fn drain(self: Arc<Self>, first: Taken<W>) {
+    async fn drain(self: Arc<Self>, first: Taken<W>, busy: Busy<W>) {
         let mut next = Some(first);
         while let Some(taken) = next {
             let mut cx = Context::with_timeout(Context::MAX_TIMEOUT);
@@ -99,10 +93,17 @@ impl<W: Work> Lane<W> {
                 // A caller that is gone does not want its answer.
                 let _ = reply.send(answer);
             }
-            let mut state = self.lock();
-            next = state.queue.take(self.limits);
-            state.busy = next.is_some();
+            next = self.next_or_open();
         }
+        busy.settled();
+    }
+
+    /// What waits; if nothing does, the lane is open.
+    fn next_or_open(&self) -> Option<Taken<W>> {
+        let mut state = self.lock();
+        let next = state.queue.take(self.limits);
+        state.busy = next.is_some();
+        next
     }
 
     fn lock(&self) -> MutexGuard<'_, State<W>> {
@@ -116,15 +117,35 @@ impl<W: Work> fmt::Debug for Lane<W> {
     }
 }
 
+/// A lane that is in the hands of a task. Should the task end early, with its runtime, the lane is open again.
+struct Busy<W: Work>(Option<Arc<Lane<W>>>);
+
+impl<W: Work> Busy<W> {
+    /// The task has come to its end and has said so to the lane.
+    fn settled(mut self) {
+        self.0 = None;
+    }
+}
+
+impl<W: Work> Drop for Busy<W> {
+    fn drop(&mut self) {
+        if let Some(lane) = self.0.take() {
+            lane.lock().busy = false;
+        }
+    }
+}
+
 /// Waits for the answer to a call that was queued.
 async fn wait<W: Work>(mut ticket: Ticket<W::Answer>, cx: &Context) -> Result<W::Answer> {
     match cx.limit(&mut ticket.answer).await {
         Some(Ok(answer)) => answer,
-        Some(Err(_)) => Err(Error::internal("the lane ended before the call, as it does when the runtime shuts down")),
+        // The task that held the call ended with its runtime.
+        Some(Err(_)) if ticket.place.leave() => Err(Error::unavailable("the call was broken off before it was sent")),
+        Some(Err(_)) => Err(W::unanswered()),
         None if ticket.place.leave() => {
             Err(Error::unavailable("the call was still waiting for its turn at the deadline; it was not sent"))
         }
-        None => ticket.answer.try_recv().unwrap_or_else(|_| Err(W::timed_out())),
+        None => ticket.answer.try_recv().unwrap_or_else(|_| Err(W::unanswered())),
     }
 }
 
@@ -152,12 +173,13 @@ impl<W: Work> Drop for Alone<W> {
     fn drop(&mut self) {
         let Some(call) = self.call.take() else { return };
         let lane = Arc::clone(&self.lane);
-        match Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(async move {
+        let busy = Busy(Some(Arc::clone(&lane)));
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
                 let _ = call.await;
+                busy.settled();
                 lane.release();
-            })),
-            Err(_) => lane.release(),
+            });
         }
     }
 }

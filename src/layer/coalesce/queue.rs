@@ -138,12 +138,14 @@ impl<W: Work> Queue<W> {
         let mut taken: Option<Taken<W>> = None;
         let mut keys: HashSet<Key> = HashSet::new();
         let (mut bytes, mut kept) = (0_usize, VecDeque::new());
-        for _ in 0..limits.calls.saturating_mul(LOOK_AHEAD) {
+        let mut looked_at = 0;
+        while looked_at < limits.calls.saturating_mul(LOOK_AHEAD) {
             let Some(call) = self.waiting.pop_front() else { break };
             if call.place.is_gone() {
                 self.load.remove(call.bytes);
                 continue;
             }
+            looked_at += 1;
             let full = taken.as_ref().is_some_and(|taken| {
                 taken.items.len() >= limits.calls || bytes.saturating_add(call.bytes) > limits.bytes
             });
@@ -151,15 +153,18 @@ impl<W: Work> Queue<W> {
                 self.waiting.push_front(call);
                 break;
             }
-            // A key that was passed over is passed over again, so that its calls keep their order.
-            let is_first_of_key = !W::ONE_OF_A_KEY || keys.insert(W::key(&call.item).clone());
+            let key = W::ONE_OF_A_KEY.then(|| W::key(&call.item).clone());
             let first = taken.as_ref().and_then(|taken| taken.items.first());
-            if !is_first_of_key || !first.is_none_or(|first| W::goes_with(&call.item, first)) {
+            let goes = first.is_none_or(|first| W::goes_with(&call.item, first));
+            if !goes || key.as_ref().is_some_and(|key| keys.contains(key)) {
+                // A key that was passed over is passed over again, so that its calls keep their order.
+                keys.extend(key);
                 kept.push_back(call);
                 continue;
             }
             self.load.remove(call.bytes);
             if call.place.send() {
+                keys.extend(key);
                 bytes = bytes.saturating_add(call.bytes);
                 add(taken.get_or_insert_with(|| Taken::new(call.deadline)), call.item, call.reply, call.deadline);
             }

@@ -39,8 +39,8 @@ pub(super) trait Work: Send + Sync + 'static {
     fn send_many(self: Arc<Self>, items: Vec<Self::Item>, cx: Context)
     -> BoxFuture<'static, Vec<Result<Self::Answer>>>;
 
-    /// The error of a call whose deadline came while it was on its way.
-    fn timed_out() -> Error;
+    /// The error of a call that was sent and not answered.
+    fn unanswered() -> Error;
 }
 
 /// Reads: any may go with any.
@@ -81,7 +81,7 @@ impl<B: Store + ?Sized> Work for Reads<B> {
         .boxed()
     }
 
-    fn timed_out() -> Error {
+    fn unanswered() -> Error {
         Error::unavailable("the read was not answered before the deadline")
     }
 }
@@ -128,7 +128,7 @@ impl<B: Store + ?Sized> Work for Writes<B> {
         async move { self.0.write_many(items, &cx).await }.boxed()
     }
 
-    fn timed_out() -> Error {
+    fn unanswered() -> Error {
         Error::outcome_unknown("the write was not answered before the deadline")
     }
 }
@@ -168,7 +168,7 @@ impl Work for Appends {
         async move { self.0.append_many(items, &cx).await }.boxed()
     }
 
-    fn timed_out() -> Error {
+    fn unanswered() -> Error {
         Error::outcome_unknown("the append was not answered before the deadline")
     }
 }
