@@ -42,6 +42,10 @@ impl Database {
     /// # Errors
     ///
     /// As a write.
+    ///
+    /// # Cancel safety
+    ///
+    /// A call that had begun runs to its end though its caller went away.
     #[doc(alias = "rpush")]
     pub async fn append(&self, key: impl IntoKey, value: Value) -> Result<AppendAck> {
         self.append_one(Append::new(key.into_key()?, value, self.stamp())).await
@@ -52,6 +56,10 @@ impl Database {
     /// # Errors
     ///
     /// As a write, and [`ErrorKind::InvalidValue`](crate::ErrorKind::InvalidValue) if the item has no JSON form.
+    ///
+    /// # Cancel safety
+    ///
+    /// A call that had begun runs to its end though its caller went away.
     pub async fn append_json<T: Serialize + Sync + ?Sized>(&self, key: impl IntoKey, item: &T) -> Result<AppendAck> {
         self.append(key, Value::from_json(item)?).await
     }
@@ -62,11 +70,23 @@ impl Database {
     /// # Errors
     ///
     /// As a write.
+    ///
+    /// # Cancel safety
+    ///
+    /// A call that had begun runs to its end though its caller went away.
     pub async fn append_with_id(&self, key: impl IntoKey, value: Value, item_id: ItemId) -> Result<AppendAck> {
         self.append_one(Append::new(key.into_key()?, value, self.stamp()).with_item_id(item_id)).await
     }
 
     /// Puts several items at the tails of their lists, in order, in one round trip: one answer an item.
+    ///
+    /// # Errors
+    ///
+    /// Each answer as that of a single call.
+    ///
+    /// # Cancel safety
+    ///
+    /// A call that had begun runs to its end though its caller went away.
     pub async fn append_many<K: IntoKey>(
         &self,
         items: impl IntoIterator<Item = (K, Value)> + Send,
@@ -83,6 +103,10 @@ impl Database {
     /// # Errors
     ///
     /// As a read.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be dropped at any point.
     #[doc(alias = "lrange")]
     pub async fn range(&self, key: impl IntoKey, start: i64, end: i64) -> Result<Vec<Item>> {
         self.backend.range(&key.into_key()?, ListRange::new(start, end), &self.context()).await
@@ -93,6 +117,10 @@ impl Database {
     /// # Errors
     ///
     /// As a read, and [`ErrorKind::WrongType`](crate::ErrorKind::WrongType) if an item is not of that type.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be dropped at any point.
     pub async fn range_json<T: DeserializeOwned + Send>(
         &self,
         key: impl IntoKey,
@@ -107,6 +135,10 @@ impl Database {
     /// # Errors
     ///
     /// As a read.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be dropped at any point.
     #[doc(alias = "llen")]
     pub async fn length(&self, key: impl IntoKey) -> Result<u64> {
         self.backend.length(&key.into_key()?, &self.context()).await
@@ -117,6 +149,10 @@ impl Database {
     /// # Errors
     ///
     /// As a write.
+    ///
+    /// # Cancel safety
+    ///
+    /// A call that had begun runs to its end though its caller went away.
     #[doc(alias = "ltrim")]
     pub async fn trim(&self, key: impl IntoKey, keep_last: u64) -> Result<u64> {
         self.backend.trim(&key.into_key()?, keep_last, &self.context()).await
@@ -132,6 +168,10 @@ impl Database {
     /// # Errors
     ///
     /// As [`Transaction::commit`].
+    ///
+    /// # Cancel safety
+    ///
+    /// A call that had begun runs to its end though its caller went away.
     pub async fn apply(&self, steps: Vec<Step>) -> Result<Vec<StepAck>> {
         self.backend.apply(steps, &self.context()).await
     }
@@ -141,6 +181,10 @@ impl Database {
     /// # Errors
     ///
     /// As a read.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be dropped at any point.
     pub async fn identity(&self) -> Result<Identity> {
         self.backend.identity(&self.context()).await
     }

@@ -63,6 +63,10 @@ impl KeyStream {
     /// # Cancel safety
     ///
     /// It may be dropped at any point; no key is passed over.
+    ///
+    /// # Errors
+    ///
+    /// As above.
     pub async fn next(&mut self) -> Option<Result<Key>> {
         self.0.next().await
     }

@@ -28,6 +28,10 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     ///
     /// As above; it never answers `None` where the store cannot know.
     ///
+    /// # Cancel safety
+    ///
+    /// It may be dropped at any point.
+    ///
     /// # Examples
     ///
     /// ```
@@ -46,6 +50,10 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     /// # Errors
     ///
     /// As above, and [`ErrorKind::WrongType`](crate::ErrorKind::WrongType) if the value is not of that type.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be dropped at any point.
     ///
     /// # Examples
     ///
@@ -66,6 +74,10 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     /// # Errors
     ///
     /// As above.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be dropped at any point.
     pub async fn lookup(&self, key: impl IntoKey) -> Result<Lookup> {
         self.lookup_with(key, GetOptions::default()).await
     }
@@ -75,12 +87,24 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     /// # Errors
     ///
     /// As above.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be dropped at any point.
     pub async fn lookup_with(&self, key: impl IntoKey, options: GetOptions) -> Result<Lookup> {
         self.backend.get(&key.into_key()?, &options, &self.context()).await
     }
 
     /// Reads several values in one round trip: one answer a key, in the order of the keys, duplicates allowed. A key that
     /// fails does not hide the others.
+    ///
+    /// # Errors
+    ///
+    /// Each answer as that of a single call.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be dropped at any point.
     ///
     /// # Examples
     ///
@@ -106,6 +130,10 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     /// # Errors
     ///
     /// As above.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be dropped at any point.
     pub async fn exists(&self, key: impl IntoKey) -> Result<bool> {
         let answers = self.backend.exists(&[key.into_key()?], &self.context()).await;
         answers.into_iter().next().unwrap_or_else(|| Err(Error::internal("a question was not answered")))
@@ -154,6 +182,10 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     /// # Errors
     ///
     /// As above.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be dropped at any point.
     pub async fn list_page(&self, prefix: impl AsRef<str> + Send, options: ListOptions) -> Result<KeyPage> {
         self.backend.list(&KeyPrefix::parse(prefix)?, &options, &self.context()).await
     }
@@ -163,6 +195,10 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     /// # Errors
     ///
     /// As above.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be dropped at any point.
     pub async fn count(&self, prefix: impl AsRef<str> + Send) -> Result<u64> {
         self.backend.count(&KeyPrefix::parse(prefix)?, &self.context()).await
     }

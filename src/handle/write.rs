@@ -31,6 +31,10 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     ///
     /// As above.
     ///
+    /// # Cancel safety
+    ///
+    /// A call that had begun runs to its end though its caller went away.
+    ///
     /// # Examples
     ///
     /// ```
@@ -50,6 +54,10 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     /// # Errors
     ///
     /// As above, and [`ErrorKind::InvalidValue`](crate::ErrorKind::InvalidValue) if the value has no JSON form.
+    ///
+    /// # Cancel safety
+    ///
+    /// A call that had begun runs to its end though its caller went away.
     pub async fn set_json<T: Serialize + Sync + ?Sized>(&self, key: impl IntoKey, value: &T) -> Result<WriteAck> {
         self.set(key, Value::from_json(value)?).await
     }
@@ -59,6 +67,10 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     /// # Errors
     ///
     /// As above.
+    ///
+    /// # Cancel safety
+    ///
+    /// A call that had begun runs to its end though its caller went away.
     pub async fn set_bytes(&self, key: impl IntoKey, bytes: impl Into<Bytes> + Send) -> Result<WriteAck> {
         self.set(key, Value::binary(bytes)?).await
     }
@@ -68,6 +80,10 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     /// # Errors
     ///
     /// As above, and [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if the condition did not hold.
+    ///
+    /// # Cancel safety
+    ///
+    /// A call that had begun runs to its end though its caller went away.
     ///
     /// # Examples
     ///
@@ -89,6 +105,14 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
 
     /// Stores several values in one round trip: one answer an item, in order; of duplicates the last wins. An item that fails
     /// does not stop the others.
+    ///
+    /// # Errors
+    ///
+    /// Each answer as that of a single call.
+    ///
+    /// # Cancel safety
+    ///
+    /// A call that had begun runs to its end though its caller went away.
     #[doc(alias = "mset")]
     pub async fn set_many<K: IntoKey>(
         &self,
@@ -98,6 +122,14 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     }
 
     /// As [`Handle::set_many`], with the same options for every item.
+    ///
+    /// # Errors
+    ///
+    /// Each answer as that of a single call.
+    ///
+    /// # Cancel safety
+    ///
+    /// A call that had begun runs to its end though its caller went away.
     pub async fn set_many_with<K: IntoKey>(
         &self,
         items: impl IntoIterator<Item = (K, Value)> + Send,
@@ -114,6 +146,10 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     /// # Errors
     ///
     /// As above.
+    ///
+    /// # Cancel safety
+    ///
+    /// A call that had begun runs to its end though its caller went away.
     #[doc(alias = "del")]
     pub async fn delete(&self, key: impl IntoKey) -> Result<WriteAck> {
         self.write(key.into_key()?, WriteOp::Delete { only_if: None }).await
@@ -124,11 +160,23 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     /// # Errors
     ///
     /// As above, and [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if it has not.
+    ///
+    /// # Cancel safety
+    ///
+    /// A call that had begun runs to its end though its caller went away.
     pub async fn delete_if(&self, key: impl IntoKey, revision: Revision) -> Result<WriteAck> {
         self.write(key.into_key()?, WriteOp::Delete { only_if: Some(revision) }).await
     }
 
     /// Removes several keys in one round trip: one answer a key, in order.
+    ///
+    /// # Errors
+    ///
+    /// Each answer as that of a single call.
+    ///
+    /// # Cancel safety
+    ///
+    /// A call that had begun runs to its end though its caller went away.
     pub async fn delete_many<K: IntoKey>(&self, keys: impl IntoIterator<Item = K> + Send) -> Vec<Result<WriteAck>> {
         let delete = |key: K| Ok((key.into_key()?, WriteOp::Delete { only_if: None }));
         self.write_many(keys.into_iter().map(delete).collect()).await
@@ -140,6 +188,10 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     /// # Errors
     ///
     /// As above; a clear that fails in the middle has removed some.
+    ///
+    /// # Cancel safety
+    ///
+    /// A call that had begun runs to its end though its caller went away.
     pub async fn clear(&self, prefix: impl AsRef<str> + Send) -> Result<Option<u64>> {
         let prefix = KeyPrefix::parse(prefix)?;
         let cx = self.context();
