@@ -60,13 +60,13 @@ impl KeyStream {
 
     /// The next key; `None` at the end.
     ///
+    /// # Errors
+    ///
+    /// The first error of the listing; it is also the end.
+    ///
     /// # Cancel safety
     ///
     /// It may be dropped at any point; no key is passed over.
-    ///
-    /// # Errors
-    ///
-    /// As above.
     pub async fn next(&mut self) -> Option<Result<Key>> {
         self.0.next().await
     }
