@@ -88,13 +88,18 @@ impl Entries<'_> {
             WriteOp::Put { value, mode, ttl } => {
                 match mode {
                     WriteMode::Create if old.is_some() => return Err(Error::conflict("there is a value already")),
-                    WriteMode::Update(wanted) if !is_at(wanted) => {
+                    WriteMode::Update(wanted) | WriteMode::Replace(wanted) if !is_at(wanted) => {
                         return Err(Error::conflict("the value is gone or has another revision"));
                     }
-                    WriteMode::Upsert | WriteMode::Create | WriteMode::Update(_) => {}
+                    WriteMode::Upsert | WriteMode::Create | WriteMode::Update(_) | WriteMode::Replace(_) => {}
                 }
                 let revision = Revision::from_stamp(stamp);
-                self.map().insert(key, Stored { value, revision, expires: ttl.map(|ttl| now.after(ttl)) });
+                // A value that is replaced ends when the one before it would have ended.
+                let expires = match (mode, &old) {
+                    (WriteMode::Replace(_), Some(old)) => old.expires,
+                    _ => ttl.map(|ttl| now.after(ttl)),
+                };
+                self.map().insert(key, Stored { value, revision, expires });
                 Ok(WriteAck::primary(Some(revision), existed))
             }
             WriteOp::Delete { only_if: Some(wanted) } if !is_at(wanted) => {
