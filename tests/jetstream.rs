@@ -57,6 +57,11 @@ fn main() -> ExitCode {
         what_a_lost_connection_had_not_sent_is_gone,
         a_write_whose_answer_was_lost_is_looked_up,
         an_increment_whose_answer_was_lost_counts_once,
+        what_arrives_late_changes_nothing,
+        a_fence_is_raised_once_a_connection,
+        a_fence_that_is_gone_is_raised_anew,
+        clearing_leaves_the_fence,
+        a_full_bucket_can_be_emptied,
         a_connection_is_shared_and_made_once,
         keys_that_are_overwritten_meanwhile_are_never_missing,
         deletes_during_a_listing_break_nothing,
@@ -657,6 +662,8 @@ async fn a_write_whose_answer_was_lost_is_looked_up() {
         put_with("a", json("4"), WriteMode::Update(revision), None),
     ];
     for (hits, write) in (1..).zip(writes) {
+        // The first write of a connection raises its fence, whose answer is not the one to lose.
+        set(&cache, "other", "1").await;
         proxy.set_once(acknowledgement.clone()).await.unwrap();
         let outcome = cache.write(write, &cx()).await;
         if hits == 4 {
@@ -676,10 +683,151 @@ async fn an_increment_whose_answer_was_lost_counts_once() {
     cache.ping(&cx()).await.unwrap();
     let acknowledgement = NetworkFault::CutAt(Direction::ToClient, Point::Pattern(b"\"seq\":".to_vec()));
     for count in 1..=3 {
+        // Raises the fence of the connection, whose answer is not the one to lose.
+        set(&cache, "other", "1").await;
         proxy.set_once(acknowledgement.clone()).await.unwrap();
         assert_eq!(cache.increment(&key("n"), 1, &IncrementOptions::default(), &cx()).await.unwrap(), count);
     }
     assert_eq!((proxy.hits(), get(&cache, "n").await), (3, Some(json("3"))));
+}
+
+/// A cache whose first connections can be held up, and whose later ones then go past that.
+async fn beside_a_proxy() -> (FaultProxy, Arc<JetstreamCache>) {
+    let server = Nats::shared();
+    let proxy = FaultProxy::start((server.host().parse::<IpAddr>().unwrap(), server.port()).into()).await.unwrap();
+    let mut config = config_for(server);
+    config.connection_timeout = Duration::from_millis(500);
+    config.servers.insert(0, NatsServer::new(proxy.address().ip().to_string(), proxy.address().port()));
+    (proxy, Arc::new(open(&config)))
+}
+
+async fn what_arrives_late_changes_nothing() {
+    let (proxy, cache) = beside_a_proxy().await;
+    for name in ["put", "deleted", "touched", "counted", "updated"] {
+        set(&cache, name, "1").await;
+    }
+    proxy.set(NetworkFault::Stall).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for name in ["put", "deleted", "touched", "counted", "updated", "absent", "cleared:put"] {
+        let cache = Arc::clone(&cache);
+        tasks.spawn(async move { cache.write(put(name, json("2")), &within(300)).await.map(|_| ()) });
+    }
+    for outcome in tasks.join_all().await {
+        assert!(matches!(outcome.unwrap_err().kind(), ErrorKind::Unavailable | ErrorKind::OutcomeUnknown));
+    }
+    // The client gives the connection up, and makes another.
+    let found = loop {
+        if let Ok(found) = cache.get(&key("updated"), &GetOptions::default(), &cx()).await {
+            break found;
+        }
+    };
+    let update = WriteMode::Update(found.into_entry().unwrap().revision);
+    cache.write(put_with("updated", json("3"), update, None), &cx()).await.unwrap();
+    set(&cache, "put", "3").await;
+    assert_eq!(cache.write(delete("deleted"), &cx()).await.unwrap().existed, Some(true));
+    assert_eq!(cache.write(delete("absent"), &cx()).await.unwrap().existed, Some(false));
+    cache.clear(&prefix("cleared:"), HybridClock::process().issue(), &cx()).await.unwrap();
+    let touch = Write::new(key("touched"), WriteOp::Touch { ttl: None }, HybridClock::process().issue());
+    assert_eq!(cache.write(touch, &cx()).await.unwrap().existed, Some(true));
+    assert_eq!(cache.increment(&key("counted"), 2, &IncrementOptions::default(), &cx()).await.unwrap(), 3);
+    // Only now the server receives what the first connection sent.
+    proxy.set(NetworkFault::Pass).await.unwrap();
+    assert!(wait_until(|| proxy.open() == 0));
+    set(&cache, "after", "1").await;
+    assert_eq!(list(&cache, "", 100).await, ["after", "counted", "put", "touched", "updated"]);
+    for (name, value) in [("put", "3"), ("touched", "1"), ("counted", "3"), ("updated", "3")] {
+        assert_eq!(get(&cache, name).await, Some(json(value)), "{name}");
+    }
+}
+
+/// The sequences of the fences in a bucket.
+async fn fences(config: &JetstreamConfig) -> Vec<u64> {
+    let bucket = bucket_of(config).await;
+    let subjects = bucket.stream.info_with_subjects(format!("$KV.{}.=fence.>", config.bucket)).await.unwrap();
+    let subjects: Vec<String> =
+        futures_util::TryStreamExt::try_collect(futures_util::TryStreamExt::map_ok(subjects, |(subject, _)| subject))
+            .await
+            .unwrap();
+    let mut sequences = Vec::new();
+    for subject in subjects {
+        let message = bucket.stream.get_last_raw_message_by_subject(&subject).await.unwrap();
+        assert_eq!(message.headers.get("Nats-TTL").unwrap().as_str(), "3600");
+        sequences.push(message.sequence);
+    }
+    sequences
+}
+
+async fn a_fence_is_raised_once_a_connection() {
+    let (config, cache) = shared();
+    assert_eq!(get(&cache, "a").await, None);
+    assert!(fences(&config).await.is_empty());
+    let writes = (0..500).map(|number| put(&format!("{number}"), json("1"))).collect();
+    let answers = cache.write_many(writes, &cx()).await;
+    let mut revisions: Vec<u64> =
+        answers.into_iter().map(|answer| answer.unwrap().revision.unwrap().to_sequence().unwrap()).collect();
+    revisions.sort_unstable();
+    // One message for the fence, one for each write, and none that was sent twice.
+    assert_eq!(fences(&config).await, [1]);
+    assert_eq!(revisions, (2..502).collect::<Vec<_>>());
+    set(&open(&config), "b", "1").await;
+    assert_eq!(fences(&config).await.len(), 2);
+}
+
+async fn a_fence_that_is_gone_is_raised_anew() {
+    let (config, cache) = shared();
+    set(&cache, "a", "1").await;
+    let purge = async || {
+        context_of(&config).await.get_stream(format!("KV_{}", config.bucket)).await.unwrap().purge().await.unwrap();
+    };
+    purge().await;
+    set(&cache, "a", "2").await;
+    purge().await;
+    let writes = (0..500).map(|number| put(&format!("{number}"), json("1"))).collect();
+    assert!(cache.write_many(writes, &cx()).await.iter().all(Result::is_ok));
+    assert_eq!(cache.count(&prefix(""), &cx()).await.unwrap(), 500);
+    assert_eq!(fences(&config).await.len(), 1);
+    // Somebody writes there what is no fence of ours.
+    let bucket = bucket_of(&config).await;
+    let stolen = bucket.stream.get_raw_message(fences(&config).await[0]).await.unwrap().subject;
+    context_of(&config).await.publish(stolen.to_string(), "x".into()).await.unwrap().await.unwrap();
+    set(&cache, "a", "3").await;
+    assert_eq!(get(&cache, "a").await, Some(json("3")));
+}
+
+async fn clearing_leaves_the_fence() {
+    let (config, cache) = shared();
+    let other = open(&config);
+    set(&cache, "a", "1").await;
+    set(&other, "b", "1").await;
+    cache.clear(&prefix(""), HybridClock::process().issue(), &cx()).await.unwrap();
+    let fence = fences(&config).await;
+    assert_eq!(fence.len(), 1);
+    assert_eq!(set(&cache, "a", "2").await.to_sequence(), Some(fence[0] + 1));
+    set(&other, "b", "2").await;
+    assert_eq!(list(&cache, "", 10).await, ["a", "b"]);
+}
+
+async fn a_full_bucket_can_be_emptied() {
+    let mut config = config_for(Nats::shared());
+    config.max_bytes = Some(10_000);
+    let cache = open(&config);
+    set(&cache, "a", "1").await;
+    for size in [1000, 100, 10, 1] {
+        for number in 0..100 {
+            let value = Value::binary(vec![1; size]).unwrap();
+            if cache.write(put(&format!("{size}:{number}"), value), &cx()).await.is_err() {
+                break;
+            }
+        }
+    }
+    // A cache that has no fence yet finds no room for it.
+    let other = open(&config);
+    assert_eq!(other.write(put("b", json("1")), &cx()).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(other.write(delete("a"), &cx()).await.unwrap().existed, Some(true));
+    other.clear(&prefix(""), HybridClock::process().issue(), &cx()).await.unwrap();
+    set(&other, "b", "1").await;
+    set(&cache, "a", "1").await;
+    assert_eq!(list(&cache, "", 100).await, ["a", "b"]);
 }
 
 async fn a_connection_is_shared_and_made_once() {

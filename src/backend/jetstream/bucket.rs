@@ -30,6 +30,8 @@ pub(super) struct Bucket {
     pub(super) max_value_bytes: usize,
     /// Whether reads must be answered by the leader.
     pub(super) reads_from_leader: bool,
+    /// Whether the server takes many puts at once that name one fence.
+    pub(super) is_fenced: bool,
 }
 
 impl Bucket {
@@ -86,6 +88,7 @@ pub(super) async fn open(link: &Link, config: &JetstreamConfig, cx: &Context) ->
     Ok(Bucket {
         subjects: format!("$KV.{}.", config.bucket),
         max_value_bytes: value_limit(link.max_payload().min(stream_limit), config),
+        is_fenced: found.num_replicas <= 1,
         reads_from_leader: found.num_replicas > 1 && config.reads == ReadFrom::Leader,
         stream: wanted.name,
     })

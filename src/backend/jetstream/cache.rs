@@ -30,7 +30,8 @@ const OPERATIONS: u32 = 1 << 16;
 /// A cache in a NATS JetStream key-value bucket.
 ///
 /// It connects on first use, and again whenever the connection was lost. A write that a lost connection had not sent is never
-/// sent later. Entries end on time to the millisecond, by the clock of whoever reads; the server removes them within seconds.
+/// sent later, and a put that it had sent is never stored after a write of a later connection. With replicas that second promise is
+/// not kept: a put whose outcome is unknown may land late, as a creation may anywhere. Entries end on time to the millisecond, by the clock of whoever reads; the server removes them within seconds.
 ///
 /// Other NATS clients can read and write the bucket. A key's `:` and `/` are token separators there, so that `session:42` is
 /// `session.42`; what other clients write without our headers is JSON if it is JSON, binary otherwise, and its TTL is not known.

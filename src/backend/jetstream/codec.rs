@@ -21,6 +21,11 @@ use crate::key::{Key, KeyPrefix};
 /// A subject that stands for no key: `=` is always followed by two hexadecimal digits, or alone in its token.
 pub(super) const RESERVED: &str = "=ping";
 
+/// The subject of a cache's fence, which stands for no key either: the digits of a key's subject are capitals.
+pub(super) fn fence(cache: u64) -> String {
+    format!("=fence.{cache:016x}")
+}
+
 /// Writes a key as the part of a subject that follows the bucket's.
 pub(super) fn encode(key: &str) -> String {
     let mut subject = String::with_capacity(key.len() * 2);
@@ -191,6 +196,7 @@ mod tests {
         {
             assert_eq!(decode(subject), None, "{subject}");
         }
+        assert_eq!(decode(&fence(7)), None);
     }
 
     #[test]

@@ -18,7 +18,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::time::Clock;
 
 use super::bucket::{self, value_limit};
+use super::codec;
 use super::error::connect_failure;
+use super::fence::Fence;
 use super::session::{Denied, Link, Session};
 
 /// How often an idle connection is checked. The client gives it up at the third check without an answer.
@@ -39,6 +41,8 @@ const NOWHERE: &str = "nats://127.0.0.1:0";
 pub(super) struct Connector {
     config: JetstreamConfig,
     clock: Clock,
+    /// Which of all caches this is, for its fence.
+    cache: u64,
     max_value_bytes: AtomicUsize,
     state: Mutex<State>,
 }
@@ -69,7 +73,10 @@ impl Connector {
     pub(super) fn new(config: JetstreamConfig, clock: Clock) -> Result<Self> {
         check(&config)?;
         let max_value_bytes = AtomicUsize::new(value_limit(DEFAULT_MAX_PAYLOAD, &config));
-        Ok(Self { config, clock, max_value_bytes, state: Mutex::default() })
+        let no_randomness =
+            |error| Error::new(ErrorKind::Internal, "the system gave no random number").with_source(error);
+        let cache = getrandom::u64().map_err(no_randomness)?;
+        Ok(Self { config, clock, cache, max_value_bytes, state: Mutex::default() })
     }
 
     /// The clock that judges expiry.
@@ -176,7 +183,8 @@ impl Connector {
         let cx = Context::with_timeout(self.config.connection_timeout);
         let link = Link::new(client, denied).await?;
         let bucket = bucket::open(&link, &self.config, &cx).await?;
-        Ok(Session::new(link, bucket))
+        let fence = Fence::new(bucket.subject_of(&codec::fence(self.cache)));
+        Ok(Session::new(link, bucket, fence))
     }
 
     async fn options(&self) -> Result<ConnectOptions> {

@@ -54,13 +54,21 @@ pub(super) fn api_failure(error: jetstream::Error) -> Error {
         ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
             Error::config("JetStream is not enabled for this account; enable it in the server's configuration")
         }
-        ErrorCode::STREAM_STORE_FAILED | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED | ErrorCode::INSUFFICIENT_RESOURCES => {
+        _ if is_full(&error) => {
             Error::unavailable("the bucket or the server's storage is full; raise maxBytes or delete something")
         }
         ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => Error::too_large("the value is larger than the bucket takes"),
         _ => Error::unavailable(format!("the server refused with JetStream error {}", code.0)),
     };
     failure.with_source(error)
+}
+
+/// Whether JetStream says that there is no room.
+pub(super) fn is_full(error: &jetstream::Error) -> bool {
+    matches!(
+        error.error_code(),
+        ErrorCode::STREAM_STORE_FAILED | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED | ErrorCode::INSUFFICIENT_RESOURCES
+    )
 }
 
 /// Whether JetStream says that the last message of the subject is another one.

@@ -10,9 +10,11 @@
 //! | `connect` | making a session, one attempt at a time |
 //! | `session` | one connection, used until it is lost and never again |
 //! | `bucket` | the stream behind the bucket: made, or checked |
+//! | `fence` | what keeps an earlier connection from writing |
 //! | `codec` | keys as subjects, and back |
 //! | `record` | a stored message, and the headers it is written with |
 //! | `read`, `write`, `list` | the operations |
+//! | `publish` | one message, and what JetStream says to it |
 //! | `scan` | a walk over the keys, which listing, counting and clearing share |
 //! | `error` | the client's errors as ours |
 
@@ -21,7 +23,9 @@ mod cache;
 mod codec;
 mod connect;
 mod error;
+mod fence;
 mod list;
+mod publish;
 mod read;
 mod record;
 mod scan;

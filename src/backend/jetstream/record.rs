@@ -18,11 +18,14 @@ use crate::stamp::Stamp;
 use crate::time::{Timestamp, Ttl};
 use crate::value::{Format, Value};
 
-/// The bytes kept free for headers in every message: those below, with the longest values, take fewer than 300.
+/// The bytes kept free for headers in every message: those below, with the longest values, take fewer.
 pub(super) const HEADER_BYTES: usize = 512;
 
 /// How long a marker of a delete stays, so that watchers that were away for a while hear of it.
 pub(super) const MARKER_TTL: Duration = Duration::from_secs(60);
+
+/// The subject that an expected sequence is about, if it is not the message's own (nats-server 2.11).
+const EXPECTED_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 
 const FORMAT: &str = "Agent-Storage-Format";
 const EXPIRES: &str = "Agent-Storage-Expires";
@@ -151,18 +154,26 @@ pub(super) fn entry_headers(format: Format, stamp: Stamp, now: Timestamp, expire
 }
 
 /// The headers of a message that says that there is no entry, as NATS's own clients write them.
-pub(super) fn marker_headers(stamp: Stamp) -> HeaderMap {
+///
+/// The server removes it after `ttl`, which is whole seconds.
+pub(super) fn marker_headers(stamp: Stamp, ttl: Duration) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(OPERATION, PURGE);
     headers.insert(NATS_ROLLUP, "sub");
     headers.insert(STAMP, stamp.to_string().as_str());
-    headers.insert(NATS_MESSAGE_TTL, MARKER_TTL.as_secs().to_string().as_str());
+    headers.insert(NATS_MESSAGE_TTL, ttl.as_secs().to_string().as_str());
     headers
 }
 
 /// Lets a message be stored only if the last one of its subject has this sequence, 0 for none.
 pub(super) fn expect_sequence(headers: &mut HeaderMap, sequence: u64) {
     headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, sequence.to_string().as_str());
+}
+
+/// Lets a message be stored only if the last one of another subject has this sequence.
+pub(super) fn expect_sequence_of(headers: &mut HeaderMap, subject: &str, sequence: u64) {
+    headers.insert(EXPECTED_SUBJECT, subject);
+    expect_sequence(headers, sequence);
 }
 
 /// The end of an entry that is written at `now`.
@@ -180,6 +191,7 @@ const fn server_seconds(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::codec::fence;
     use super::*;
     use crate::stamp::HybridClock;
     use crate::time::Clock;
@@ -221,7 +233,7 @@ mod tests {
             assert!(!record(&headers, "").is_live(now), "{headers:?}");
         }
         assert!(record(&[("KV-Operation", "PUT")], "").is_live(now));
-        let marker = marker_headers(HybridClock::process().issue());
+        let marker = marker_headers(HybridClock::process().issue(), MARKER_TTL);
         assert!(!Record::new(1, Some(&marker), Bytes::new()).is_live(now));
     }
 
@@ -246,7 +258,8 @@ mod tests {
         let far = Timestamp::from_millis(u64::MAX);
         let mut headers =
             entry_headers(Format::Binary, HybridClock::process().issue(), Timestamp::from_millis(0), Some(far));
-        expect_sequence(&mut headers, u64::MAX);
+        let bucket = "b".repeat(128);
+        expect_sequence_of(&mut headers, &format!("$KV.{bucket}.{}", fence(u64::MAX)), u64::MAX);
         let bytes: usize = headers
             .iter()
             .map(|(name, values)| {

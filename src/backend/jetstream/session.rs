@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 
 use super::bucket::Bucket;
 use super::error::{Failure, publish_failure};
+use super::fence::Fence;
 
 /// The most requests that wait for their replies at once; further ones queue. The client buffers 65536 replies.
 const IN_FLIGHT: usize = 8192;
@@ -33,12 +34,14 @@ pub(super) struct Session {
     link: Link,
     /// The bucket, made or checked on this connection.
     pub(super) bucket: Bucket,
+    /// What keeps earlier connections from writing.
+    pub(super) fence: Fence,
 }
 
 impl Session {
     /// Takes a connection on which the bucket was made or checked.
-    pub(super) const fn new(link: Link, bucket: Bucket) -> Self {
-        Self { link, bucket }
+    pub(super) const fn new(link: Link, bucket: Bucket, fence: Fence) -> Self {
+        Self { link, bucket, fence }
     }
 }
 
@@ -54,6 +57,7 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
             .field("bucket", &self.bucket)
+            .field("fence", &self.fence)
             .field("usable", &self.is_usable())
             .finish_non_exhaustive()
     }

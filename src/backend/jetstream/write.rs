@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::publish::PublishAck;
-use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::PurgeResponse;
 use bytes::Bytes;
 use futures_util::{StreamExt, future, stream};
@@ -24,9 +22,10 @@ use crate::value::{Format, Value};
 
 use super::codec::{Filter, RESERVED};
 use super::connect::Connector;
-use super::error::{Failure, api_failure, is_conflict};
+use super::error::{Failure, api_failure};
+use super::publish::{Published, publish};
 use super::read;
-use super::record::{Record, entry_headers, expect_sequence, expiry, marker_headers};
+use super::record::{MARKER_TTL, Record, entry_headers, expect_sequence, expect_sequence_of, expiry, marker_headers};
 use super::scan::{Scan, Seen};
 use super::session::Session;
 
@@ -47,13 +46,6 @@ pub(super) struct Writer {
     stamps: Arc<HybridClock>,
     counters: Vec<Mutex<()>>,
     hasher: RandomState,
-}
-
-/// A message that JetStream answered.
-enum Published {
-    Stored(u64),
-    /// The last message of the subject is not the one that was expected.
-    Conflict,
 }
 
 impl Writer {
@@ -109,7 +101,7 @@ impl Writer {
         };
         let mut pause = Pause::default();
         loop {
-            let session = self.connector.session(cx).await?;
+            let session = self.session(cx).await?;
             let now = self.connector.clock().now();
             let found = read::last(&session, key, cx).await?;
             let live = found.as_ref().filter(|record| record.is_live(now));
@@ -133,13 +125,15 @@ impl Writer {
 
     /// Removes everything with a prefix; says how many entries went, where that is known.
     pub(super) async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
-        let session = self.connector.session(cx).await?;
         let filter = Filter::new(prefix);
         if filter.exact {
+            let session = self.connector.session(cx).await?;
+            let before = session.fence.renew(&session, self.stamps.issue(), cx).await?;
             // The server counts messages: markers and what expired too.
-            purge(&session, &filter, cx).await?;
+            purge(&session, &filter, before, cx).await?;
             return Ok(None);
         }
+        let session = self.session(cx).await?;
         self.clear_listed(&session, prefix, &filter, stamp, cx).await.map(Some)
     }
 
@@ -147,10 +141,30 @@ impl Writer {
     pub(super) async fn ping(&self, cx: &Context) -> Result<Arc<Session>> {
         let session = self.connector.session(cx).await?;
         let subject = session.bucket.subject_of(RESERVED);
-        match publish(&session, subject, marker_headers(self.stamps.issue()), Bytes::new(), cx).await {
-            Ok(answer) => answer.map(|_| session),
-            Err(failure) => Err(failure.of_read()),
+        let headers = marker_headers(self.stamps.issue(), MARKER_TTL);
+        let published = publish(&session, subject, headers, Bytes::new(), cx).await;
+        published.map_err(Failure::of_read)?.map_err(api_failure)?;
+        Ok(session)
+    }
+
+    /// The session for writing: nothing that an earlier one still has on the way is stored from now on.
+    async fn session(&self, cx: &Context) -> Result<Arc<Session>> {
+        let session = self.connector.session(cx).await?;
+        match self.raise_fence(&session, cx).await {
+            // Nothing of the write was sent yet, so that another connection can serve it.
+            Err(_) if !session.is_usable() => {
+                let session = self.connector.session(cx).await?;
+                self.raise_fence(&session, cx).await.map(|()| session)
+            }
+            outcome => outcome.map(|()| session),
         }
+    }
+
+    async fn raise_fence(&self, session: &Session, cx: &Context) -> Result<()> {
+        if session.bucket.is_fenced {
+            session.fence.raise(session, self.stamps.issue(), cx).await?;
+        }
+        Ok(())
     }
 
     async fn put(&self, target: Target<'_>, value: Value, mode: WriteMode, ttl: Option<Ttl>) -> Result<WriteAck> {
@@ -164,7 +178,7 @@ impl Writer {
         };
         let mut pause = Pause::default();
         loop {
-            let session = self.connector.session(cx).await?;
+            let session = self.session(cx).await?;
             let expires = expiry(clock.now(), ttl);
             if let Published::Stored(sequence) = self.store(&session, target, &value, expires, expected).await? {
                 let existed = match mode {
@@ -174,8 +188,14 @@ impl Writer {
                 };
                 return Ok(WriteAck::primary(Some(Revision::from_sequence(sequence)), existed));
             }
-            if mode != WriteMode::Create {
-                return Err(changed());
+            match mode {
+                // The fence was gone, which the next attempt raises anew.
+                WriteMode::Upsert => {
+                    pause.wait(cx).await?;
+                    continue;
+                }
+                WriteMode::Update(_) | WriteMode::Replace(_) => return Err(changed()),
+                WriteMode::Create => {}
             }
             expected = match read::last(&session, target.key, cx).await? {
                 Some(record) if record.is_live(clock.now()) => return Err(Error::conflict("the entry exists")),
@@ -190,7 +210,7 @@ impl Writer {
     async fn delete(&self, target: Target<'_>) -> Result<WriteAck> {
         let mut pause = Pause::default();
         loop {
-            let session = self.connector.session(target.cx).await?;
+            let session = self.session(target.cx).await?;
             let Some(record) = self.live(&session, target).await? else {
                 return Ok(WriteAck::primary(None, Some(false)));
             };
@@ -203,7 +223,7 @@ impl Writer {
 
     async fn delete_if(&self, target: Target<'_>, revision: Revision) -> Result<WriteAck> {
         let sequence = self.live_with(target, revision).await?.sequence;
-        let session = self.connector.session(target.cx).await?;
+        let session = self.session(target.cx).await?;
         match self.mark_deleted(&session, target, sequence).await? {
             Published::Stored(_) => Ok(WriteAck::primary(None, Some(true))),
             Published::Conflict => Err(changed()),
@@ -213,7 +233,7 @@ impl Writer {
     /// Stores a value over the one of a revision; the entry ends when it would have ended.
     async fn replace(&self, target: Target<'_>, value: &Value, revision: Revision) -> Result<WriteAck> {
         let record = self.live_with(target, revision).await?;
-        let session = self.connector.session(target.cx).await?;
+        let session = self.session(target.cx).await?;
         match self.store(&session, target, value, record.expires()?, Some(record.sequence)).await? {
             Published::Stored(sequence) => Ok(WriteAck::primary(Some(Revision::from_sequence(sequence)), Some(true))),
             Published::Conflict => Err(changed()),
@@ -224,7 +244,7 @@ impl Writer {
         let ttl = ttl.or(self.default_ttl);
         let mut pause = Pause::default();
         loop {
-            let session = self.connector.session(target.cx).await?;
+            let session = self.session(target.cx).await?;
             let Some(record) = self.live(&session, target).await? else {
                 return Ok(WriteAck::primary(None, Some(false)));
             };
@@ -247,12 +267,12 @@ impl Writer {
     async fn live_with(&self, target: Target<'_>, revision: Revision) -> Result<Record> {
         // Another kind of revision is that of no entry here.
         let Some(sequence) = revision.to_sequence() else { return Err(changed()) };
-        let session = self.connector.session(target.cx).await?;
+        let session = self.session(target.cx).await?;
         let found = self.live(&session, target).await?;
         found.filter(|record| record.sequence == sequence).ok_or_else(changed)
     }
 
-    /// Stores an entry, if the last message is the expected one.
+    /// Stores an entry, if the last message is the expected one, or, if none is, the session's fence stands.
     async fn store(
         &self,
         session: &Session,
@@ -270,14 +290,21 @@ impl Writer {
         }
         let now = self.connector.clock().now();
         let mut headers = entry_headers(value.format(), target.stamp, now, expires);
+        let fence = session.fence.sequence().filter(|_| expected.is_none() && session.bucket.is_fenced);
         if let Some(sequence) = expected {
             expect_sequence(&mut headers, sequence);
+        } else if let Some(sequence) = fence {
+            expect_sequence_of(&mut headers, session.fence.subject(), sequence);
         }
-        self.send(session, target, headers, value.clone().into_bytes()).await
+        let published = self.send(session, target, headers, value.clone().into_bytes()).await?;
+        if let (Published::Conflict, Some(sequence)) = (&published, fence) {
+            session.fence.is_gone(sequence);
+        }
+        Ok(published)
     }
 
     async fn mark_deleted(&self, session: &Session, target: Target<'_>, sequence: u64) -> Result<Published> {
-        let mut headers = marker_headers(target.stamp);
+        let mut headers = marker_headers(target.stamp, MARKER_TTL);
         expect_sequence(&mut headers, sequence);
         self.send(session, target, headers, Bytes::new()).await
     }
@@ -291,7 +318,7 @@ impl Writer {
     ) -> Result<Published> {
         let subject = session.bucket.subject(target.key);
         match publish(session, subject, headers, payload, target.cx).await {
-            Ok(answer) => answer,
+            Ok(published) => published.map_err(api_failure),
             Err(failure @ Failure::NotSent(_)) => Err(failure.of_write()),
             Err(failure @ Failure::Unanswered(_)) => match self.find(target).await {
                 Some(sequence) => Ok(Published::Stored(sequence)),
@@ -349,31 +376,16 @@ struct Target<'a> {
     cx: &'a Context,
 }
 
-/// Publishes a message and waits until it is stored.
-async fn publish(
-    session: &Session,
-    subject: String,
-    headers: HeaderMap,
-    payload: Bytes,
-    cx: &Context,
-) -> Result<Result<Published>, Failure> {
-    let message = session.request(subject, Some(headers), payload, cx).await?;
-    match serde_json::from_slice::<Response<PublishAck>>(&message.payload) {
-        Ok(Response::Ok(ack)) => Ok(Ok(Published::Stored(ack.sequence))),
-        Ok(Response::Err { error }) if is_conflict(&error) => Ok(Ok(Published::Conflict)),
-        Ok(Response::Err { error }) => Ok(Err(api_failure(error))),
-        Err(_) => Err(Failure::Unanswered("the server's acknowledgement is not understood")),
-    }
-}
-
-/// Has the server remove all messages beneath a filter.
-async fn purge(session: &Session, filter: &Filter, cx: &Context) -> Result<()> {
+/// Has the server remove the messages beneath a filter, of all sequences or of those before one.
+async fn purge(session: &Session, filter: &Filter, before: Option<u64>, cx: &Context) -> Result<()> {
     #[derive(Serialize)]
     struct Purge {
         filter: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        seq: Option<u64>,
     }
     let operation = format!("STREAM.PURGE.{}", session.bucket.stream());
-    let request = Purge { filter: session.bucket.filter(filter) };
+    let request = Purge { filter: session.bucket.filter(filter), seq: before };
     let answer = session.api::<_, PurgeResponse>(&operation, Some(&request), cx).await.map_err(Failure::of_write)?;
     answer.map(drop).map_err(api_failure)
 }
@@ -403,7 +415,7 @@ impl Pause {
         // Without a source of randomness the pauses are merely less even.
         let random = getrandom::u32().unwrap_or(self.lost);
         let pause = longest.mul_f64(f64::from(random) / f64::from(u32::MAX));
-        let late = || Error::unavailable("others kept changing the entry until the deadline");
+        let late = || Error::unavailable("others kept getting in between until the deadline");
         cx.limit(tokio::time::sleep(pause)).await.ok_or_else(late)
     }
 }
