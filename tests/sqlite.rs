@@ -51,6 +51,9 @@ fn main() -> ExitCode {
     suite.test("a_removed_or_replaced_file_is_not_our_database", &[], a_removed_or_replaced_file);
     #[cfg(unix)]
     suite.test("a_disk_that_fails_costs_what_it_failed_and_no_more", &[], a_disk_that_fails);
+    suite.test("a_batch_whose_caller_goes_away_is_written_to_its_end", &[], an_abandoned_batch);
+    suite.test("a_clear_whose_caller_goes_away_clears_to_its_end", &[], an_abandoned_clear);
+    suite.test("a_clear_that_breaks_off_does_not_claim_that_nothing_was_applied", &[], a_clear_that_breaks_off);
     suite.test("a_corrupt_record_fails_alone_and_is_mended_by_a_write", &[], a_corrupt_record_fails_alone);
     suite.test("a_lost_item_is_said_and_not_skipped", &[], a_lost_item_is_said_and_not_skipped);
     suite.test("a_corrupt_list_fails_alone_and_is_mended_by_a_delete", &[], a_corrupt_list_fails_alone);
@@ -319,6 +322,70 @@ async fn a_disk_that_fails() {
     shell.arg("-c").arg(limited).arg(std::env::current_exe().unwrap());
     Actor::spawn(shell, "outgrow", &fixture.path()).succeed();
     assert_eq!(get(&fixture.database, "after").await.unwrap(), Some(1));
+}
+
+/// Polls a call once and drops it, as a caller does that gives up.
+async fn abandon(call: impl Future) {
+    tokio::select! {
+        biased;
+        _ = call => panic!("it takes several jobs"),
+        () = std::future::ready(()) => {}
+    }
+}
+
+fn puts(count: u64) -> Vec<Write> {
+    (0..count).map(|number| put(&format!("k{number:05}"), number)).collect()
+}
+
+async fn count(database: &SqliteDatabase) -> u64 {
+    database.count(&KeyPrefix::empty(), &cx()).await.unwrap()
+}
+
+async fn an_abandoned_batch() {
+    let fixture = Fixture::new();
+    set(&fixture.database, "a", 1).await.unwrap();
+    let items = |_| Append::new(key("list"), Value::json("1").unwrap(), HybridClock::process().issue());
+    abandon(fixture.database.write_many(puts(5000), &cx())).await;
+    abandon(fixture.database.append_many((0..5000).map(items).collect(), &cx())).await;
+    fixture.database.close(&cx()).await.unwrap();
+    let reopened = open(&fixture.path());
+    assert_eq!(count(&reopened).await, 5002);
+    assert_eq!(reopened.length(&key("list"), &cx()).await.unwrap(), 5000);
+}
+
+async fn an_abandoned_clear() {
+    let fixture = Fixture::new();
+    fixture.database.write_many(puts(5000), &cx()).await;
+    abandon(fixture.database.clear(&KeyPrefix::empty(), HybridClock::process().issue(), &cx())).await;
+    fixture.database.close(&cx()).await.unwrap();
+    assert_eq!(count(&open(&fixture.path())).await, 0);
+}
+
+/// On a runtime of one thread no second portion is sent while the test holds that thread, so that a lock comes between.
+async fn a_clear_that_breaks_off() {
+    let test = tokio::task::spawn_blocking(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let fixture = Fixture::new();
+        let error = runtime.block_on(async {
+            fixture.database.write_many(puts(5000), &cx()).await;
+            let cx = Context::with_timeout(Duration::from_secs(2));
+            let prefix = KeyPrefix::empty();
+            let clear = fixture.database.clear(&prefix, HybridClock::process().issue(), &cx);
+            let lock = async {
+                let foreign = fixture.foreign();
+                let rows =
+                    || foreign.query_row("SELECT count(*) FROM kv WHERE kind <> 0", [], |row| row.get::<_, i64>(0));
+                tokio::task::yield_now().await;
+                assert!(wait_until(|| rows().unwrap() == 4000));
+                foreign.execute_batch("BEGIN IMMEDIATE").unwrap();
+                foreign
+            };
+            let (cleared, _foreign) = tokio::join!(clear, lock);
+            cleared.unwrap_err()
+        });
+        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+    });
+    test.await.unwrap();
 }
 
 async fn a_corrupt_record_fails_alone() {

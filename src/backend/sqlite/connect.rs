@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 
 use crate::config::SqliteConfig;
 use crate::contract::Context;
 use crate::engine::sqlite::{Engine, Options};
 use crate::error::{Error, Result};
 
+use super::batch::InFlight;
 use super::migrate::LAYOUT;
 use super::session::Clocks;
 use super::sweep;
@@ -23,11 +24,18 @@ pub(super) struct Connector {
     clocks: Clocks,
     slot: Mutex<Slot>,
     closed: AtomicBool,
+    /// Each call that takes several jobs holds a receiver.
+    calls: watch::Sender<()>,
 }
 
 impl Connector {
     pub(super) fn new(config: SqliteConfig, clocks: Clocks) -> Self {
-        Self { config, clocks, slot: Mutex::default(), closed: AtomicBool::new(false) }
+        Self { config, clocks, slot: Mutex::default(), closed: AtomicBool::new(false), calls: watch::Sender::new(()) }
+    }
+
+    /// Makes closing wait for a call. It asks for the engine after that, which says whether the database is closed already.
+    pub(super) fn enter(&self) -> InFlight {
+        self.calls.subscribe()
     }
 
     /// The open engine; one that failed is opened anew.
@@ -53,9 +61,10 @@ impl Connector {
         }
     }
 
-    /// Closes the engine, if there is one.
+    /// Closes the engine, if there is one, once the calls under way have sent their last job or the deadline has come.
     pub(super) async fn close(&self, cx: &Context) -> Result<()> {
         self.closed.store(true, Ordering::SeqCst);
+        cx.limit(self.calls.closed()).await;
         match self.slot().get() {
             Some(engine) => engine.close(cx.deadline).await,
             None => Ok(()),

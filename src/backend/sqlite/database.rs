@@ -16,17 +16,12 @@ use crate::key::{Key, KeyPrefix};
 use crate::stamp::{HybridClock, Stamp};
 use crate::time::Clock;
 
+use super::batch::{Batch, Each};
 use super::connect::Connector;
-use super::error::{BACKEND, during, for_all, of_item};
+use super::error::{BACKEND, during, for_all};
 use super::scan::KeyRange;
 use super::session::{Clocks, Session};
 use super::{apply, list, meta, read, scan, write};
-
-/// Items that one job writes; a longer batch is cut up, so that others get their turn in between.
-const BATCH_ITEMS: usize = 1000;
-
-/// Payload that one job writes, if it is more than one item.
-const BATCH_BYTES: usize = 8 << 20;
 
 /// A read of more keys than this shares no snapshot, so that single reads do not wait behind it.
 const POINT_KEYS: usize = 64;
@@ -110,36 +105,25 @@ impl SqliteDatabase {
         during(operation, run.await)
     }
 
-    /// Writes items in order, in as few jobs as their number and size allow; each answers for itself.
-    async fn write_each<T, A>(
-        &self,
-        operation: &'static str,
-        items: Vec<T>,
-        weigh: fn(&T) -> usize,
-        cx: &Context,
-        one: fn(&Session<'_>, &T) -> SqlResult<A>,
-    ) -> Vec<Result<A>>
+    /// Begins writes that may take several jobs.
+    async fn batch(&self, operation: &'static str, cx: &Context) -> Result<Batch> {
+        let _call = self.connector.enter();
+        let engine = during(operation, self.connector.engine(cx).await)?;
+        Ok(Batch { engine, clocks: self.clocks.clone(), deadline: cx.deadline, _call })
+    }
+
+    async fn write_each<T, A>(&self, items: Vec<T>, cx: &Context, each: Each<T, A>) -> Vec<Result<A>>
     where
         T: Send + 'static,
         A: Send + 'static,
     {
-        let mut answers = Vec::with_capacity(items.len());
-        let mut items = items.into_iter().peekable();
-        while items.peek().is_some() {
-            let mut weight = 0;
-            let mut batch = Vec::new();
-            while let Some(item) = items
-                .next_if(|item| batch.is_empty() || batch.len() < BATCH_ITEMS && weight + weigh(item) <= BATCH_BYTES)
-            {
-                weight += weigh(&item);
-                batch.push(item);
-            }
-            let count = batch.len();
-            let work = move |session: &Session<'_>| batch.iter().map(|item| of_item(one(session, item))).collect();
-            let outcome = self.write_job(operation, weight, Atomicity::Savepoint, cx, work).await;
-            answers.extend(for_all(outcome, count).into_iter().map(|answer| during(operation, answer)));
+        if items.is_empty() {
+            return Vec::new();
         }
-        answers
+        match self.batch(each.operation, cx).await {
+            Ok(batch) => batch.write_each(items, each).await,
+            Err(error) => for_all(Err(error), items.len()),
+        }
     }
 }
 
@@ -176,7 +160,8 @@ impl Store for SqliteDatabase {
     }
 
     async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
-        self.write_each("write_many", writes, write::weight, cx, write::write).await
+        let each = Each { operation: "write_many", weigh: write::weight, write: write::write };
+        self.write_each(writes, cx, each).await
     }
 
     async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
@@ -191,17 +176,8 @@ impl Store for SqliteDatabase {
     }
 
     async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
-        let mut range = KeyRange::new(prefix, None);
-        let mut removed = 0;
-        loop {
-            let work = move |session: &Session<'_>| scan::clear(session, &range, stamp);
-            let (count, next) = self.write_job("clear", 0, Atomicity::Savepoint, cx, work).await?;
-            removed += count;
-            match next {
-                Some(last) => range = KeyRange::new(prefix, Some(last.as_str())),
-                None => return Ok(Some(removed)),
-            }
-        }
+        let batch = self.batch("clear", cx).await?;
+        batch.clear(prefix, stamp).await.map(Some)
     }
 
     async fn ping(&self, cx: &Context) -> Result<Ping> {
@@ -229,7 +205,8 @@ impl Store for SqliteDatabase {
 #[async_trait]
 impl DatabaseBackend for SqliteDatabase {
     async fn append_many(&self, items: Vec<Append>, cx: &Context) -> Vec<Result<AppendAck>> {
-        self.write_each("append_many", items, list::weight, cx, list::append).await
+        let each = Each { operation: "append_many", weigh: list::weight, write: list::append };
+        self.write_each(items, cx, each).await
     }
 
     async fn range(&self, key: &Key, range: ListRange, cx: &Context) -> Result<Vec<Item>> {

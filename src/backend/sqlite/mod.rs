@@ -7,6 +7,7 @@
 //! The tables are in `migrations/sqlite`. Texts sort by their bytes, JSON is kept as it came in.
 
 mod apply;
+mod batch;
 mod codec;
 mod connect;
 mod database;

@@ -1,0 +1,164 @@
+//! Writes that take several jobs: cut up, so that others get their turn in between, and run to their end.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use crate::engine::sqlite::{Atomicity, Engine, SqlResult};
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::KeyPrefix;
+use crate::stamp::Stamp;
+
+use super::error::{during, for_all, of_item};
+use super::scan::{self, KeyRange};
+use super::session::{Clocks, Session};
+
+/// Items that one job writes.
+const BATCH_ITEMS: usize = 1000;
+
+/// Payload that one job writes, if it is more than one item.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// A call that is under way; closing waits until all are dropped.
+pub(super) type InFlight = watch::Receiver<()>;
+
+/// What writes in a task of its own.
+pub(super) struct Batch {
+    pub(super) engine: Arc<Engine>,
+    pub(super) clocks: Clocks,
+    pub(super) deadline: Instant,
+    /// Dropped with the task, which is what closing waits for.
+    pub(super) _call: InFlight,
+}
+
+/// How to write one item.
+#[derive(Clone, Copy)]
+pub(super) struct Each<T, A> {
+    pub(super) operation: &'static str,
+    pub(super) weigh: fn(&T) -> usize,
+    pub(super) write: fn(&Session<'_>, &T) -> SqlResult<A>,
+}
+
+impl Batch {
+    /// Writes items in order, in as few jobs as their number and size allow; each answers for itself.
+    ///
+    /// # Cancel safety
+    ///
+    /// From the first poll on it runs to its end, whether its caller waits or not.
+    pub(super) async fn write_each<T, A>(self, items: Vec<T>, each: Each<T, A>) -> Vec<Result<A>>
+    where
+        T: Send + 'static,
+        A: Send + 'static,
+    {
+        let count = items.len();
+        let task = tokio::spawn(async move {
+            let mut answers = Vec::with_capacity(count);
+            for (weight, portion) in portions(items, each.weigh) {
+                let length = portion.len();
+                let work = move |session: &Session<'_>| {
+                    portion.iter().map(|item| of_item((each.write)(session, item))).collect()
+                };
+                answers.extend(for_all(self.job(weight, work).await, length));
+            }
+            answers
+        });
+        let cut_off = |_| Error::outcome_unknown("the batch was cut off in the middle; some of it may be applied");
+        let answers = for_all(task.await.map_err(cut_off), count);
+        answers.into_iter().map(|answer| during(each.operation, answer)).collect()
+    }
+
+    /// Removes all keys of a prefix, and says how many went.
+    ///
+    /// # Errors
+    ///
+    /// As a job's; `OutcomeUnknown` once some keys are gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// From the first poll on it runs to its end, whether its caller waits or not.
+    pub(super) async fn clear(self, prefix: &KeyPrefix, stamp: Stamp) -> Result<u64> {
+        let mut range = KeyRange::new(prefix, None);
+        let prefix = prefix.clone();
+        let task = tokio::spawn(async move {
+            let mut removed = 0;
+            loop {
+                let work = move |session: &Session<'_>| scan::clear(session, &range, stamp);
+                let (count, next) = self.job(0, work).await.map_err(|failure| broken_off(failure, removed))?;
+                removed += count;
+                match next {
+                    Some(last) => range = KeyRange::new(&prefix, Some(last.as_str())),
+                    None => return Ok(removed),
+                }
+            }
+        });
+        let cut_off = |_| Error::outcome_unknown("clearing was cut off in the middle; some keys may be gone");
+        during("clear", task.await.map_err(cut_off).flatten())
+    }
+
+    async fn job<T, F>(&self, weight: usize, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Session<'_>) -> SqlResult<T> + Send + 'static,
+    {
+        let Self { engine, clocks, deadline, _call: _ } = self;
+        let clocks = clocks.clone();
+        let work = move |connection: &rusqlite::Connection| work(&clocks.session(connection));
+        engine.write(weight, Atomicity::Savepoint, *deadline, work).await
+    }
+}
+
+/// Cuts items up, each portion with its weight.
+fn portions<T>(items: Vec<T>, weigh: fn(&T) -> usize) -> impl Iterator<Item = (usize, Vec<T>)> {
+    let mut items = items.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let (mut weight, mut portion) = (0, Vec::new());
+        while let Some(item) = items
+            .next_if(|item| portion.is_empty() || portion.len() < BATCH_ITEMS && weight + weigh(item) <= BATCH_BYTES)
+        {
+            weight += weigh(&item);
+            portion.push(item);
+        }
+        (!portion.is_empty()).then_some((weight, portion))
+    })
+}
+
+/// A failure after some keys went is not one of a write that was not applied.
+fn broken_off(failure: Error, removed: u64) -> Error {
+    if removed == 0 || !matches!(failure.kind(), ErrorKind::Unavailable | ErrorKind::Closed) {
+        return failure;
+    }
+    Error::outcome_unknown("clearing broke off in the middle; some keys are gone").with_source(failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sizes(weights: Vec<usize>) -> Vec<usize> {
+        portions(weights, |weight| *weight).map(|(_, portion)| portion.len()).collect()
+    }
+
+    #[test]
+    fn a_portion_is_bounded_by_items_and_by_bytes() {
+        assert!(sizes(Vec::new()).is_empty());
+        assert_eq!(sizes(vec![1; 2 * BATCH_ITEMS + 1]), [BATCH_ITEMS, BATCH_ITEMS, 1]);
+        assert_eq!(sizes(vec![BATCH_BYTES / 2; 5]), [2, 2, 1]);
+        assert_eq!(sizes(vec![BATCH_BYTES * 2, 1, BATCH_BYTES]), [1, 1, 1]);
+    }
+
+    #[test]
+    fn a_portion_knows_its_weight() {
+        let weights: Vec<usize> =
+            portions(vec![BATCH_BYTES, 1, 2], |weight| *weight).map(|(weight, _)| weight).collect();
+        assert_eq!(weights, [BATCH_BYTES, 3]);
+    }
+
+    #[test]
+    fn a_clear_that_fails_is_unknown_only_once_keys_are_gone() {
+        for kind in [ErrorKind::Unavailable, ErrorKind::Closed] {
+            assert_eq!(broken_off(Error::new(kind, ""), 0).kind(), kind);
+            assert_eq!(broken_off(Error::new(kind, ""), 1).kind(), ErrorKind::OutcomeUnknown);
+        }
+    }
+}
