@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         a_deleted_list_takes_its_ids_along
         a_repeated_append_does_not_pass_a_delete_beside_a_newer_one
         a_corrupt_row_fails_alone
+        a_row_without_a_valid_key_hides_no_other
         a_schema_with_an_odd_name_works
         nothing_is_kept_in_a_session_behind_a_transaction_pooler
         a_closed_database_leaves_no_connection
@@ -690,6 +691,39 @@ async fn a_corrupt_row_fails_alone() {
     // Writing over it mends it.
     bench.put("c", "2").await;
     assert_eq!(bench.get("c").await.as_deref(), Some("2"));
+}
+
+async fn a_row_without_a_valid_key_hides_no_other() {
+    let bench = Bench::with(|config| config.tombstone_retention = Duration::from_secs(1));
+    for name in ["a", "b", "c"] {
+        bench.put(name, "1").await;
+        bench.append(name, "1").await;
+    }
+    bench.query(
+        "INSERT INTO agent_storage.kv SELECT E'a\\n' || n, stamp, kind, NULL, json, NULL, false
+             FROM agent_storage.kv, generate_series(1, 3) AS n WHERE key = 'a';
+         INSERT INTO agent_storage.kv SELECT '', stamp, kind, NULL, json, NULL, false FROM agent_storage.kv WHERE key = 'a';
+         INSERT INTO agent_storage.list SELECT E'a\\n4', floor, max_stamp, 1, 2, 0, 0, false
+             FROM agent_storage.list WHERE key = 'a'",
+    );
+    for limit in 1..=4 {
+        let mut options = ListOptions::default().with_limit(limit);
+        let mut names: Vec<String> = Vec::new();
+        loop {
+            let page = bench.database.list(&KeyPrefix::empty(), &options, &cx()).await.unwrap();
+            names.extend(page.keys.iter().map(Key::to_string));
+            let Some(next) = page.next else { break };
+            options = options.with_cursor(next);
+        }
+        assert_eq!(names, ["a", "b", "c"], "with pages of {limit}");
+    }
+    bench.database.trim(&key("c"), 0, &cx()).await.unwrap();
+    bench.query("UPDATE agent_storage.list SET clean_position = 0 WHERE key = 'c'");
+    let unclean = "SELECT 1 FROM agent_storage.list WHERE clean_position < first_position";
+    assert!(wait_until(|| bench.query(unclean).is_empty()), "the sweeper did not clean up");
+    let cleared = bench.database.clear(&KeyPrefix::empty(), bench.clock.issue(), &cx()).await.unwrap();
+    assert_eq!(cleared, Some(3));
+    assert_eq!(bench.query("SELECT count(*) FROM agent_storage.kv WHERE kind <> 0"), "4");
 }
 
 async fn a_schema_with_an_odd_name_works() {

@@ -1,7 +1,7 @@
 //! Listing, counting and clearing the keys of a prefix.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use sqlx::postgres::PgRow;
 
@@ -42,22 +42,37 @@ impl<'a> Under<'a> {
 }
 
 /// Lists one page of keys in byte order.
+///
+/// A page ends with a row, not with a key: one that holds rows without a valid key is short, and the next goes on behind it.
 pub(super) async fn list(session: &mut Session, prefix: &KeyPrefix, options: &ListOptions) -> Result<KeyPage> {
     let sql = Arc::clone(&session.sql);
     let mut under = Under::new(prefix);
     if let Some(cursor) = &options.cursor {
-        let last = Key::parse(cursor.as_str());
-        let last = last.map_err(|_| Error::invalid_value("the cursor is not one that this database gave"))?;
-        under.after = last.as_str().to_owned();
+        under.after = row_text(cursor)?.to_owned();
     }
     let limit = options.limit.clamp(1, ListOptions::MAX_LIMIT);
     let rows = session.read(&under.scans(&sql).list, |statement| under.bind(statement).bind(count(limit))).await?;
-    let keys: Vec<Key> = rows.iter().map(key).collect::<Result<_>>()?;
-    let next = keys.last().filter(|_| keys.len() >= limit).map(|last| Cursor::new(last.as_str()));
+    let mut keys = Vec::with_capacity(rows.len());
+    for row in &rows {
+        keys.extend(key(row)?);
+    }
+    let last = rows.last().filter(|_| rows.len() >= limit);
+    let next = last.map(|row| column::<String>(row, 0)).transpose()?.map(Cursor::new);
     Ok(KeyPage::new(keys, next))
 }
 
-/// Counts the keys.
+/// The text of the row that a cursor stands at. It need not be a key's, but no stored text is empty or holds a NUL.
+fn row_text(cursor: &Cursor) -> Result<&str> {
+    match cursor.as_str() {
+        text if text.is_empty() || text.contains('\0') => {
+            Err(Error::invalid_value("the cursor is not one that this database gave"))
+        }
+        text => Ok(text),
+    }
+}
+
+/// Counts the keys. Rows without a valid key, which a listing passes over, are counted too: to tell them apart the server would
+/// have to look into every key.
 pub(super) async fn count_keys(session: &mut Session, prefix: &KeyPrefix) -> Result<u64> {
     let sql = Arc::clone(&session.sql);
     let under = Under::new(prefix);
@@ -110,7 +125,8 @@ async fn clear_page(session: &mut Session, under: &Under<'_>, stamp: Stamp) -> R
     let end = end.map(|row| column::<String>(row, 0)).collect::<Result<Vec<_>>>()?.into_iter().min();
     let mut newest: BTreeMap<Key, Stamp> = BTreeMap::new();
     for row in values.iter().chain(&lists) {
-        let (key, stamp) = (key(row)?, record::stamp(row, 1)?.unwrap_or(Stamp::MIN));
+        let Some(key) = key(row)? else { continue };
+        let stamp = record::stamp(row, 1)?.unwrap_or(Stamp::MIN);
         if end.as_deref().is_none_or(|end| key.as_str() <= end) {
             newest.entry(key).and_modify(|newest| *newest = stamp.max(*newest)).or_insert(stamp);
         }
@@ -125,8 +141,17 @@ async fn clear_page(session: &mut Session, under: &Under<'_>, stamp: Stamp) -> R
     Ok(ClearedPage { removed, last: end })
 }
 
-fn key(row: &PgRow) -> Result<Key> {
-    Key::parse(column::<&str>(row, 0)?).map_err(|_| Error::corrupt("a stored key is not one"))
+/// Reads a row's key.
+///
+/// A row whose key is none was not written by this crate. It is passed over, so that it does not hide the others. That is said
+/// once, because every listing would say it again.
+fn key(row: &PgRow) -> Result<Option<Key>> {
+    static SAID: Once = Once::new();
+    let key = Key::parse(column::<&str>(row, 0)?).ok();
+    if key.is_none() {
+        SAID.call_once(|| tracing::warn!("rows of the PostgreSQL database without a valid key are passed over"));
+    }
+    Ok(key)
 }
 
 fn count(number: usize) -> i64 {

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use crate::config::PostgresConfig;
 use crate::error::Result;
-use crate::key::Key;
 use crate::stamp::Stamp;
 
 use super::batch::distinct;
@@ -122,18 +121,17 @@ async fn step(sweeper: &Sweeper, session: &mut Session, text: &Text, limited: bo
 async fn clean_lists(session: &mut Session) -> Result<()> {
     let sql = Arc::clone(&session.sql);
     let rows = session.read(&sql.unclean, |statement| statement.bind(LISTS)).await?;
-    let keys: Vec<Key> = rows.iter().map(|row| Key::parse(column::<&str>(row, 0)?)).collect::<Result<_>>()?;
-    for key in keys {
-        clean(session, std::slice::from_ref(&key)).await?;
+    for row in &rows {
+        // As it stands: a text that is no valid key must not stay for ever and keep the place of others.
+        clean(session, &[column(row, 0)?]).await?;
     }
     Ok(())
 }
 
 /// Takes the payload of the removed items of lists, as much as one statement may.
-pub(super) async fn clean(session: &mut Session, keys: &[Key]) -> Result<()> {
+async fn clean(session: &mut Session, keys: &[&str]) -> Result<()> {
     let sql = Arc::clone(&session.sql);
-    let keys = distinct(keys);
-    session.read(&sql.clean, |statement| statement.bind(keys.as_slice()).bind(CLEAN_BATCH)).await.map(drop)
+    session.read(&sql.clean, |statement| statement.bind(keys).bind(CLEAN_BATCH)).await.map(drop)
 }
 
 /// Cleans the lists that a call left unclean. What fails is left to the sweeper.
@@ -142,7 +140,7 @@ pub(super) async fn clean_up(session: &mut Session) {
     if keys.is_empty() || !session.is_usable() || session.in_transaction() {
         return;
     }
-    if let Err(error) = clean(session, &keys).await {
+    if let Err(error) = clean(session, &distinct(&keys)).await {
         tracing::debug!(%error, "removed items keep their payload until the next sweep");
     }
 }
