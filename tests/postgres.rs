@@ -32,10 +32,12 @@ fn main() -> ExitCode {
         an_append_that_lands_late_is_found_by_its_id
         a_trim_that_lands_late_takes_nothing_newer
         a_clear_that_lands_late_removes_nothing_newer
+        a_clear_that_breaks_off_in_the_middle_says_so
         a_transaction_that_was_given_up_is_rolled_back
         a_hundred_calls_to_a_frozen_server_leave_the_whole_pool
         a_server_that_was_killed_is_used_again
         a_lost_reply_to_a_commit_is_an_unknown_outcome
+        a_first_connection_that_ends_with_its_runtime_is_made_anew
         a_wrong_password_is_said_and_not_tried_again
         a_missing_database_is_said_and_used_once_it_is_there
         another_encoding_is_refused
@@ -456,6 +458,37 @@ async fn a_lost_reply_to_a_commit_is_an_unknown_outcome() {
     proxy.set_once(NetworkFault::CutAt(Direction::ToClient, Point::Bytes(3))).await.unwrap();
     let error = database.get(&key("k"), &GetOptions::default(), &cx()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    proxy.close().await;
+}
+
+async fn a_first_connection_that_ends_with_its_runtime_is_made_anew() {
+    let bench = Bench::new();
+    let address = tokio::net::lookup_host((bench.server.host(), bench.server.port())).await.unwrap().next().unwrap();
+    let proxy = FaultProxy::start(address).await.unwrap();
+    proxy.set(NetworkFault::BlackHole).await.unwrap();
+    let mut through = bench.config.clone();
+    through.port = proxy.address().port();
+    let database = Arc::new(PostgresDatabase::with_stamps(&through, Arc::clone(&bench.clock)).unwrap());
+    let first = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let call = first.spawn({
+        let database = Arc::clone(&database);
+        async move { database.ping(&cx()).await }
+    });
+    assert!(wait_until(|| proxy.accepted() > 0), "nobody connected");
+    // One who waits for the attempt of the runtime that ends may try again.
+    let waiting = {
+        let database = Arc::clone(&database);
+        tokio::spawn(async move { database.ping(&cx()).await })
+    };
+    tokio::task::yield_now().await;
+    first.shutdown_background();
+    assert!(call.await.is_err());
+    proxy.reset().await;
+    proxy.set(NetworkFault::Pass).await.unwrap();
+    if let Err(error) = waiting.await.unwrap() {
+        assert!(error.kind() == ErrorKind::Unavailable && error.is_transient(), "{error}");
+    }
+    database.ping(&cx()).await.unwrap();
     proxy.close().await;
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Once};
 use sqlx::postgres::PgRow;
 
 use crate::contract::{Cursor, KeyPage, ListOptions, Write};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 
@@ -87,23 +87,36 @@ pub(super) async fn clear(session: &mut Session, prefix: &KeyPrefix, stamp: Stam
     let mut under = Under::new(prefix);
     let mut removed = 0_u64;
     loop {
-        session.check_deadline()?;
-        session.begin().await?;
-        let page = match clear_page(session, &under, stamp).await {
-            Ok(page) => page,
-            Err(error) => {
-                session.rollback().await;
-                if is_contention(&error) {
-                    continue;
-                }
-                return Err(error);
-            }
-        };
-        session.commit().await?;
+        let page = clear_once(session, &under, stamp).await.map_err(|failure| broken_off(failure, removed))?;
         removed = removed.saturating_add(page.removed);
         match page.last {
             Some(last) => under.after = last,
             None => return Ok(removed),
+        }
+    }
+}
+
+/// A failure after some keys went is not one of a write that was not applied.
+fn broken_off(failure: Error, removed: u64) -> Error {
+    if removed == 0 || failure.kind() != ErrorKind::Unavailable {
+        return failure;
+    }
+    Error::outcome_unknown("clearing broke off in the middle; some keys are gone").with_source(failure)
+}
+
+/// Removes a page in a transaction of its own, again where others collide with it.
+async fn clear_once(session: &mut Session, under: &Under<'_>, stamp: Stamp) -> Result<ClearedPage> {
+    loop {
+        session.check_deadline()?;
+        session.begin().await?;
+        match clear_page(session, under, stamp).await {
+            Ok(page) => return session.commit().await.map(|()| page),
+            Err(error) => {
+                session.rollback().await;
+                if !is_contention(&error) {
+                    return Err(error);
+                }
+            }
         }
     }
 }
