@@ -342,6 +342,30 @@ async fn a_clear_that_lands_late_removes_nothing_newer() {
     assert_eq!(bench.get("l").await.as_deref(), Some("1"));
 }
 
+async fn a_clear_that_breaks_off_in_the_middle_says_so() {
+    let bench = Bench::new();
+    bench.put("a", "1").await;
+    bench.query(
+        "INSERT INTO agent_storage.kv SELECT 'k' || n, stamp, kind, NULL, json, NULL, false
+             FROM agent_storage.kv, generate_series(1000, 2499) AS n;
+         CREATE FUNCTION agent_storage.refuse() RETURNS trigger LANGUAGE plpgsql
+             AS $$ BEGIN RAISE SQLSTATE '53100'; END $$;
+         CREATE TRIGGER refuse BEFORE UPDATE ON agent_storage.kv
+             FOR EACH ROW WHEN (NEW.key = 'k2400') EXECUTE FUNCTION agent_storage.refuse()",
+    );
+    let clear = async || bench.database.clear(&KeyPrefix::empty(), bench.clock.issue(), &cx()).await;
+    let error = clear().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+    let left = bench.database.count(&KeyPrefix::empty(), &cx()).await.unwrap();
+    assert!((1..1501).contains(&left), "{left} keys are left");
+    // Now it fails before anything went.
+    bench.query("UPDATE agent_storage.kv SET kind = 0 WHERE key <> 'k2400'");
+    let error = clear().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    bench.query("DROP TRIGGER refuse ON agent_storage.kv");
+    assert_eq!(clear().await.unwrap(), Some(1));
+}
+
 async fn a_transaction_that_was_given_up_is_rolled_back() {
     let bench = Bench::new();
     bench.put("a", "1").await;

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared as SharedFuture};
 use sqlx::Connection;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinError, JoinHandle};
 
 use crate::config::PostgresConfig;
 use crate::contract::Context;
@@ -26,7 +26,19 @@ use super::sweep::{self, Sweeper};
 /// How long connecting and migrating may take together, waiting for other processes that migrate included.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-type Attempt = SharedFuture<BoxFuture<'static, Result<()>>>;
+/// One attempt to connect and migrate, shared by all who wait for it.
+#[derive(Clone, Debug)]
+struct Attempt {
+    outcome: SharedFuture<BoxFuture<'static, Result<()>>>,
+    task: AbortHandle,
+}
+
+impl Attempt {
+    /// Whether nothing more comes of it: it is done, it panicked, or the runtime that it ran on is gone.
+    fn is_over(&self) -> bool {
+        self.task.is_finished()
+    }
+}
 
 /// What the calls of one backend share.
 #[derive(Debug)]
@@ -101,16 +113,24 @@ impl Connector {
         Ok(Session::new(lease, self.shared.clone(), deadline))
     }
 
-    /// Waits until the schema is up to date. All who come meanwhile share one attempt; one that failed is forgotten.
+    /// Waits until the schema is up to date. All who come meanwhile share one attempt; one that is over counts no more.
     async fn ready(self: &Arc<Self>, deadline: Instant) -> Result<()> {
         if self.ready.load(Ordering::Acquire) {
             return Ok(());
         }
-        let attempt = lock(&self.attempt).get_or_insert_with(|| self.begin_attempt()).clone();
-        tokio::time::timeout_at(deadline.into(), attempt).await.map_err(|_| timed_out(Doubt::None))?
+        let outcome = self.attempt().outcome;
+        tokio::time::timeout_at(deadline.into(), outcome).await.map_err(|_| timed_out(Doubt::None))?
     }
 
-    /// Called with the attempt locked, so that the task's end comes after its beginning.
+    /// The attempt under way, or a new one.
+    fn attempt(self: &Arc<Self>) -> Attempt {
+        let mut attempt = lock(&self.attempt);
+        match attempt.as_ref().filter(|attempt| !attempt.is_over()) {
+            Some(attempt) => attempt.clone(),
+            None => attempt.insert(self.begin_attempt()).clone(),
+        }
+    }
+
     fn begin_attempt(self: &Arc<Self>) -> Attempt {
         let this = Arc::clone(self);
         let task = tokio::spawn(async move {
@@ -119,12 +139,11 @@ impl Connector {
                 this.begin_background();
                 this.ready.store(true, Ordering::Release);
             }
-            lock(&this.attempt).take();
             outcome
         });
-        task.map(|ended| ended.unwrap_or_else(|_| Err(Error::internal("connecting to the server was broken off"))))
-            .boxed()
-            .shared()
+        let handle = task.abort_handle();
+        let outcome = task.map(|ended| ended.unwrap_or_else(|ended| Err(broken_off(&ended)))).boxed().shared();
+        Attempt { outcome, task: handle }
     }
 
     async fn make_ready(&self) -> Result<()> {
@@ -177,6 +196,14 @@ fn begin(config: &PostgresConfig) -> Text {
         }
     }
     Text::from(begin)
+}
+
+/// Makes an error of an attempt that never came to an outcome.
+fn broken_off(ended: &JoinError) -> Error {
+    if ended.is_cancelled() {
+        return Error::unavailable("the runtime ended while it connected to the server");
+    }
+    Error::internal("connecting to the server panicked")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
