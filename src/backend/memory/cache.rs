@@ -25,6 +25,9 @@ use super::write::{self, Moment};
 /// When it is full it evicts what came first and was not used since (the CLOCK algorithm). A value
 /// larger than the whole cache is refused.
 ///
+/// Beside its entries it remembers the keys and stamps of what was deleted within ten minutes, at most about as many as its
+/// bound of entries, so that the repeat of an older write does not bring a deleted value back. They count against no bound.
+///
 /// # Examples
 ///
 /// ```
@@ -63,7 +66,7 @@ impl MemoryCache {
     #[must_use]
     pub fn with_clocks(config: &MemoryCacheConfig, clock: Clock, stamps: Arc<HybridClock>) -> Self {
         Self {
-            table: Table::new(clock, stamps),
+            table: Table::new(clock, stamps, usize::try_from(config.max_entries).unwrap_or(usize::MAX)),
             max_bytes: config.max_bytes,
             max_entries: config.max_entries.max(1),
             evict_from: AtomicUsize::new(0),

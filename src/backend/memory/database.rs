@@ -58,7 +58,7 @@ impl MemoryDatabase {
     pub fn with_clocks(config: &MemoryDatabaseConfig, clock: Clock, stamps: Arc<HybridClock>) -> Self {
         let MemoryDatabaseConfig {} = config;
         let id = u128::from_be_bytes(stamps.issue().to_bytes());
-        Self { table: Table::new(clock, stamps), id, canary: AtomicU64::new(0) }
+        Self { table: Table::new(clock, stamps, usize::MAX), id, canary: AtomicU64::new(0) }
     }
 
     fn apply_one(&self, step: Step, cx: &Context) -> Result<StepAck> {

@@ -1,17 +1,14 @@
 //! The list under a key.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
 
 use crate::contract::{Append, AppendAck, Item, ItemId, ListRange};
 use crate::error::Result;
 use crate::stamp::Stamp;
 use crate::time::Timestamp;
 
+use super::tombstones::RETENTION;
 use super::write::Moment;
-
-/// How long the id of a trimmed item, and the next position of a list without items, are remembered.
-const RETENTION: Duration = Duration::from_secs(600);
 
 /// Items in order, and the ids that make an append repeatable.
 #[derive(Debug, Default)]

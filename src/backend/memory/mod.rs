@@ -11,6 +11,7 @@ mod record;
 mod scan;
 mod shard;
 mod table;
+mod tombstones;
 mod write;
 
 pub use cache::MemoryCache;

@@ -8,6 +8,7 @@ use crate::time::Timestamp;
 
 use super::list::List;
 use super::record::{Cell, Record};
+use super::tombstones::Tombstones;
 
 /// How many records each write looks at for ones that are gone, so that what expired unread does not pile up.
 const SWEEP_PER_WRITE: usize = 2;
@@ -20,7 +21,7 @@ pub(super) struct Usage {
 }
 
 /// One shard of a table.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shard {
     records: BTreeMap<Key, Record>,
     usage: Usage,
@@ -29,9 +30,22 @@ pub(super) struct Shard {
     /// Keys in the order they came, with the ticket of the value that was meant. A value that is gone leaves its ticket behind.
     queue: VecDeque<(Key, u64)>,
     next_ticket: u64,
+    pub(super) tombstones: Tombstones,
 }
 
 impl Shard {
+    /// Makes an empty shard that remembers so many deletes.
+    pub(super) fn new(tombstones: usize) -> Self {
+        Self {
+            records: BTreeMap::new(),
+            usage: Usage::default(),
+            hand: None,
+            queue: VecDeque::new(),
+            next_ticket: 0,
+            tombstones: Tombstones::new(tombstones),
+        }
+    }
+
     pub(super) const fn usage(&self) -> Usage {
         self.usage
     }
@@ -101,8 +115,9 @@ impl Shard {
         self.records.range::<str, _>((start, Bound::Unbounded)).take_while(|(key, _)| prefix.matches(key))
     }
 
-    /// Looks at the next few records and removes those that are gone.
+    /// Looks at the next few records and removes those that are gone, and forgets old deletes.
     pub(super) fn sweep_some(&mut self, now: Timestamp) {
+        self.tombstones.sweep(now);
         for _ in 0..SWEEP_PER_WRITE {
             let Some(key) = self.advance_hand() else { return };
             self.remove_if_gone(&key, now);

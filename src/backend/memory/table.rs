@@ -30,9 +30,11 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(clock: Clock, stamps: Arc<HybridClock>) -> Self {
+    /// Makes an empty table that remembers about so many deletes.
+    pub(super) fn new(clock: Clock, stamps: Arc<HybridClock>, tombstones: usize) -> Self {
+        let shard = || Mutex::new(Shard::new(tombstones.div_ceil(SHARDS)));
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: std::iter::repeat_with(shard).take(SHARDS).collect(),
             hasher: RandomState::new(),
             clock,
             stamps,

@@ -11,6 +11,7 @@ use crate::value::Value;
 use super::list::List;
 use super::record::Cell;
 use super::shard::Shard;
+use super::tombstones::Tombstone;
 
 /// The present moment, and the clock that stamps a write anew when it is behind.
 #[derive(Clone, Copy, Debug)]
@@ -26,8 +27,8 @@ pub(super) enum Undo {
     Nothing,
     /// The value was changed; this is the old one.
     Cell(Key, Option<Cell>),
-    /// Value and list were deleted; these are the old ones.
-    Delete(Key, Option<Cell>, Option<Box<List>>),
+    /// Value and list were deleted; these are the old ones, and the delete before.
+    Delete(Key, Option<Cell>, Option<Box<List>>, Option<Tombstone>),
     /// An item was appended.
     Append(Key),
     /// These items were trimmed.
@@ -39,8 +40,9 @@ impl Undo {
         match self {
             Self::Nothing => {}
             Self::Cell(key, cell) => restore_cell(shard, &key, cell),
-            Self::Delete(key, cell, list) => {
+            Self::Delete(key, cell, list, tombstone) => {
                 restore_cell(shard, &key, cell);
+                shard.tombstones.take_back(&key, tombstone);
                 if let Some(list) = list {
                     *shard.list_mut(&key) = *list;
                 }
@@ -108,7 +110,8 @@ fn put(shard: &mut Shard, key: Key, put: Put, stamped: Stamped, moment: Moment<'
         return Err(lost(mode));
     }
     let expires_at = live.and_then(|cell| cell.expires_at);
-    let stamp = stamped.past(standing.map(|cell| cell.stamp), moment)?;
+    let newest = standing.map(|cell| cell.stamp).max(shard.tombstones.stamp(&key));
+    let stamp = stamped.past(newest, moment)?;
     let expires_at = match mode {
         WriteMode::Replace(_) => expires_at,
         WriteMode::Upsert | WriteMode::Create | WriteMode::Update(_) => ttl.map(|ttl| moment.now.after(ttl)),
@@ -134,17 +137,23 @@ fn delete(
     moment: Moment<'_>,
 ) -> Result<(WriteAck, Undo)> {
     let record = shard.record(&key);
+    let buried = shard.tombstones.stamp(&key);
+    let newest = record.and_then(|record| record.cell.as_ref()).map(|cell| cell.stamp).max(buried);
+    if newest == Some(stamped.stamp) && buried == newest {
+        // The same delete was applied before; what was there before that is not known any more.
+        return Ok((WriteAck::primary(None, None), Undo::Nothing));
+    }
     let existed = record.is_some_and(|record| record.exists(moment.now));
     if let Some(revision) = only_if
         && record.and_then(|record| record.live(moment.now)).map(Cell::revision) != Some(revision)
     {
         return Err(lost(WriteMode::Update(revision)));
     }
-    let newest = record.and_then(|record| record.cell.as_ref()).map(|cell| cell.stamp);
     let stamp = stamped.past(newest, moment)?;
+    let tombstone = shard.tombstones.bury(&key, stamp, moment.now);
     let cell = shard.take_cell(&key);
     let list = shard.existing_list_mut(&key).map(|list| Box::new(list.delete(stamp, moment.now)));
-    Ok((WriteAck::primary(None, Some(existed)), Undo::Delete(key, cell, list)))
+    Ok((WriteAck::primary(None, Some(existed)), Undo::Delete(key, cell, list, tombstone)))
 }
 
 fn touch(

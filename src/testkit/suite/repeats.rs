@@ -1,6 +1,6 @@
 //! Repeats: an operation that was sent before, and may have been applied, has effect once.
 
-use super::tools::{assert_value, json};
+use super::tools::{assert_kind, assert_value, json};
 use crate::ErrorKind;
 use crate::contract::{Attempt, DatabaseBackend, Store};
 use crate::testkit::case::cases;
@@ -11,6 +11,9 @@ pub(super) fn cases() -> Vec<Case<dyn Store>> {
         a_repeat_with_nothing_newer_is_applied,
         a_repeat_never_lands_over_something_newer,
         a_repeated_delete_never_removes_something_newer,
+        a_repeated_put_never_brings_back_what_was_deleted,
+        a_repeated_put_never_brings_back_what_was_cleared,
+        a_repeat_of_what_a_delete_followed_is_refused_in_a_batch,
         a_repeat_in_a_batch_harms_no_other,
     ]
 }
@@ -63,6 +66,51 @@ async fn a_repeated_delete_never_removes_something_newer(subject: Subject<dyn St
     let error = subject.backend().write(delete, &subject.cx()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
     assert_value(subject.get("k").await?, &json("1"));
+    Ok(())
+}
+
+async fn a_repeated_put_never_brings_back_what_was_deleted(subject: Subject<dyn Store>) -> Outcome {
+    if !is_guarded(&subject) {
+        return Ok(());
+    }
+    let mut write = subject.put_op("k", json("1"));
+    subject.write(write.clone()).await?;
+    subject.delete("k").await?;
+    write.attempt = Attempt::Repeat;
+    assert_kind(subject.write(write).await, ErrorKind::OutcomeUnknown);
+    assert!(!subject.exists("k").await?);
+    // A write of today is none of the delete's matter.
+    subject.put("k", json("2")).await?;
+    assert_value(subject.get("k").await?, &json("2"));
+    Ok(())
+}
+
+async fn a_repeated_put_never_brings_back_what_was_cleared(subject: Subject<dyn Store>) -> Outcome {
+    if !is_guarded(&subject) {
+        return Ok(());
+    }
+    let mut write = subject.put_op("k", json("1"));
+    subject.write(write.clone()).await?;
+    subject.clear("").await?;
+    write.attempt = Attempt::Repeat;
+    assert_kind(subject.write(write).await, ErrorKind::OutcomeUnknown);
+    assert!(subject.names("").await?.is_empty());
+    Ok(())
+}
+
+async fn a_repeat_of_what_a_delete_followed_is_refused_in_a_batch(subject: Subject<dyn Store>) -> Outcome {
+    if !is_guarded(&subject) {
+        return Ok(());
+    }
+    let mut write = subject.put_op("k", json("1"));
+    subject.write(write.clone()).await?;
+    subject.write_all(vec![subject.delete_op("k")]).await?;
+    write.attempt = Attempt::Repeat;
+    let answers = subject.backend().write_many(vec![write, subject.put_op("b", json("2"))], &subject.cx()).await;
+    let [repeated, other] = <[_; 2]>::try_from(answers).expect("one answer a write");
+    assert_kind(repeated, ErrorKind::OutcomeUnknown);
+    other?;
+    assert_eq!(subject.exist(&["k", "b"]).await?, [false, true]);
     Ok(())
 }
 
