@@ -11,13 +11,14 @@ use super::tombstones::RETENTION;
 use super::write::Moment;
 
 /// Items in order, and the ids that make an append repeatable.
+///
+/// An empty one is kept for ever once it had an item, so that no position is used again.
 #[derive(Debug, Default)]
 pub(super) struct List {
     items: VecDeque<Item>,
     next_position: u64,
     positions: HashMap<ItemId, u64>,
     trimmed: VecDeque<(Timestamp, ItemId)>,
-    emptied_at: Option<Timestamp>,
     /// The stamp of the last delete.
     floor: Option<Stamp>,
 }
@@ -31,9 +32,19 @@ impl List {
         self.items.len() as u64
     }
 
-    /// Whether there is nothing left to remember.
-    pub(super) fn is_forgotten(&self, now: Timestamp) -> bool {
-        self.is_empty() && self.emptied_at.is_none_or(|at| now.since(at) > RETENTION)
+    /// Whether it never had an item, and nothing needs to be remembered of it.
+    pub(super) const fn is_unused(&self) -> bool {
+        self.next_position == 0 && self.floor.is_none()
+    }
+
+    /// Forgets the ids of items trimmed long ago, and gives back the room of a list that is empty.
+    pub(super) fn sweep(&mut self, now: Timestamp) {
+        self.forget_trimmed(now);
+        if self.positions.is_empty() {
+            self.items.shrink_to_fit();
+            self.trimmed.shrink_to_fit();
+            self.positions.shrink_to_fit();
+        }
     }
 
     pub(super) fn append(&mut self, append: Append, moment: Moment<'_>) -> Result<AppendAck> {
@@ -44,7 +55,6 @@ impl List {
         append.attempt.stamp_past(self.floor, append.stamp, moment.stamps)?;
         let position = self.next_position;
         self.next_position += 1;
-        self.emptied_at = None;
         self.positions.insert(append.item_id.clone(), position);
         self.items.push_back(Item::new(position, append.item_id, append.value));
         Ok(AppendAck::primary(position, false))
@@ -69,14 +79,12 @@ impl List {
         let keep = usize::try_from(keep_last).unwrap_or(usize::MAX);
         let trimmed: Vec<Item> = self.items.drain(..self.items.len().saturating_sub(keep)).collect();
         self.trimmed.extend(trimmed.iter().map(|item| (now, item.id.clone())));
-        self.note_emptied(now);
         self.forget_trimmed(now);
         trimmed
     }
 
     /// Puts trimmed items back.
     pub(super) fn untrim(&mut self, items: Vec<Item>) {
-        self.emptied_at = None;
         self.trimmed.truncate(self.trimmed.len().saturating_sub(items.len()));
         for item in items.into_iter().rev() {
             self.positions.insert(item.id.clone(), item.position);
@@ -85,16 +93,10 @@ impl List {
     }
 
     /// Leaves an empty list in the place of this one, which goes on counting where this one stopped.
-    pub(super) fn delete(&mut self, stamp: Stamp, now: Timestamp) -> Self {
+    pub(super) fn delete(&mut self, stamp: Stamp) -> Self {
         let (next_position, floor) = (self.next_position, Some(stamp));
-        let next = Self { next_position, floor, emptied_at: Some(now), ..Self::default() };
+        let next = Self { next_position, floor, ..Self::default() };
         std::mem::replace(self, next)
-    }
-
-    fn note_emptied(&mut self, now: Timestamp) {
-        if self.items.is_empty() {
-            self.emptied_at.get_or_insert(now);
-        }
     }
 
     fn forget_trimmed(&mut self, now: Timestamp) {

@@ -157,9 +157,10 @@ impl Shard {
     /// Removes what has expired or is forgotten under a key.
     fn remove_if_gone(&mut self, key: &Key, now: Timestamp) {
         let Some(record) = self.records.get_mut(key) else { return };
-        if record.list.as_ref().is_some_and(|list| list.is_forgotten(now)) {
-            record.list = None;
+        if let Some(list) = &mut record.list {
+            list.sweep(now);
         }
+        record.list.take_if(|list| list.is_unused());
         let expired = record.cell.as_ref().is_some_and(|cell| !cell.is_live(now));
         if expired {
             self.take_cell(key);

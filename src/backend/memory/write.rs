@@ -152,7 +152,7 @@ fn delete(
     let stamp = stamped.past(newest, moment)?;
     let tombstone = shard.tombstones.bury(&key, stamp, moment.now);
     let cell = shard.take_cell(&key);
-    let list = shard.existing_list_mut(&key).map(|list| Box::new(list.delete(stamp, moment.now)));
+    let list = shard.existing_list_mut(&key).map(|list| Box::new(list.delete(stamp)));
     Ok((WriteAck::primary(None, Some(existed)), Undo::Delete(key, cell, list, tombstone)))
 }
 
