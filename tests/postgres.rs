@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         a_repeated_append_does_not_pass_a_delete_beside_a_newer_one
         a_corrupt_row_fails_alone
         a_row_without_a_valid_key_hides_no_other
+        a_list_with_items_beyond_its_count_is_corrupt_until_it_is_deleted
         a_schema_with_an_odd_name_works
         nothing_is_kept_in_a_session_behind_a_transaction_pooler
         a_closed_database_leaves_no_connection
@@ -781,6 +782,39 @@ async fn a_row_without_a_valid_key_hides_no_other() {
     let cleared = bench.database.clear(&KeyPrefix::empty(), bench.clock.issue(), &cx()).await.unwrap();
     assert_eq!(cleared, Some(3));
     assert_eq!(bench.query("SELECT count(*) FROM agent_storage.kv WHERE kind <> 0"), "4");
+}
+
+async fn a_list_with_items_beyond_its_count_is_corrupt_until_it_is_deleted() {
+    let bench = Bench::new();
+    for harm in [
+        "DELETE FROM agent_storage.list WHERE key = 'k'",
+        "UPDATE agent_storage.list SET next_position = next_position - 1 WHERE key = 'k'",
+    ] {
+        for value in ["1", "2", "3"] {
+            bench.append("k", value).await;
+        }
+        bench.query(harm);
+        let batch = vec![bench.append_op("a", "1"), bench.append_op("k", "4"), bench.append_op("z", "1")];
+        let answers = bench.database.append_many(batch, &cx()).await;
+        assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
+        let error = answers[1].as_ref().unwrap_err();
+        assert!(error.kind() == ErrorKind::Corrupt && error.message().contains("delete"), "{harm}: {error}");
+        let error = bench.database.apply(vec![Step::Append(bench.append_op("k", "4"))], &cx()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{harm}: {error}");
+        bench.delete("k").await;
+        bench.append("k", "4").await;
+        bench.database.apply(vec![Step::Append(bench.append_op("k", "5"))], &cx()).await.unwrap();
+        assert_eq!(bench.items("k").await, ["4", "5"], "{harm}");
+        bench.delete("k").await;
+    }
+    // One whose first items were cleaned away collides by the id alone.
+    let first = bench.append_op("l", "1");
+    only(bench.database.append_many(vec![first.clone()], &cx()).await).unwrap();
+    bench.query(
+        "UPDATE agent_storage.item SET position = 7 WHERE key = 'l'; DELETE FROM agent_storage.list WHERE key = 'l'",
+    );
+    let error = only(bench.database.append_many(vec![first], &cx()).await).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
 }
 
 async fn a_schema_with_an_odd_name_works() {

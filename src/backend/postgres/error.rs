@@ -19,6 +19,9 @@ pub(super) enum Doubt {
 /// The code of a unique violation.
 const UNIQUE_VIOLATION: &str = "23505";
 
+/// The name that the server gives the primary key of the table `item`.
+const POSITION_CONSTRAINT: &str = "item_pkey";
+
 /// Makes an error of what the client library says.
 pub(super) fn from_sqlx(error: sqlx::Error, doubt: Doubt) -> Error {
     let code = match &error {
@@ -113,9 +116,14 @@ pub(super) fn is_contention(error: &Error) -> bool {
     matches!(code_of(error).as_deref(), Some("40001" | "40P01"))
 }
 
-/// Whether an item is there that the statement's snapshot did not show.
+/// Whether a row is there that the statement's snapshot did not show.
 pub(super) fn is_duplicate(error: &Error) -> bool {
     code_of(error).as_deref() == Some(UNIQUE_VIOLATION)
+}
+
+/// Whether an item stands where the row of its list says that the next one goes.
+pub(super) fn is_position_taken(error: &Error) -> bool {
+    is_duplicate(error) && database_error(error).and_then(|error| error.constraint()) == Some(POSITION_CONSTRAINT)
 }
 
 /// Whether the server answered, so that the connection is still in step.
@@ -127,8 +135,11 @@ pub(super) fn is_answer(error: &Error) -> bool {
 }
 
 fn code_of(error: &Error) -> Option<String> {
-    let source = error.source()?.downcast_ref::<sqlx::Error>()?;
-    source.as_database_error()?.code().map(|code| code.into_owned())
+    database_error(error)?.code().map(|code| code.into_owned())
+}
+
+fn database_error(error: &Error) -> Option<&dyn sqlx::error::DatabaseError> {
+    error.source()?.downcast_ref::<sqlx::Error>()?.as_database_error()
 }
 
 /// Reads a column.

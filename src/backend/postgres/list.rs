@@ -11,10 +11,14 @@ use crate::key::Key;
 use crate::stamp::Stamp;
 
 use super::batch::{Columns, chunks};
-use super::error::{column, is_duplicate};
+use super::error::{column, is_duplicate, is_position_taken};
 use super::record;
 use super::session::{Session, Statement};
 use super::standing;
+
+/// How often items may collide with others before their list is taken to be corrupt. The next attempt sees what the last one
+/// collided with, unless the list's row does not fit its items.
+const MOST_COLLISIONS: u32 = 20;
 
 /// An item that has no answer yet.
 #[derive(Clone, Debug)]
@@ -94,15 +98,31 @@ async fn settle_chunk(session: &mut Session, mut pending: Vec<Pending<'_>>, answ
             *slot = Some(result);
         }
     };
+    let mut collisions = 0;
     while !pending.is_empty() {
+        let first_key = pending.first().map(|pending| &pending.append.key);
         let sent = match session.check_deadline() {
             Ok(()) => send(session, &pending, &stamps).await,
             Err(error) => Err(error),
         };
         let rows = match sent {
-            Ok(Some(rows)) => rows,
-            Ok(None) => continue,
-            Err(error) => return pending.iter().for_each(|pending| answer(pending.index, Err(error.clone()))),
+            Ok(Sent::Done(rows)) => rows,
+            Ok(Sent::Again(_)) if collisions < MOST_COLLISIONS => {
+                collisions += 1;
+                continue;
+            }
+            Ok(Sent::Again(_) | Sent::Corrupt(_))
+                if pending.iter().any(|pending| Some(&pending.append.key) != first_key) =>
+            {
+                // One list must not fail the others: each goes by itself.
+                for list in pending.chunk_by(|a, b| a.append.key == b.append.key) {
+                    Box::pin(settle_chunk(session, list.to_vec(), answers)).await;
+                }
+                return;
+            }
+            Ok(Sent::Again(error) | Sent::Corrupt(error)) | Err(error) => {
+                return pending.iter().for_each(|pending| answer(pending.index, Err(error.clone())));
+            }
         };
         let appended = match rows.iter().map(appended).collect::<Result<HashMap<_, _>>>() {
             Ok(appended) => appended,
@@ -161,12 +181,18 @@ async fn restamp<'a>(
     Ok(refused.iter().map(|pending| restamp(pending.append)).collect())
 }
 
-/// Sends a chunk; answers a row for each item that is now in its list, or `None` if it is to be sent again.
-async fn send(
-    session: &mut Session,
-    pending: &[Pending<'_>],
-    stamps: &HashMap<&Key, Stamp>,
-) -> Result<Option<Vec<PgRow>>> {
+/// What came of a chunk that was sent.
+enum Sent {
+    /// There is a row for each item that is now in its list.
+    Done(Vec<PgRow>),
+    /// Nothing was applied, and it is to be sent again; the error is what it means if that does not help.
+    Again(Error),
+    /// Nothing was applied: one of the lists cannot be appended to.
+    Corrupt(Error),
+}
+
+/// Sends a chunk.
+async fn send(session: &mut Session, pending: &[Pending<'_>], stamps: &HashMap<&Key, Stamp>) -> Result<Sent> {
     let sql = Arc::clone(&session.sql);
     let ids: Vec<&str> = pending.iter().map(|pending| pending.append.item_id.as_str()).collect();
     let mut columns = Columns::default();
@@ -190,19 +216,28 @@ async fn send(
         })
         .await;
     match sent {
-        Ok(rows) => Ok(Some(rows)),
+        Ok(rows) => Ok(Sent::Done(rows)),
         // Somebody appended the same id at the same time, or a deleted list's items are still there.
         Err(error) if is_duplicate(&error) && !session.in_transaction() => {
-            forget(session, &columns.keys, &ids).await?;
-            Ok(None)
+            let forgotten = forget(session, &columns.keys, &ids).await?;
+            let stays = forgotten == 0 && is_position_taken(&error);
+            let error = beyond_count(error);
+            Ok(if stays { Sent::Corrupt(error) } else { Sent::Again(error) })
         }
+        Err(error) if is_position_taken(&error) => Err(beyond_count(error)),
         Err(error) => Err(error),
     }
 }
 
-async fn forget(session: &mut Session, keys: &[&str], ids: &[&str]) -> Result<()> {
+/// The row of the list was lost, or somebody changed its count.
+fn beyond_count(collided: Error) -> Error {
+    Error::corrupt("the list has items beyond its count; delete it to begin anew").with_source(collided)
+}
+
+/// Removes what deleted lists left in the way; says how many items.
+async fn forget(session: &mut Session, keys: &[&str], ids: &[&str]) -> Result<usize> {
     let sql = Arc::clone(&session.sql);
-    session.read(&sql.forget, |statement| statement.bind(keys).bind(ids)).await.map(drop)
+    Ok(session.read(&sql.forget, |statement| statement.bind(keys).bind(ids)).await?.len())
 }
 
 /// Reads the columns key, id, position, existed.

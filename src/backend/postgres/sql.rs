@@ -188,11 +188,20 @@ const APPEND: &str = "
     UNION ALL
     SELECT key, item_id, position, false FROM added";
 
-/// Removes what a deleted list left of items with these ids.
+/// Removes what a deleted list left: items with these ids, and items where the next ones go, as after the row of the list was
+/// lost. Answers a row for each.
 const FORGET: &str = "
-    DELETE FROM {s}.item AS i
-    USING unnest($1::text[], $2::text[]) AS w (key, item_id), {s}.list AS l
-    WHERE i.key = w.key AND i.item_id = w.item_id AND l.key = i.key AND i.stamp <= l.floor";
+    WITH beyond AS (
+        DELETE FROM {s}.item AS i USING {s}.list AS l
+        WHERE l.key = ANY($1::text[]) AND i.key = l.key AND i.position >= l.next_position AND i.stamp <= l.floor
+        RETURNING 1
+    ), known AS (
+        DELETE FROM {s}.item AS i
+        USING unnest($1::text[], $2::text[]) AS w (key, item_id), {s}.list AS l
+        WHERE i.key = w.key AND i.item_id = w.item_id AND l.key = i.key AND i.stamp <= l.floor
+        RETURNING 1
+    )
+    SELECT 1 FROM beyond UNION ALL SELECT 1 FROM known";
 
 /// Indices become positions: live items stand side by side.
 const RANGE: &str = "
