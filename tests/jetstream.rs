@@ -3,20 +3,21 @@
 
 mod support;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use agent_storage::backend::jetstream::JetstreamCache;
-use agent_storage::config::{JetstreamConfig, NatsAuth, NatsServer, Tls, TlsFiles};
+use agent_storage::config::{JetstreamConfig, NatsAuth, NatsServer, ReadFrom, Tls, TlsFiles};
 use agent_storage::contract::{
     CacheBackend, Context, Expiry, GetOptions, IncrementOptions, ListOptions, Lookup, Store, Write, WriteMode, WriteOp,
 };
 use agent_storage::testkit::{Direction, FaultProxy, NetworkFault, Point};
 use agent_storage::{Clock, Error, ErrorKind, Format, HybridClock, Key, KeyPrefix, Revision, Ttl, Value};
 use async_nats::jetstream::{self, kv};
+use futures_util::StreamExt;
 use support::process::wait_until;
 use support::{Nats, Server, Suite};
 
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         a_write_whose_answer_was_lost_is_looked_up,
         an_increment_whose_answer_was_lost_counts_once,
         what_arrives_late_changes_nothing,
+        a_write_asks_the_leader_wherever_reads_go,
         a_fence_is_raised_once_a_connection,
         a_fence_that_is_gone_is_raised_anew,
         clearing_leaves_the_fence,
@@ -738,6 +740,43 @@ async fn what_arrives_late_changes_nothing() {
     for (name, value) in [("put", "3"), ("touched", "1"), ("counted", "3"), ("updated", "3")] {
         assert_eq!(get(&cache, name).await, Some(json(value)), "{name}");
     }
+}
+
+/// Two servers that hold their buckets together.
+fn cluster() -> [Nats; 2] {
+    let listeners = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
+    let ports = listeners.map(|listener| listener.local_addr().unwrap().port());
+    let routes = ports.map(|port| format!("nats://127.0.0.1:{port}")).join(", ");
+    ports.map(|port| {
+        let listen = format!("listen: \"127.0.0.1:{port}\", routes: [{routes}]");
+        Nats::start(true, &format!("server_name: node-{port}\ncluster {{ name: test, {listen} }}"))
+    })
+}
+
+async fn a_write_asks_the_leader_wherever_reads_go() {
+    let [first, _second] = cluster();
+    let mut config = config_for(&first);
+    (config.replicas, config.reads) = (2, ReadFrom::Direct);
+    let cache = open(&config);
+    let opening = Context::with_timeout(Duration::from_secs(60));
+    // The servers have yet to elect their leaders.
+    while !opening.is_expired() && cache.write(put("deleted", json("1")), &cx()).await.is_err() {}
+    let watcher = async_nats::connect(first.url()).await.unwrap();
+    let direct = format!("$JS.API.DIRECT.GET.KV_{}.", config.bucket);
+    let mut asked = watcher.subscribe(format!("{direct}>")).await.unwrap();
+    watcher.flush().await.unwrap();
+
+    let revision = set(&cache, "updated", "1").await;
+    cache.write(put_with("updated", json("2"), WriteMode::Update(revision), None), &cx()).await.unwrap();
+    let taken = cache.write(put_with("updated", json("3"), WriteMode::Create, None), &cx()).await;
+    assert!(taken.unwrap_err().is_conflict());
+    let touch = Write::new(key("updated"), WriteOp::Touch { ttl: None }, HybridClock::process().issue());
+    assert_eq!(cache.write(touch, &cx()).await.unwrap().existed, Some(true));
+    assert_eq!(cache.write(delete("deleted"), &cx()).await.unwrap().existed, Some(true));
+    assert_eq!(cache.increment(&key("counted"), 2, &IncrementOptions::default(), &cx()).await.unwrap(), 2);
+    // The first that any replica was asked for is what is read, not what was written.
+    cache.get(&key("read"), &GetOptions::default(), &cx()).await.unwrap();
+    assert_eq!(asked.next().await.unwrap().subject.as_str(), format!("{direct}$KV.{}.read", config.bucket));
 }
 
 /// The sequences of the fences in a bucket.

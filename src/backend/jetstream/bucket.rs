@@ -28,6 +28,8 @@ pub(super) struct Bucket {
     subjects: String,
     /// The largest value, in bytes.
     pub(super) max_value_bytes: usize,
+    /// Whether several servers hold it, of which only the leader is sure to know every acknowledged write.
+    pub(super) is_replicated: bool,
     /// Whether reads must be answered by the leader.
     pub(super) reads_from_leader: bool,
     /// Whether the server takes many puts at once that name one fence.
@@ -89,6 +91,7 @@ pub(super) async fn open(link: &Link, config: &JetstreamConfig, cx: &Context) ->
         subjects: format!("$KV.{}.", config.bucket),
         max_value_bytes: value_limit(link.max_payload().min(stream_limit), config),
         is_fenced: found.num_replicas <= 1,
+        is_replicated: found.num_replicas > 1,
         reads_from_leader: found.num_replicas > 1 && config.reads == ReadFrom::Leader,
         stream: wanted.name,
     })

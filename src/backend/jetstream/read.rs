@@ -34,14 +34,21 @@ const UP_TO_SEQUENCE: HeaderName = HeaderName::from_static("Nats-UpTo-Sequence")
 /// The end of a batch.
 const END_OF_BATCH: u16 = 204;
 
-/// Reads the last message of a key; `None` if there is none.
+/// Reads the last message of a key from the servers that the configuration names; `None` if there is none.
 pub(super) async fn last(session: &Session, key: &Key, cx: &Context) -> Result<Option<Record>> {
-    let subject = session.bucket.subject(key);
-    if session.bucket.reads_from_leader {
-        leader(session, subject, cx).await
-    } else {
-        direct(session, subject, cx).await
-    }
+    single(session, session.bucket.subject(key), session.bucket.reads_from_leader, cx).await
+}
+
+/// Reads the last message of a key for a write that depends on it; `None` if there is none.
+///
+/// The leader answers, whatever the configuration says of reads: from a replica that is behind, a delete would learn that there
+/// is nothing to delete.
+pub(super) async fn last_for_write(session: &Session, key: &Key, cx: &Context) -> Result<Option<Record>> {
+    single(session, session.bucket.subject(key), session.bucket.is_replicated, cx).await
+}
+
+async fn single(session: &Session, subject: String, from_leader: bool, cx: &Context) -> Result<Option<Record>> {
+    if from_leader { leader(session, subject, cx).await } else { direct(session, subject, cx).await }
 }
 
 /// Reads the last messages of several keys: one answer a key, in their order.
@@ -115,9 +122,7 @@ async fn one_by_one<'a>(session: &Session, subjects: Vec<&'a str>, cx: &Context)
 }
 
 async fn one<'a>(session: &Session, subject: &'a str, cx: &Context) -> (&'a str, Result<Option<Record>>) {
-    let owned = subject.to_owned();
-    let from_leader = session.bucket.reads_from_leader;
-    (subject, if from_leader { leader(session, owned, cx).await } else { direct(session, owned, cx).await })
+    (subject, single(session, subject.to_owned(), session.bucket.reads_from_leader, cx).await)
 }
 
 /// Cuts subjects into requests that the server takes, by number and by bytes.

@@ -103,7 +103,7 @@ impl Writer {
         loop {
             let session = self.session(cx).await?;
             let now = self.connector.clock().now();
-            let found = read::last(&session, key, cx).await?;
+            let found = read::last_for_write(&session, key, cx).await?;
             let live = found.as_ref().filter(|record| record.is_live(now));
             let (count, expires) = match live {
                 Some(record) => (read_count(record)?, record.expires()?),
@@ -197,7 +197,7 @@ impl Writer {
                 WriteMode::Update(_) | WriteMode::Replace(_) => return Err(changed()),
                 WriteMode::Create => {}
             }
-            expected = match read::last(&session, target.key, cx).await? {
+            expected = match read::last_for_write(&session, target.key, cx).await? {
                 Some(record) if record.is_live(clock.now()) => return Err(Error::conflict("the entry exists")),
                 // A marker, or an entry that expired and is not removed yet.
                 Some(record) => Some(record.sequence),
@@ -259,7 +259,7 @@ impl Writer {
 
     /// The entry, if there is one.
     async fn live(&self, session: &Session, target: Target<'_>) -> Result<Option<Record>> {
-        let found = read::last(session, target.key, target.cx).await?;
+        let found = read::last_for_write(session, target.key, target.cx).await?;
         Ok(found.filter(|record| record.is_live(self.connector.clock().now())))
     }
 
@@ -331,7 +331,7 @@ impl Writer {
     /// been overwritten since, or still be on its way.
     async fn find(&self, target: Target<'_>) -> Option<u64> {
         let session = self.connector.session(target.cx).await.ok()?;
-        let record = read::last(&session, target.key, target.cx).await.ok().flatten()?;
+        let record = read::last_for_write(&session, target.key, target.cx).await.ok().flatten()?;
         record.is_written_by(target.stamp).then_some(record.sequence)
     }
 
