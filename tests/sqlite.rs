@@ -57,6 +57,7 @@ fn main() -> ExitCode {
     suite.test("a_corrupt_record_fails_alone_and_is_mended_by_a_write", &[], a_corrupt_record_fails_alone);
     suite.test("a_lost_item_is_said_and_not_skipped", &[], a_lost_item_is_said_and_not_skipped);
     suite.test("a_corrupt_list_fails_alone_and_is_mended_by_a_delete", &[], a_corrupt_list_fails_alone);
+    suite.test("a_list_with_a_negative_position_is_corrupt_and_not_empty", &[], a_list_with_a_negative_position);
     suite.test("a_key_that_is_none_does_not_hide_the_others", &[], a_key_that_is_none_does_not_hide_the_others);
     suite.test("concurrent_first_calls_open_once", &[], concurrent_first_calls_open_once);
     suite.test("nothing_is_opened_after_close", &[], nothing_is_opened_after_close);
@@ -440,6 +441,31 @@ async fn a_corrupt_list_fails_alone() {
     fixture.database.write(delete, &cx()).await.unwrap();
     append(&fixture.database, "list").await.unwrap();
     assert_eq!(fixture.database.length(&key("list"), &cx()).await.unwrap(), 1);
+}
+
+async fn a_list_with_a_negative_position() {
+    for damage in ["next_position = -1", "first_position = -1", "first_position = 9", "floor = x'00'"] {
+        let fixture = Fixture::new();
+        append(&fixture.database, "list").await.unwrap();
+        append(&fixture.database, "list").await.unwrap();
+        fixture.foreign().execute_batch(&format!("UPDATE list SET {damage}")).unwrap();
+        let (database, list) = (&fixture.database, key("list"));
+        let corrupt = Some(ErrorKind::Corrupt);
+        let kinds = [
+            database.range(&list, ListRange::ALL, &cx()).await.err(),
+            database.length(&list, &cx()).await.err(),
+            database.trim(&list, 1, &cx()).await.err(),
+            append(database, "list").await.err(),
+        ];
+        assert_eq!(kinds.map(|error| error.map(|error| error.kind())), [corrupt; 4], "{damage}");
+        let there = database.exists(std::slice::from_ref(&list), &cx()).await;
+        assert!(there[0].as_ref().is_ok_and(|there| *there), "{damage}: absence would be a guess");
+        assert_eq!(count(database).await, 1, "{damage}");
+        let cleared = database.clear(&KeyPrefix::empty(), HybridClock::process().issue(), &cx()).await;
+        assert_eq!(cleared.unwrap(), Some(1), "{damage}");
+        append(database, "list").await.unwrap();
+        assert_eq!(database.length(&list, &cx()).await.unwrap(), 1, "{damage}");
+    }
 }
 
 async fn a_key_that_is_none_does_not_hide_the_others() {

@@ -1,6 +1,6 @@
 //! Lists: a head that says which positions are live, and a row an item.
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, Row};
 
 use crate::contract::{Append, AppendAck, Item, ItemId, ListRange};
 use crate::engine::sqlite::{SqlError, SqlResult};
@@ -42,19 +42,33 @@ pub(super) struct Head {
 
 impl Head {
     /// Reads the head of a list; one that was emptied or deleted still has one.
-    ///
-    /// What was corrupted in it counts as nothing, so that a delete can mend the list; a read then misses its items.
     pub(super) fn of(session: &Session<'_>, key: &Key) -> SqlResult<Option<Self>> {
         let mut statement = session.connection.prepare_cached(HEAD)?;
         let mut rows = statement.query([key.as_str()])?;
+        rows.next()?.map(Self::read).transpose()
+    }
+
+    /// As [`Head::of`], for the delete that mends a corrupt list: what cannot be read of it counts as nothing.
+    pub(super) fn to_delete(session: &Session<'_>, key: &Key) -> SqlResult<Option<Self>> {
+        let mut statement = session.connection.prepare_cached(HEAD)?;
+        let mut rows = statement.query([key.as_str()])?;
         let Some(row) = rows.next()? else { return Ok(None) };
-        let head = Self {
+        Ok(Some(Self::read(row).unwrap_or_else(|_| Self {
             floor: codec::stamp(row, 0).unwrap_or(Stamp::MIN),
             max_stamp: codec::stamp(row, 1).unwrap_or(Stamp::MIN),
-            first: codec::number(row, 2).unwrap_or_default(),
-            next: codec::number(row, 3).unwrap_or_default(),
-        };
-        Ok(Some(head))
+            // There was something, whatever it was.
+            first: 0,
+            next: codec::number(row, 2).unwrap_or_default().max(codec::number(row, 3).unwrap_or_default()).max(1),
+        })))
+    }
+
+    fn read(row: &Row<'_>) -> SqlResult<Self> {
+        let (floor, max_stamp) = (codec::stamp(row, 0)?, codec::stamp(row, 1)?);
+        let (first, next) = (codec::number(row, 2)?, codec::number(row, 3)?);
+        if first > next {
+            return Err(Error::corrupt("a list begins after its end; delete it to begin anew").into());
+        }
+        Ok(Self { floor, max_stamp, first, next })
     }
 
     const fn new() -> Self {
@@ -62,7 +76,7 @@ impl Head {
     }
 
     pub(super) const fn length(&self) -> u64 {
-        self.next.saturating_sub(self.first)
+        self.next - self.first
     }
 
     fn put(&self, session: &Session<'_>, key: &Key) -> SqlResult<()> {

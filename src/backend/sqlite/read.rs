@@ -16,7 +16,7 @@ const GET: &str = "SELECT stamp, expires_at, kind, json, bin FROM kv WHERE key =
 
 const EXISTS: &str = "SELECT EXISTS (SELECT 1 FROM kv \
                                      WHERE key = ?1 AND kind <> 0 AND (expires_at IS NULL OR expires_at > ?2)) \
-                          OR EXISTS (SELECT 1 FROM list WHERE key = ?1 AND first_position < next_position)";
+                          OR EXISTS (SELECT 1 FROM list WHERE key = ?1 AND first_position <> next_position)";
 
 /// Reads one value.
 pub(super) fn get(session: &Session<'_>, key: &Key, options: GetOptions) -> SqlResult<Lookup> {

@@ -159,7 +159,7 @@ pub(super) fn delete(
     {
         return Err(lost(WriteMode::Update(revision)).into());
     }
-    let list = list::Head::of(session, key)?;
+    let list = list::Head::to_delete(session, key)?;
     let newest = standing.map(|standing| standing.stamp).max(list.map(|list| list.max_stamp));
     let stamp = stamped.past(session, newest)?;
     session.connection.prepare_cached(BURY)?.execute((key.as_str(), stamp.to_bytes()))?;
