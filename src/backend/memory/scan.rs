@@ -1,7 +1,7 @@
 //! Listing, counting and clearing by prefix.
 
 use crate::contract::{Context, Cursor, KeyPage, ListOptions, Write};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 
@@ -14,7 +14,9 @@ impl Table {
         self.admit(cx)?;
         let now = self.moment().now;
         let limit = options.limit.clamp(1, ListOptions::MAX_LIMIT);
-        let after = options.cursor.as_ref().map(Cursor::as_str);
+        let after = options.cursor.as_ref().map(|cursor| Key::parse(cursor.as_str())).transpose();
+        let after = after.map_err(|_| Error::invalid_value("the cursor is not one that this store gave"))?;
+        let after = after.as_ref().map(Key::as_str);
         let mut keys: Vec<Key> = Vec::new();
         for shard in self.shards() {
             let shard = lock(shard);

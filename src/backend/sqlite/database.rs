@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::config::SqliteConfig;
 use crate::contract::{
-    Append, AppendAck, Capabilities, Context, Cursor, DatabaseBackend, Durability, GetOptions, Identity, Item, KeyPage,
+    Append, AppendAck, Capabilities, Context, DatabaseBackend, Durability, GetOptions, Identity, Item, KeyPage,
     ListOptions, ListRange, Lookup, Ping, ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
 };
 use crate::engine::sqlite::{Atomicity, ReadKind, SqlResult};
@@ -165,7 +165,7 @@ impl Store for SqliteDatabase {
     }
 
     async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
-        let range = KeyRange::new(prefix, options.cursor.as_ref().map(Cursor::as_str));
+        let range = during("list", KeyRange::of_page(prefix, options.cursor.as_ref()))?;
         let limit = options.limit;
         self.read_job("list", ReadKind::Scan, cx, move |session| scan::list(session, &range, limit)).await
     }

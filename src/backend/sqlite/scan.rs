@@ -4,6 +4,7 @@ use rusqlite::types::{ToSql, ToSqlOutput, Value as SqlValue};
 
 use crate::contract::{Cursor, KeyPage, ListOptions};
 use crate::engine::sqlite::SqlResult;
+use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 
@@ -14,15 +15,16 @@ use super::write;
 /// Keys that one job of a clear removes, so that other writes get their turn in between.
 const CLEAR_PAGE: usize = 1000;
 
+// A list whose positions were corrupted counts as there: only an empty one is known not to be.
 // Both tables are in the order of their keys, so the union is a merge that stops at the limit.
 const LIST: &str = "SELECT key FROM kv WHERE key >= ?1 AND key < ?2 AND kind <> 0 \
                     AND (expires_at IS NULL OR expires_at > ?3) \
-                    UNION SELECT key FROM list WHERE key >= ?1 AND key < ?2 AND first_position < next_position \
+                    UNION SELECT key FROM list WHERE key >= ?1 AND key < ?2 AND first_position <> next_position \
                     ORDER BY key LIMIT ?4";
 
 const COUNT: &str = "SELECT (SELECT count(*) FROM kv WHERE key >= ?1 AND key < ?2 AND kind <> 0 \
                              AND (expires_at IS NULL OR expires_at > ?3)) \
-                          + (SELECT count(*) FROM list WHERE key >= ?1 AND key < ?2 AND first_position < next_position \
+                          + (SELECT count(*) FROM list WHERE key >= ?1 AND key < ?2 AND first_position <> next_position \
                              AND NOT EXISTS (SELECT 1 FROM kv WHERE kv.key = list.key AND kind <> 0 \
                                              AND (expires_at IS NULL OR expires_at > ?3)))";
 
@@ -47,6 +49,13 @@ impl ToSql for UpperBound {
 }
 
 impl KeyRange {
+    /// The keys with a prefix after a cursor.
+    pub(super) fn of_page(prefix: &KeyPrefix, cursor: Option<&Cursor>) -> Result<Self> {
+        let after = cursor.map(|cursor| Key::parse(cursor.as_str())).transpose();
+        let after = after.map_err(|_| Error::invalid_value("the cursor is not one that this database gave"))?;
+        Ok(Self::new(prefix, after.as_ref().map(Key::as_str)))
+    }
+
     /// All keys with a prefix, or those after one of them.
     pub(super) fn new(prefix: &KeyPrefix, after: Option<&str>) -> Self {
         // Nothing sorts between a text and the same with a NUL behind it.

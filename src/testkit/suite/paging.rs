@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::tools::{Task, json, together};
+use super::tools::{Task, assert_kind, json, together};
 use crate::ErrorKind;
 use crate::contract::{Cursor, ListOptions, Store};
 use crate::testkit::case::cases;
@@ -18,6 +18,7 @@ pub(super) fn cases() -> Vec<Case<dyn Store>> {
         a_cursor_survives_a_clear,
         a_key_that_is_there_throughout_is_listed,
         a_cursor_that_is_none_is_refused_or_harmless,
+        a_cursor_that_no_store_gives_is_refused,
         a_page_size_of_zero_is_brought_into_bounds,
         expired_and_deleted_keys_do_not_end_a_listing,
     ]
@@ -145,6 +146,14 @@ async fn a_cursor_that_is_none_is_refused_or_harmless(subject: Subject<dyn Store
         }
     }
     assert_eq!(subject.names("").await?.len(), 5);
+    Ok(())
+}
+
+async fn a_cursor_that_no_store_gives_is_refused(subject: Subject<dyn Store>) -> Outcome {
+    numbered(&subject, 5).await?;
+    for text in ["", "\u{0}", "k002\u{0}"] {
+        assert_kind(subject.page("", 2, Some(Cursor::new(text))).await, ErrorKind::InvalidValue);
+    }
     Ok(())
 }
 
