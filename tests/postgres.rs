@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         a_deleted_list_takes_its_ids_along
         a_repeated_append_does_not_pass_a_delete_beside_a_newer_one
         a_corrupt_row_fails_alone
+        a_write_mends_a_stamp_that_was_corrupted
         a_row_without_a_valid_key_hides_no_other
         a_list_with_items_beyond_its_count_is_corrupt_until_it_is_deleted
         a_schema_with_an_odd_name_works
@@ -815,6 +816,43 @@ async fn a_list_with_items_beyond_its_count_is_corrupt_until_it_is_deleted() {
     );
     let error = only(bench.database.append_many(vec![first], &cx()).await).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+}
+
+async fn a_write_mends_a_stamp_that_was_corrupted() {
+    let bench = Bench::new();
+    // One that sorts after every stamp, and one before.
+    for stamp in ["\\xffff", "\\x00"] {
+        let harm_value = format!("UPDATE agent_storage.kv SET stamp = '{stamp}'");
+        let harm_list = format!("UPDATE agent_storage.list SET floor = '{stamp}', max_stamp = '{stamp}'");
+        bench.put("k", "1").await;
+        bench.query(&harm_value);
+        let error = bench.database.get(&key("k"), &GetOptions::default(), &cx()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        let create = bench.database.write(bench.put_if("k", "2", WriteMode::Create), &cx()).await;
+        assert_eq!(create.unwrap_err().kind(), ErrorKind::Conflict);
+        bench.put("k", "2").await;
+        assert_eq!(bench.get("k").await.as_deref(), Some("2"));
+        bench.query(&harm_value);
+        assert_eq!(bench.delete("k").await.existed, Some(true));
+        bench.query(&harm_value);
+        bench.database.write(bench.put_if("k", "3", WriteMode::Create), &cx()).await.unwrap();
+        assert_eq!(bench.get("k").await.as_deref(), Some("3"));
+        bench.append("l", "1").await;
+        bench.query(&harm_list);
+        let second = bench.append_op("l", "2");
+        only(bench.database.append_many(vec![second.clone()], &cx()).await).unwrap();
+        bench.query(&harm_list);
+        let again = only(bench.database.append_many(vec![second], &cx()).await).unwrap();
+        assert_eq!(again.existed, Some(true));
+        bench.database.trim(&key("l"), 1, &cx()).await.unwrap();
+        assert_eq!(bench.items("l").await, ["2"]);
+        bench.query(&harm_list);
+        assert_eq!(bench.delete("l").await.existed, Some(true));
+        assert!(bench.items("l").await.is_empty());
+        bench.append("l", "3").await;
+        bench.query(&format!("{harm_value}; {harm_list}"));
+        assert_eq!(bench.database.clear(&KeyPrefix::empty(), bench.clock.issue(), &cx()).await.unwrap(), Some(2));
+    }
 }
 
 async fn a_schema_with_an_odd_name_works() {

@@ -45,7 +45,8 @@ pub(super) fn number(row: &PgRow, index: usize) -> Result<u64> {
     u64::try_from(column::<i64>(row, index)?).map_err(|_| Error::corrupt("a stored number is negative"))
 }
 
-/// Reads a stamp that may be absent.
+/// Reads a stamp that a write is to go past, and that may be absent. One that was corrupted counts as the oldest, so that the
+/// write mends the row.
 pub(super) fn stamp(row: &PgRow, index: usize) -> Result<Option<Stamp>> {
-    column::<Option<&[u8]>>(row, index)?.map(Stamp::from_slice).transpose()
+    Ok(column::<Option<&[u8]>>(row, index)?.map(|bytes| Stamp::from_slice(bytes).unwrap_or(Stamp::MIN)))
 }

@@ -25,6 +25,13 @@ const LIVE: &str = "(t.kind <> 0 AND (t.expires_at IS NULL OR t.expires_at > {no
 /// Whether the row `t` of `kv` was a live value when the statement arrived.
 const PRESENT: &str = "(t.kind <> 0 AND (t.expires_at IS NULL OR t.expires_at > {arrived}))";
 
+/// Whether the stamp of the row `t` of `kv` was corrupted. It counts as the oldest, so that a write mends the row; so do the
+/// stamps of lists.
+const UNREADABLE: &str = "length(t.stamp) <> 16";
+
+/// Whether the item `i` went with the last delete of its list `l`.
+const GONE: &str = "(i.stamp <= l.floor AND length(l.floor) = 16)";
+
 /// The rows of a write, and the columns they bring. An expiry is counted from after the wait for the row's lock.
 const ROWS: &str = "
     SELECT * FROM unnest($1::text[], $2::bytea[], $3::smallint[], $4::bigint[], $5::text[], $6::bytea[])
@@ -42,11 +49,11 @@ const UPSERT_INTO_KV: &str = "
         bin = excluded.bin";
 
 const PUT: &str = "{upsert_into_kv}
-    WHERE excluded.stamp >= t.stamp
+    WHERE excluded.stamp >= t.stamp OR {unreadable}
     RETURNING t.key, t.replaced";
 
 const CREATE: &str = "{upsert_into_kv}
-    WHERE (excluded.stamp = t.stamp AND t.kind <> 0) OR (excluded.stamp > t.stamp AND NOT {live})
+    WHERE (excluded.stamp = t.stamp AND t.kind <> 0) OR ((excluded.stamp > t.stamp OR {unreadable}) AND NOT {live})
     RETURNING t.key, false";
 
 /// Puts and deletes together. A delete leaves a row in both tables even where there was none, because that is what an older
@@ -54,7 +61,7 @@ const CREATE: &str = "{upsert_into_kv}
 /// them row by row.
 const PUT_OR_DELETE: &str = "
     WITH w AS ({rows}), v AS ({upsert_into_kv}
-        WHERE excluded.stamp >= t.stamp
+        WHERE excluded.stamp >= t.stamp OR {unreadable}
         RETURNING t.key, t.replaced
     ), l AS (
         INSERT INTO {s}.list AS t
@@ -66,7 +73,7 @@ const PUT_OR_DELETE: &str = "
             floor = excluded.floor,
             max_stamp = excluded.max_stamp,
             first_position = t.next_position
-        WHERE excluded.max_stamp >= t.max_stamp
+        WHERE excluded.max_stamp >= t.max_stamp OR length(t.max_stamp) <> 16
         RETURNING t.key, t.removed
     )
     SELECT key, replaced, NULL::bigint FROM v
@@ -89,7 +96,7 @@ const UPDATE: &str = "{locked}
 const TOUCH: &str = "{locked}
     UPDATE {s}.kv AS t SET replaced = true, stamp = w.stamp, expires_at = {now} + 1 + w.ttl
     FROM unnest($1::text[], $2::bytea[], $3::bigint[]) AS w (key, stamp, ttl)
-    WHERE (SELECT count(*) FROM locked) >= 0 AND t.key = w.key AND w.stamp >= t.stamp AND {live}
+    WHERE (SELECT count(*) FROM locked) >= 0 AND t.key = w.key AND (w.stamp >= t.stamp OR {unreadable}) AND {live}
     RETURNING t.key, true";
 
 /// What stands under keys, of value and list: why a write was refused.
@@ -162,7 +169,7 @@ const APPEND: &str = "
         SELECT w.n, w.key, w.item_id, i.position
         FROM w
         JOIN {s}.item AS i ON i.key = w.key AND i.item_id = w.item_id
-        JOIN {s}.list AS l ON l.key = w.key AND i.stamp > l.floor
+        JOIN {s}.list AS l ON l.key = w.key AND NOT {gone}
     ), fresh AS (
         SELECT w.*, row_number() OVER (PARTITION BY key ORDER BY n) AS nth, count(*) OVER (PARTITION BY key) AS count
         FROM w WHERE n NOT IN (SELECT n FROM known)
@@ -173,10 +180,11 @@ const APPEND: &str = "
         FROM fresh, decode(repeat('00', 16), 'hex') AS zero
         WHERE nth = count ORDER BY n
         ON CONFLICT (key) DO UPDATE SET
-            max_stamp = greatest(t.max_stamp, excluded.max_stamp),
+            floor = CASE WHEN length(t.floor) = 16 THEN t.floor ELSE excluded.floor END,
+            max_stamp = greatest(CASE WHEN length(t.max_stamp) = 16 THEN t.max_stamp END, excluded.max_stamp),
             next_position = t.next_position + excluded.next_position,
             unused = false
-        WHERE excluded.max_stamp > t.floor
+        WHERE excluded.max_stamp > t.floor OR length(t.floor) <> 16
         RETURNING t.key, t.next_position
     ), added AS (
         INSERT INTO {s}.item AS t (key, position, item_id, stamp, kind, json, bin)
@@ -193,12 +201,12 @@ const APPEND: &str = "
 const FORGET: &str = "
     WITH beyond AS (
         DELETE FROM {s}.item AS i USING {s}.list AS l
-        WHERE l.key = ANY($1::text[]) AND i.key = l.key AND i.position >= l.next_position AND i.stamp <= l.floor
+        WHERE l.key = ANY($1::text[]) AND i.key = l.key AND i.position >= l.next_position AND {gone}
         RETURNING 1
     ), known AS (
         DELETE FROM {s}.item AS i
         USING unnest($1::text[], $2::text[]) AS w (key, item_id), {s}.list AS l
-        WHERE i.key = w.key AND i.item_id = w.item_id AND l.key = i.key AND i.stamp <= l.floor
+        WHERE i.key = w.key AND i.item_id = w.item_id AND l.key = i.key AND {gone}
         RETURNING 1
     )
     SELECT 1 FROM beyond UNION ALL SELECT 1 FROM known";
@@ -222,7 +230,8 @@ const ENDS: &str = "SELECT first_position, next_position, max_stamp FROM {s}.lis
 
 /// Trims below a fixed position, so that one that lands late takes nothing that came after it.
 const TRIM: &str = "
-    UPDATE {s}.list SET removed = $2 - first_position, first_position = $2, max_stamp = greatest(max_stamp, $3)
+    UPDATE {s}.list SET removed = $2 - first_position, first_position = $2,
+        max_stamp = greatest(CASE WHEN length(max_stamp) = 16 THEN max_stamp END, $3)
     WHERE key = $1 AND first_position < $2 AND next_position >= $2
     RETURNING removed";
 
@@ -235,10 +244,10 @@ const CLEAN: &str = "
         FROM {s}.list WHERE key = ANY($1::text[]) AND clean_position < first_position
     ), gone AS (
         DELETE FROM {s}.item AS i USING l
-        WHERE i.key = l.key AND i.position >= l.low AND i.position < l.high AND i.stamp <= l.floor
+        WHERE i.key = l.key AND i.position >= l.low AND i.position < l.high AND {gone}
     ), trimmed AS (
         UPDATE {s}.item AS i SET kind = 0, json = NULL, bin = NULL, stamp = l.max_stamp FROM l
-        WHERE i.key = l.key AND i.position >= l.low AND i.position < l.high AND i.stamp > l.floor AND i.kind <> 0
+        WHERE i.key = l.key AND i.position >= l.low AND i.position < l.high AND NOT {gone} AND i.kind <> 0
     )
     UPDATE {s}.list AS t SET clean_position = l.high FROM l
     WHERE t.key = l.key AND t.clean_position = l.low";
@@ -363,6 +372,8 @@ fn render(template: &str, schema: &str) -> Text {
         ("{present}", PRESENT),
         ("{now}", NOW),
         ("{arrived}", ARRIVED),
+        ("{unreadable}", UNREADABLE),
+        ("{gone}", GONE),
     ];
     let text = parts.into_iter().fold(template.to_owned(), |text, (name, part)| text.replace(name, part));
     Text::from(text.replace("{s}", schema))
@@ -375,9 +386,19 @@ mod tests {
     #[test]
     fn every_part_is_filled_in() {
         let sql = format!("{:?}", Sql::new("\"a\""));
-        for part in
-            ["{upsert_into_kv}", "{rows}", "{locked}", "{live}", "{present}", "{now}", "{arrived}", "{under}", "{s}"]
-        {
+        for part in [
+            "{upsert_into_kv}",
+            "{rows}",
+            "{locked}",
+            "{live}",
+            "{present}",
+            "{now}",
+            "{arrived}",
+            "{unreadable}",
+            "{gone}",
+            "{under}",
+            "{s}",
+        ] {
             assert!(!sql.contains(part), "{part}");
         }
     }
