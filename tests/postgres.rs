@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         a_deleted_list_takes_its_ids_along
         a_repeated_append_does_not_pass_a_delete_beside_a_newer_one
         a_corrupt_row_fails_alone
+        a_list_that_lacks_an_item_is_corrupt_wherever_it_was
         a_write_mends_a_stamp_that_was_corrupted
         a_row_without_a_valid_key_hides_no_other
         a_list_with_items_beyond_its_count_is_corrupt_until_it_is_deleted
@@ -816,6 +817,24 @@ async fn a_list_with_items_beyond_its_count_is_corrupt_until_it_is_deleted() {
     );
     let error = only(bench.database.append_many(vec![first], &cx()).await).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+}
+
+async fn a_list_that_lacks_an_item_is_corrupt_wherever_it_was() {
+    let bench = Bench::new();
+    for lost in ["position = 0", "position = 1", "position = 2", "true"] {
+        let name = format!("without {lost}");
+        for value in ["1", "2", "3"] {
+            bench.append(&name, value).await;
+        }
+        for range in [ListRange::new(5, 9), ListRange::new(2, 1), ListRange::new(i64::MAX, i64::MIN)] {
+            assert!(bench.database.range(&key(&name), range, &cx()).await.unwrap().is_empty(), "{range:?}");
+        }
+        let whole = ListRange::new(i64::MIN, i64::MAX);
+        assert_eq!(bench.database.range(&key(&name), whole, &cx()).await.unwrap().len(), 3);
+        bench.query(&format!("DELETE FROM agent_storage.item WHERE key = '{name}' AND {lost}"));
+        let error = bench.database.range(&key(&name), ListRange::ALL, &cx()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{lost}: {error}");
+    }
 }
 
 async fn a_write_mends_a_stamp_that_was_corrupted() {

@@ -249,13 +249,19 @@ fn appended(row: &PgRow) -> Result<((&str, &str), AppendAck)> {
 pub(super) async fn range(session: &mut Session, key: &Key, range: ListRange) -> Result<Vec<Item>> {
     let sql = Arc::clone(&session.sql);
     let bind = |statement: Statement| statement.bind(key.as_str()).bind(range.start).bind(range.end);
-    let items: Vec<Item> = session.read(&sql.range, bind).await?.iter().map(record::item).collect::<Result<_>>()?;
-    let (mut next, mut gap) = (None, false);
-    for item in &items {
-        gap |= next.is_some_and(|next| next != item.position);
-        next = item.position.checked_add(1);
+    let rows = session.read(&sql.range, bind).await?;
+    let expected = rows.first().map_or(Ok(0), |row| record::number(row, 5))?;
+    let mut items = Vec::with_capacity(rows.len());
+    for row in &rows {
+        if column::<Option<i64>>(row, 0)?.is_some() {
+            items.push(record::item(row)?);
+        }
     }
-    if gap { Err(Error::corrupt("an item is missing in the middle of the list")) } else { Ok(items) }
+    if items.len() as u64 == expected {
+        Ok(items)
+    } else {
+        Err(Error::corrupt("the list lacks items that were stored in it"))
+    }
 }
 
 /// Counts the items of a list.

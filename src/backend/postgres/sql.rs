@@ -211,7 +211,8 @@ const FORGET: &str = "
     )
     SELECT 1 FROM beyond UNION ALL SELECT 1 FROM known";
 
-/// Indices become positions: live items stand side by side.
+/// Indices become positions: live items stand side by side. Each row says how many there should be; if there are none, a row
+/// without an item does.
 const RANGE: &str = "
     WITH l AS (
         SELECT first_position AS first, next_position - first_position AS length FROM {s}.list WHERE key = $1
@@ -220,8 +221,8 @@ const RANGE: &str = "
             first + CASE WHEN $3 < 0 THEN length + $3 ELSE least($3, length - 1) END AS high
         FROM l
     )
-    SELECT i.position, i.item_id, i.kind, i.json::text, i.bin
-    FROM bounds JOIN {s}.item AS i ON i.key = $1 AND i.position >= bounds.low AND i.position <= bounds.high
+    SELECT i.position, i.item_id, i.kind, i.json::text, i.bin, CASE WHEN high < low THEN 0 ELSE high - low + 1 END
+    FROM bounds LEFT JOIN {s}.item AS i ON i.key = $1 AND i.position >= bounds.low AND i.position <= bounds.high
     ORDER BY i.position";
 
 const LENGTH: &str = "SELECT next_position - first_position FROM {s}.list WHERE key = $1";
