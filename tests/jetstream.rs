@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         a_reserved_subject_is_never_listed,
         an_aligned_prefix_clears_no_other,
         a_prefix_within_a_token_is_cleared,
+        a_clear_that_broke_off_in_the_middle_is_not_said_to_have_done_nothing,
         the_server_limits_values,
         a_full_bucket_is_unavailable,
         several_clients_make_the_bucket_once,
@@ -431,6 +432,18 @@ async fn a_prefix_within_a_token_is_cleared() {
     let cleared = cache.clear(&prefix("key"), HybridClock::process().issue(), &cx()).await.unwrap();
     assert_eq!(cleared, Some(1500));
     assert_eq!(list(&cache, "", 10).await, ["ke", "ke:y", "other"]);
+}
+
+async fn a_clear_that_broke_off_in_the_middle_is_not_said_to_have_done_nothing() {
+    let (proxy, cache) = behind_a_proxy(Nats::shared()).await;
+    let writes = (0..1500).map(|number| put(&format!("p:key{number}"), json("1"))).collect();
+    assert!(cache.write_many(writes, &cx()).await.iter().all(Result::is_ok));
+    // It deletes 1024 keys, and then asks for the rest.
+    let rest = NetworkFault::CutAt(Direction::ToServer, Point::Pattern(b"\"batch\":476".to_vec()));
+    proxy.set_once(rest).await.unwrap();
+    let error = cache.clear(&prefix("p:key"), HybridClock::process().issue(), &cx()).await.unwrap_err();
+    assert_eq!((error.kind(), proxy.hits()), (ErrorKind::OutcomeUnknown, 1));
+    assert_eq!(cache.count(&prefix("p:key"), &cx()).await.unwrap(), 476);
 }
 
 async fn the_server_limits_values() {

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 
 use crate::contract::{Context, IncrementOptions, Write, WriteAck, WriteMode, WriteOp};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, KeyPrefix};
 use crate::revision::Revision;
 use crate::stamp::{HybridClock, Stamp};
@@ -344,9 +344,23 @@ impl Writer {
         stamp: Stamp,
         cx: &Context,
     ) -> Result<u64> {
+        let mut cleared = 0;
+        let outcome = self.delete_listed(session, prefix, filter, stamp, cx, &mut cleared).await;
+        outcome.map(|()| cleared).map_err(|failure| broken_off(failure, cleared))
+    }
+
+    /// Counts in `cleared` what went, which is known though it fails.
+    async fn delete_listed(
+        &self,
+        session: &Arc<Session>,
+        prefix: &KeyPrefix,
+        filter: &Filter,
+        stamp: Stamp,
+        cx: &Context,
+        cleared: &mut u64,
+    ) -> Result<()> {
         let mut scan = Scan::after(session, filter, 0, cx).await?;
         let mut to_see = scan.pending();
-        let mut cleared = 0;
         while to_see > 0 {
             let mut found = Vec::new();
             while to_see > 0 && found.len() < PIPELINED {
@@ -360,12 +374,24 @@ impl Writer {
             }
             let deletes =
                 found.iter().map(|(key, sequence)| self.mark_deleted(session, Target { key, stamp, cx }, *sequence));
-            for outcome in future::join_all(deletes).await {
-                cleared += u64::from(matches!(outcome?, Published::Stored(_)));
+            let outcomes = future::join_all(deletes).await;
+            *cleared += outcomes.iter().filter(|outcome| matches!(outcome, Ok(Published::Stored(_)))).count() as u64;
+            // Of several failures, one that leaves open whether the key is gone says the most.
+            let failures = outcomes.into_iter().filter_map(Result::err);
+            if let Some(failure) = failures.max_by_key(|failure| failure.kind() == ErrorKind::OutcomeUnknown) {
+                return Err(failure);
             }
         }
-        Ok(cleared)
+        Ok(())
     }
+}
+
+/// A failure after some entries went is not one of a write that was not applied.
+fn broken_off(failure: Error, cleared: u64) -> Error {
+    if cleared == 0 || failure.kind() != ErrorKind::Unavailable {
+        return failure;
+    }
+    Error::outcome_unknown("clearing broke off in the middle; some keys are gone").with_source(failure)
 }
 
 /// What a write is about.
