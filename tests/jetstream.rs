@@ -68,6 +68,7 @@ fn main() -> ExitCode {
         a_connection_is_shared_and_made_once,
         keys_that_are_overwritten_meanwhile_are_never_missing,
         deletes_during_a_listing_break_nothing,
+        a_listing_whose_rest_was_cleared_ends_at_once,
         a_cursor_can_be_used_twice,
         a_denied_subject_is_said_so,
         an_encrypted_connection_is_verified,
@@ -940,6 +941,18 @@ async fn deletes_during_a_listing_break_nothing() {
         }
     }
     assert_eq!(kept.len(), 1500);
+}
+
+async fn a_listing_whose_rest_was_cleared_ends_at_once() {
+    let (_, cache) = shared();
+    let writes = (0..1500).map(|number| put(&format!("session:{number}"), json("1"))).collect();
+    assert!(cache.write_many(writes, &cx()).await.iter().all(Result::is_ok));
+    let options = ListOptions::default().with_limit(1000);
+    let first = cache.list(&prefix("session:"), &options, &cx()).await.unwrap();
+    cache.clear(&prefix("session:"), HybridClock::process().issue(), &cx()).await.unwrap();
+    let options = options.with_cursor(first.next.unwrap());
+    let second = cache.list(&prefix("session:"), &options, &within(4000)).await.unwrap();
+    assert_eq!((first.keys.len(), second.keys.len(), second.next), (1000, 0, None));
 }
 
 async fn a_cursor_can_be_used_twice() {

@@ -28,8 +28,12 @@ pub(super) const BATCH: u64 = 4096;
 /// How long the server keeps a consumer that nobody asks.
 pub(super) const CONSUMER_IDLE: Duration = Duration::from_secs(30);
 
-/// How long the server waits for messages that it counted and that went away meanwhile.
-const WAIT: Duration = Duration::from_secs(5);
+/// How long the removal of a consumer may take.
+const REMOVAL: Duration = Duration::from_secs(5);
+
+/// How long no message may come before the server is asked again. It lowers what it was asked for to what it has at that
+/// moment, and does not say so: where messages went away since it last told how many are left, fewer come than were asked for.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// A message on the way.
 pub(super) struct Seen {
@@ -119,12 +123,20 @@ impl Scan {
                 }
                 self.ask(wanted).await?;
             }
-            let message = self.replies.next().await.ok_or_else(lost)?;
+            let Ok(message) = tokio::time::timeout(SILENCE, self.replies.next()).await else {
+                self.asked = 0;
+                continue;
+            };
+            let message = message.ok_or_else(lost)?;
             match message.status {
                 None => return self.take(message).map(Some),
                 // What was counted went away meanwhile.
-                Some(StatusCode::NOT_FOUND | StatusCode::TIMEOUT) => return Ok(None),
-                Some(StatusCode::IDLE_HEARTBEAT) => {}
+                Some(StatusCode::NOT_FOUND) => {
+                    (self.asked, self.pending) = (0, 0);
+                    return Ok(None);
+                }
+                // The server gave up what it was asked for; what is left it says when it is asked again.
+                Some(StatusCode::TIMEOUT) => self.asked = 0,
                 Some(status) => {
                     return Err(Error::unavailable(format!(
                         "the server broke off a listing with status {}",
@@ -140,13 +152,13 @@ impl Scan {
         struct Ask {
             batch: u64,
             no_wait: bool,
-            expires: u128,
         }
         if !self.session.is_connected() {
             return Err(lost());
         }
         self.asked = self.pending.min(wanted).clamp(1, BATCH);
-        let ask = Ask { batch: self.asked, no_wait: true, expires: WAIT.as_nanos() };
+        // Without an expiry: with one, `no_wait` waits for it where nothing is left.
+        let ask = Ask { batch: self.asked, no_wait: true };
         let payload = serde_json::to_vec(&ask)
             .map_err(|error| Error::new(crate::ErrorKind::Internal, "cannot write a request").with_source(error))?;
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.consumer.stream, self.consumer.name);
@@ -158,8 +170,9 @@ impl Scan {
         let position = message.reply.as_deref().and_then(Position::parse);
         let position = position.ok_or_else(|| Error::unavailable("the server's answer is not understood"))?;
         self.delivered += 1;
-        self.asked = self.asked.saturating_sub(1);
         self.pending = position.pending;
+        // Nothing more comes of what was asked for where nothing is left.
+        self.asked = if self.pending == 0 { 0 } else { self.asked.saturating_sub(1) };
         if position.delivered != self.delivered {
             return Err(Error::unavailable("the server's answers did not all arrive"));
         }
@@ -205,7 +218,7 @@ impl Drop for EphemeralConsumer {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let subject = format!("$JS.API.CONSUMER.DELETE.{}.{}", self.stream, self.name);
         let client = self.client.clone();
-        runtime.spawn(tokio::time::timeout(WAIT, async move {
+        runtime.spawn(tokio::time::timeout(REMOVAL, async move {
             // Nobody waits for the answer: it goes to an inbox that nobody reads.
             let sent = client.publish_with_reply(subject, client.new_inbox(), "".into()).await;
             // The last handle of a client must not go before what it sent has left.
