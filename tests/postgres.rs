@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         a_repeated_append_does_not_pass_a_delete_beside_a_newer_one
         a_corrupt_row_fails_alone
         a_list_that_lacks_an_item_is_corrupt_wherever_it_was
+        a_stamp_that_no_clock_gave_is_not_followed
         a_write_mends_a_stamp_that_was_corrupted
         a_row_without_a_valid_key_hides_no_other
         a_list_with_items_beyond_its_count_is_corrupt_until_it_is_deleted
@@ -835,6 +836,19 @@ async fn a_list_that_lacks_an_item_is_corrupt_wherever_it_was() {
         let error = bench.database.range(&key(&name), ListRange::ALL, &cx()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{lost}: {error}");
     }
+}
+
+async fn a_stamp_that_no_clock_gave_is_not_followed() {
+    let bench = Bench::new();
+    bench.put("k", "1").await;
+    bench.query("UPDATE agent_storage.kv SET stamp = '\\xffffffffffffffffffffffffffffffff'");
+    let error = bench.database.get(&key("k"), &GetOptions::default(), &cx()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    for value in ["2", "3"] {
+        bench.put("k", value).await;
+        assert_eq!(bench.get("k").await.as_deref(), Some(value));
+    }
+    assert!(bench.clock.issue().is_plausible());
 }
 
 async fn a_write_mends_a_stamp_that_was_corrupted() {

@@ -480,6 +480,14 @@ async fn a_key_that_is_none_does_not_hide_the_others() {
     }
     let page = fixture.database.list(&KeyPrefix::empty(), &ListOptions::default(), &cx()).await.unwrap();
     assert_eq!(page.keys, [key("a"), key("b")]);
+    let (mut keys, mut options) = (Vec::new(), ListOptions::default().with_limit(1));
+    loop {
+        let page = fixture.database.list(&KeyPrefix::empty(), &options, &cx()).await.unwrap();
+        keys.extend(page.keys);
+        let Some(next) = page.next else { break };
+        options = options.with_cursor(next);
+    }
+    assert_eq!(keys, [key("a"), key("b")], "a page of such rows alone does not end the listing");
 }
 
 async fn concurrent_first_calls_open_once() {

@@ -25,9 +25,9 @@ const LIVE: &str = "(t.kind <> 0 AND (t.expires_at IS NULL OR t.expires_at > {no
 /// Whether the row `t` of `kv` was a live value when the statement arrived.
 const PRESENT: &str = "(t.kind <> 0 AND (t.expires_at IS NULL OR t.expires_at > {arrived}))";
 
-/// Whether the stamp of the row `t` of `kv` was corrupted. It counts as the oldest, so that a write mends the row; so do the
-/// stamps of lists.
-const UNREADABLE: &str = "length(t.stamp) <> 16";
+/// Whether the stamp of the row `t` of `kv` was corrupted: it has another length, or lies after the year 2200, as
+/// `Stamp::is_plausible` says. It counts as the oldest, so that a write mends the row; so do the stamps of lists.
+const UNREADABLE: &str = "(length(t.stamp) <> 16 OR t.stamp >= decode('0699e991a8000000', 'hex'))";
 
 /// Whether the item `i` went with the last delete of its list `l`.
 const GONE: &str = "(i.stamp <= l.floor AND length(l.floor) = 16)";

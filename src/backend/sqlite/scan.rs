@@ -93,20 +93,28 @@ pub(super) fn clear(session: &Session<'_>, range: &KeyRange, stamp: Stamp) -> Sq
 
 /// Reads the first rows of a range; says whether there were as many as asked for.
 ///
-/// A row whose key is none was not written by this crate. It is passed over, so that it does not hide the others.
+/// A row whose key is none was not written by this crate. It is passed over, so that it does not hide the others; so is a page
+/// of nothing else.
 fn keys(session: &Session<'_>, range: &KeyRange, limit: usize) -> SqlResult<(Vec<Key>, bool)> {
-    let mut statement = session.connection.prepare_cached(LIST)?;
-    let mut rows =
-        statement.query((&range.from, &range.to, codec::millis(session.now), codec::signed(limit as u64)?))?;
-    let (mut keys, mut read) = (Vec::new(), 0);
-    while let Some(row) = rows.next()? {
-        read += 1;
-        match row.get::<_, String>(0).ok().and_then(|text| Key::parse(text).ok()) {
-            Some(key) => keys.push(key),
-            None => tracing::warn!("a row of the SQLite database has no valid key and was passed over"),
+    let mut from = range.from.clone();
+    loop {
+        let mut statement = session.connection.prepare_cached(LIST)?;
+        let mut rows = statement.query((&from, &range.to, codec::millis(session.now), codec::signed(limit as u64)?))?;
+        let (mut keys, mut read, mut last) = (Vec::new(), 0, None);
+        while let Some(row) = rows.next()? {
+            read += 1;
+            let text = row.get::<_, String>(0).ok();
+            match text.as_deref().and_then(|text| Key::parse(text).ok()) {
+                Some(key) => keys.push(key),
+                None => tracing::warn!("a row of the SQLite database has no valid key and was passed over"),
+            }
+            last = text.or(last);
+        }
+        match last {
+            Some(last) if keys.is_empty() && read == limit => from = format!("{last}\0"),
+            _ => return Ok((keys, read == limit)),
         }
     }
-    Ok((keys, read == limit))
 }
 
 #[cfg(test)]
