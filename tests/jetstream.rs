@@ -67,6 +67,7 @@ fn main() -> ExitCode {
         a_full_bucket_can_be_emptied,
         a_connection_is_shared_and_made_once,
         keys_that_are_overwritten_meanwhile_are_never_missing,
+        keys_that_are_overwritten_meanwhile_are_counted_once,
         deletes_during_a_listing_break_nothing,
         a_listing_whose_rest_was_cleared_ends_at_once,
         a_cursor_can_be_used_twice,
@@ -919,6 +920,27 @@ async fn keys_that_are_overwritten_meanwhile_are_never_missing() {
     };
     tokio::select! {
         () = reading => {}
+        () = writing => {}
+    }
+}
+
+async fn keys_that_are_overwritten_meanwhile_are_counted_once() {
+    let (config, cache) = shared();
+    let writes = || (0..2000).map(|number| put(&format!("hot:{number}"), json("1"))).collect::<Vec<_>>();
+    assert!(cache.write_many(writes(), &cx()).await.iter().all(Result::is_ok));
+    let writer = open(&config);
+    let counting = async {
+        for _ in 0..20 {
+            assert_eq!(cache.count(&prefix("hot:"), &cx()).await.unwrap(), 2000);
+        }
+    };
+    let writing = async {
+        loop {
+            assert!(writer.write_many(writes(), &cx()).await.iter().all(Result::is_ok));
+        }
+    };
+    tokio::select! {
+        () = counting => {}
         () = writing => {}
     }
 }

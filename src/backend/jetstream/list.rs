@@ -1,6 +1,7 @@
 //! Listing and counting keys.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
@@ -56,14 +57,16 @@ impl Lister {
         };
         let mut keys = Vec::new();
         let mut looked_at = 0;
-        while let Some(Seen { sequence, key, record, pending }) = scan.next((limit - keys.len()) as u64, cx).await? {
+        loop {
+            let wanted = (limit - keys.len()) as u64;
+            let Some(Seen { sequence, key, record }) = scan.next(wanted, cx).await? else { break };
             let live = record.is_live(clock.now());
             keys.extend(key.filter(|key| live && prefix.matches(key)));
             looked_at += 1;
-            if pending == 0 {
-                break;
-            }
             if keys.len() >= limit || looked_at >= LOOKED_AT_A_PAGE {
+                if scan.is_at_end(cx).await? {
+                    break;
+                }
                 self.rest(prefix, sequence, scan);
                 return Ok(KeyPage::new(keys, Some(Cursor::new(sequence.to_string()))));
             }
@@ -105,15 +108,22 @@ impl Lister {
 }
 
 /// Counts the live keys with a prefix.
+///
+/// A key that is written during the walk comes again, so each is remembered by a hash; two of a million keys have the same 64
+/// bits with a chance of one in thirty million.
 pub(super) async fn count(session: &Arc<Session>, prefix: &KeyPrefix, clock: &Clock, cx: &Context) -> Result<u64> {
     let mut scan = Scan::after(session, &Filter::new(prefix), 0, cx).await?;
-    let mut count = 0;
+    let hasher = RandomState::new();
+    let mut seen = HashSet::new();
     while let Some(Seen { key, record, .. }) = scan.next(BATCH, cx).await? {
-        if key.is_some_and(|key| prefix.matches(&key)) && record.is_live(clock.now()) {
-            count += 1;
+        let Some(key) = key.filter(|key| prefix.matches(key)) else { continue };
+        if record.is_live(clock.now()) {
+            seen.insert(hasher.hash_one(&key));
+        } else {
+            seen.remove(&hasher.hash_one(&key));
         }
     }
-    Ok(count)
+    Ok(seen.len() as u64)
 }
 
 fn read_cursor(cursor: &Cursor) -> Result<u64> {

@@ -113,6 +113,23 @@ async fn leader(session: &Session, subject: String, cx: &Context) -> Result<Opti
     }
 }
 
+/// Whether a message beneath a subject filter comes after a sequence, as the leader knows.
+pub(super) async fn is_any_after(session: &Session, filter: &str, sequence: u64, cx: &Context) -> Result<bool> {
+    #[derive(Serialize)]
+    struct Request<'f> {
+        seq: u64,
+        next_by_subj: &'f str,
+    }
+    let operation = format!("STREAM.MSG.GET.{}", session.bucket.stream());
+    let request = Request { seq: sequence + 1, next_by_subj: filter };
+    let answer = session.api::<_, serde::de::IgnoredAny>(&operation, Some(&request), cx).await;
+    match answer.map_err(Failure::of_read)? {
+        Ok(_) => Ok(true),
+        Err(error) if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(false),
+        Err(error) => Err(api_failure(error)),
+    }
+}
+
 async fn one_by_one<'a>(session: &Session, subjects: Vec<&'a str>, cx: &Context) -> Answers<'a> {
     let mut reads = Vec::with_capacity(subjects.len());
     for subject in subjects {

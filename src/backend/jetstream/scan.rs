@@ -19,6 +19,7 @@ use crate::key::Key;
 
 use super::codec::Filter;
 use super::error::{Failure, api_failure, publish_failure};
+use super::read;
 use super::record::Record;
 use super::session::Session;
 
@@ -33,7 +34,7 @@ const REMOVAL: Duration = Duration::from_secs(5);
 
 /// How long no message may come before the server is asked again. It lowers what it was asked for to what it has at that
 /// moment, and does not say so: where messages went away since it last told how many are left, fewer come than were asked for.
-const SILENCE: Duration = Duration::from_secs(1);
+const SILENCE: Duration = Duration::from_millis(200);
 
 /// A message on the way.
 pub(super) struct Seen {
@@ -41,8 +42,6 @@ pub(super) struct Seen {
     /// `None` where the subject is no key's.
     pub(super) key: Option<Key>,
     pub(super) record: Record,
-    /// How many are left.
-    pub(super) pending: u64,
 }
 
 /// A walk over the keys beneath a filter.
@@ -51,6 +50,9 @@ pub(super) struct Scan {
     consumer: EphemeralConsumer,
     inbox: String,
     replies: Subscriber,
+    filter: String,
+    /// The sequence of the last message.
+    last: u64,
     delivered: u64,
     asked: u64,
     pending: u64,
@@ -73,11 +75,12 @@ impl Scan {
         let inbox = client.new_inbox();
         let name = inbox.rsplit('.').next().unwrap_or_default().to_owned();
         let stream = session.bucket.stream();
+        let filter = session.bucket.filter(filter);
         let config = Consumer {
             name: Some(name.clone()),
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: sequence + 1 },
             ack_policy: AckPolicy::None,
-            filter_subject: session.bucket.filter(filter),
+            filter_subject: filter.clone(),
             headers_only: true,
             memory_storage: true,
             num_replicas: 1,
@@ -92,7 +95,8 @@ impl Scan {
         let info = info.map_err(api_failure)?;
         let replies = client.subscribe(inbox.clone()).await.map_err(|error| lost().with_source(error))?;
         let session = Arc::clone(session);
-        Ok(Self { session, consumer, inbox, replies, delivered: 0, asked: 0, pending: info.num_pending })
+        let pending = info.num_pending;
+        Ok(Self { session, consumer, inbox, replies, filter, last: sequence, delivered: 0, asked: 0, pending })
     }
 
     /// How many messages are left, as far as the server has said.
@@ -112,31 +116,41 @@ impl Scan {
 
     /// The next message; `None` at the end. The server is asked for at most so many at once.
     pub(super) async fn next(&mut self, wanted: u64, cx: &Context) -> Result<Option<Seen>> {
-        cx.limit(self.advance(wanted)).await.unwrap_or_else(|| Err(late()))
+        cx.limit(self.advance(wanted, cx)).await.unwrap_or_else(|| Err(late()))
     }
 
-    async fn advance(&mut self, wanted: u64) -> Result<Option<Seen>> {
+    /// Whether no message comes after the last one.
+    ///
+    /// The stream itself is asked. What a consumer says is left falls short while keys are overwritten: the server takes off the
+    /// old message before it adds the new one (seen with nats-server 2.15.1).
+    pub(super) async fn is_at_end(&mut self, cx: &Context) -> Result<bool> {
+        if self.pending > 0 {
+            return Ok(false);
+        }
+        let at_end = !read::is_any_after(&self.session, &self.filter, self.last, cx).await?;
+        if at_end {
+            self.asked = 0;
+        }
+        Ok(at_end)
+    }
+
+    async fn advance(&mut self, wanted: u64, cx: &Context) -> Result<Option<Seen>> {
         loop {
+            if self.is_at_end(cx).await? {
+                return Ok(None);
+            }
             if self.asked == 0 {
-                if self.pending == 0 {
-                    return Ok(None);
-                }
                 self.ask(wanted).await?;
             }
             let Ok(message) = tokio::time::timeout(SILENCE, self.replies.next()).await else {
-                self.asked = 0;
+                (self.asked, self.pending) = (0, 0);
                 continue;
             };
             let message = message.ok_or_else(lost)?;
             match message.status {
                 None => return self.take(message).map(Some),
                 // What was counted went away meanwhile.
-                Some(StatusCode::NOT_FOUND) => {
-                    (self.asked, self.pending) = (0, 0);
-                    return Ok(None);
-                }
-                // The server gave up what it was asked for; what is left it says when it is asked again.
-                Some(StatusCode::TIMEOUT) => self.asked = 0,
+                Some(StatusCode::NOT_FOUND | StatusCode::TIMEOUT) => (self.asked, self.pending) = (0, 0),
                 Some(status) => {
                     return Err(Error::unavailable(format!(
                         "the server broke off a listing with status {}",
@@ -170,9 +184,9 @@ impl Scan {
         let position = message.reply.as_deref().and_then(Position::parse);
         let position = position.ok_or_else(|| Error::unavailable("the server's answer is not understood"))?;
         self.delivered += 1;
+        self.asked = self.asked.saturating_sub(1);
         self.pending = position.pending;
-        // Nothing more comes of what was asked for where nothing is left.
-        self.asked = if self.pending == 0 { 0 } else { self.asked.saturating_sub(1) };
+        self.last = position.sequence;
         if position.delivered != self.delivered {
             return Err(Error::unavailable("the server's answers did not all arrive"));
         }
@@ -180,7 +194,6 @@ impl Scan {
             sequence: position.sequence,
             key: self.session.bucket.key(&message.subject),
             record: Record::new(position.sequence, message.headers.as_ref(), message.payload),
-            pending: position.pending,
         })
     }
 }
