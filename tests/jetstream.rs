@@ -69,6 +69,7 @@ fn main() -> ExitCode {
         keys_that_are_overwritten_meanwhile_are_never_missing,
         keys_that_are_overwritten_meanwhile_are_counted_once,
         deletes_during_a_listing_break_nothing,
+        a_prefix_of_few_keys_among_many_takes_few_requests,
         a_listing_whose_rest_was_cleared_ends_at_once,
         a_cursor_can_be_used_twice,
         a_denied_subject_is_said_so,
@@ -963,6 +964,28 @@ async fn deletes_during_a_listing_break_nothing() {
         }
     }
     assert_eq!(kept.len(), 1500);
+}
+
+async fn a_prefix_of_few_keys_among_many_takes_few_requests() {
+    let (config, cache) = shared();
+    let writes = (0..3000).map(|number| put(&format!("a{number}"), json("1"))).collect();
+    assert!(cache.write_many(writes, &cx()).await.iter().all(Result::is_ok));
+    set(&cache, "zz", "1").await;
+    let watcher = async_nats::connect(Nats::shared().url()).await.unwrap();
+    let mut calls = watcher.subscribe("$JS.API.>").await.unwrap();
+    watcher.flush().await.unwrap();
+    assert_eq!(list(&cache, "zz", 1).await, ["zz"]);
+    get(&cache, "end").await;
+    let (pulls, end) = (format!(".MSG.NEXT.KV_{}.", config.bucket), format!(".KV_{0}.$KV.{0}.end", config.bucket));
+    let mut requests = 0;
+    loop {
+        let subject = calls.next().await.unwrap().subject;
+        requests += u32::from(subject.contains(&pulls));
+        if subject.ends_with(&end) {
+            break;
+        }
+    }
+    assert!((1..30).contains(&requests), "{requests} requests");
 }
 
 async fn a_listing_whose_rest_was_cleared_ends_at_once() {

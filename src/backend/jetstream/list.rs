@@ -56,12 +56,15 @@ impl Lister {
             None => Scan::after(session, &Filter::new(prefix), after, cx).await?,
         };
         let mut keys = Vec::new();
-        let mut looked_at = 0;
+        let (mut looked_at, mut in_vain) = (0, 0);
         loop {
-            let wanted = (limit - keys.len()) as u64;
+            // As many again as were looked at in vain, so that few keys among many do not take a request each.
+            let wanted = in_vain.max((limit - keys.len()) as u64).min(LOOKED_AT_A_PAGE - looked_at);
             let Some(Seen { sequence, key, record }) = scan.next(wanted, cx).await? else { break };
             let live = record.is_live(clock.now());
-            keys.extend(key.filter(|key| live && prefix.matches(key)));
+            let found = key.filter(|key| live && prefix.matches(key));
+            in_vain = if found.is_some() { 0 } else { in_vain + 1 };
+            keys.extend(found);
             looked_at += 1;
             if keys.len() >= limit || looked_at >= LOOKED_AT_A_PAGE {
                 if scan.is_at_end(cx).await? {
