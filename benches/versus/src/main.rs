@@ -7,6 +7,7 @@ mod drive;
 mod jetstream;
 mod library;
 mod memory;
+mod opendal;
 mod postgres;
 mod redis;
 mod report;
@@ -22,6 +23,7 @@ use clap::Parser;
 
 use crate::drive::Runner;
 use crate::library::Batching;
+use crate::opendal::Program;
 use crate::report::Row;
 use crate::stage::{Backend, Stage};
 use crate::workload::{Op, Workload};
@@ -53,6 +55,9 @@ struct Arguments {
     /// Measures the library without batching too.
     #[arg(long)]
     unbatched: bool,
+    /// Leaves Apache OpenDAL out, whose own program takes a few minutes to build the first time.
+    #[arg(long)]
+    no_opendal: bool,
     /// The folder for the servers' data and the SQLite files: on a real disk.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     folder: PathBuf,
@@ -100,10 +105,12 @@ fn main() -> anyhow::Result<()> {
 
 async fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
     let work = Workload::make();
+    let opendal =
+        if arguments.no_opendal || !arguments.wants("opendal") { None } else { Some(Program::build().await?) };
     let mut rows = Vec::new();
     for backend in arguments.backends() {
         let stage = Stage::set(backend, &arguments.folder)?;
-        let mut contenders = stage.contenders(&arguments.batchings(), work).await?;
+        let mut contenders = stage.contenders(&arguments.batchings(), opendal.as_ref(), work).await?;
         for contender in &contenders {
             contender.fill(work).await?;
         }
@@ -129,19 +136,29 @@ async fn cell(
     work: &'static Workload,
 ) -> anyhow::Result<Vec<Row>> {
     let length = Duration::from_secs_f64(arguments.seconds);
-    let mut samples = vec![Vec::new(); contenders.len()];
-    for contender in contenders {
-        contender.run(op, callers, length / 5, work).await?;
+    // A run that does not count, in which whoever cannot take so many callers drops out: its failure is worth a line, not
+    // the end of the others.
+    let mut able = Vec::new();
+    for &contender in contenders {
+        match contender.run(op, callers, length / 5, work).await {
+            Ok(_) => able.push(contender),
+            Err(error) => eprintln!("{} {op} {callers}: {} left out: {error:#}", backend.name(), contender.who()),
+        }
     }
+    let mut samples = vec![Vec::new(); able.len()];
     for _ in 0..arguments.rounds {
-        for (contender, samples) in contenders.iter().zip(&mut samples) {
-            samples.push(contender.run(op, callers, length, work).await?);
+        for (contender, samples) in able.iter().zip(&mut samples) {
+            match contender.run(op, callers, length, work).await {
+                Ok(sample) => samples.push(sample),
+                Err(error) => eprintln!("{} {op} {callers}: {} failed: {error:#}", backend.name(), contender.who()),
+            }
         }
     }
     let row = |(contender, samples): (&&dyn Runner, &Vec<_>)| {
-        let row = Row { backend: backend.name(), op, callers, who: contender.who(), sample: report::median(samples) };
+        let sample = report::median(samples)?;
+        let row = Row { backend: backend.name(), op, callers, who: contender.who(), sample };
         eprintln!("{} {op} {callers}: {} {:.0}/s", row.backend, row.who, row.sample.ops_per_s);
-        row
+        Some(row)
     };
-    Ok(contenders.iter().zip(&samples).map(row).collect())
+    Ok(able.iter().zip(&samples).filter_map(row).collect())
 }

@@ -26,6 +26,14 @@ const TABLES: [&str; 2] = [
     "CREATE TABLE IF NOT EXISTS item (id bigserial PRIMARY KEY, list text NOT NULL, value json NOT NULL)",
 ];
 
+/// Makes the table that OpenDAL is pointed at.
+pub async fn make_opendal_table(url: &str) -> anyhow::Result<()> {
+    let pool = PgPoolOptions::new().connect(url).await?;
+    sqlx::query("CREATE TABLE opendal (key text PRIMARY KEY, value bytea NOT NULL)").execute(&pool).await?;
+    pool.close().await;
+    Ok(())
+}
+
 /// The pool as it comes, one statement a call.
 #[derive(Clone)]
 pub struct Plain(PgPool);

@@ -34,19 +34,22 @@ impl Row {
     }
 }
 
-/// The median of each number over the rounds.
-pub fn median(samples: &[Sample]) -> Sample {
+/// The median of each number over the rounds; none if there was no round.
+pub fn median(samples: &[Sample]) -> Option<Sample> {
+    if samples.is_empty() {
+        return None;
+    }
     let of = |number: fn(&Sample) -> f64| {
         let mut numbers: Vec<f64> = samples.iter().map(number).collect();
         numbers.sort_unstable_by(f64::total_cmp);
         let middle = numbers.len() / 2;
         if numbers.len() % 2 == 1 { numbers[middle] } else { f64::midpoint(numbers[middle - 1], numbers[middle]) }
     };
-    Sample {
+    Some(Sample {
         ops_per_s: of(|sample| sample.ops_per_s),
         p50_us: of(|sample| sample.p50_us),
         p99_us: of(|sample| sample.p99_us),
-    }
+    })
 }
 
 /// Ours over another, in the same cell.

@@ -34,6 +34,12 @@ fn read(connection: &Connection, key: &str) -> anyhow::Result<String> {
     Ok(connection.prepare_cached(GET)?.query_row([key], |row| row.get(0))?)
 }
 
+/// Makes the table that OpenDAL is pointed at, in a file that keeps a write-ahead log.
+pub fn make_opendal_table(path: &Path) -> anyhow::Result<()> {
+    let table = "CREATE TABLE opendal (key TEXT NOT NULL PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID";
+    Ok(lock(&*open(path)?).execute_batch(table)?)
+}
+
 /// Each call on a thread for blocking work, with the connection to itself, and a commit of its own.
 #[derive(Clone)]
 pub struct Plain(Arc<Mutex<Connection>>);

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use crate::drive::Runner;
 use crate::library::{Batching, Library};
+use crate::opendal::{OpenDal, Program};
 use crate::support::{Nats, Postgres, PostgresOptions, Redis, Server};
 use crate::workload::Workload;
 use crate::{jetstream, memory, postgres, redis, sqlite};
@@ -96,6 +97,7 @@ impl Stage {
     pub async fn contenders(
         &self,
         batchings: &[Batching],
+        opendal: Option<&Program>,
         work: &'static Workload,
     ) -> anyhow::Result<Vec<Box<dyn Runner>>> {
         let mut contenders: Vec<Box<dyn Runner>> = Vec::new();
@@ -131,7 +133,38 @@ impl Stage {
                 contenders.push(Box::new(memory::Quick::new()));
             }
         }
+        if let (Some(program), Some(address)) = (opendal, self.opendal_address().await?) {
+            contenders.push(Box::new(OpenDal::start(program, self.backend().name(), &address).await?));
+        }
         Ok(contenders)
+    }
+
+    /// Where OpenDAL finds this store, with the table it needs; none if it has no service for it.
+    async fn opendal_address(&self) -> anyhow::Result<Option<String>> {
+        Ok(match self {
+            Self::Postgres { server, theirs, .. } => {
+                let url = server.url(theirs);
+                postgres::make_opendal_table(&url).await?;
+                Some(url)
+            }
+            Self::Sqlite(folder) => {
+                let path = folder.path().join("opendal.db");
+                sqlite::make_opendal_table(&path)?;
+                Some(format!("sqlite://{}", path.display()))
+            }
+            Self::Redis(server) => Some(format!("redis://{}:{}", server.host(), server.port())),
+            Self::Jetstream(_) | Self::Memory => None,
+        })
+    }
+
+    const fn backend(&self) -> Backend {
+        match self {
+            Self::Postgres { .. } => Backend::Postgres,
+            Self::Sqlite(_) => Backend::Sqlite,
+            Self::Redis(_) => Backend::Redis,
+            Self::Jetstream(_) => Backend::Jetstream,
+            Self::Memory => Backend::Memory,
+        }
     }
 }
 
