@@ -37,6 +37,7 @@ const JOBS: &[(&str, &str)] = &[
     ("sweep", "what has expired removed"),
     ("table", "the entries in memory"),
     ("tests", "tests"),
+    ("tombstones", "the stamps of what was deleted"),
     ("write", "keys written"),
 ];
 
