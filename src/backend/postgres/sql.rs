@@ -168,7 +168,9 @@ const APPEND: &str = "
     ), known AS (
         SELECT w.n, w.key, w.item_id, i.position
         FROM w
-        JOIN {s}.item AS i ON i.key = w.key AND i.item_id = w.item_id
+        CROSS JOIN LATERAL (
+            SELECT position, stamp FROM {s}.item AS t WHERE t.key = w.key AND t.item_id = w.item_id LIMIT 1
+        ) AS i
         JOIN {s}.list AS l ON l.key = w.key AND NOT {gone}
     ), fresh AS (
         SELECT w.*, row_number() OVER (PARTITION BY key ORDER BY n) AS nth, count(*) OVER (PARTITION BY key) AS count
