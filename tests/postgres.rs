@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         a_repeated_append_does_not_pass_a_delete_beside_a_newer_one
         a_corrupt_row_fails_alone
         a_list_that_lacks_an_item_is_corrupt_wherever_it_was
+        no_call_reads_a_whole_table
         a_stamp_that_no_clock_gave_is_not_followed
         a_write_mends_a_stamp_that_was_corrupted
         a_row_without_a_valid_key_hides_no_other
@@ -835,6 +836,68 @@ async fn a_list_that_lacks_an_item_is_corrupt_wherever_it_was() {
         bench.query(&format!("DELETE FROM agent_storage.item WHERE key = '{name}' AND {lost}"));
         let error = bench.database.range(&key(&name), ListRange::ALL, &cx()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{lost}: {error}");
+    }
+}
+
+/// Statements that were planned while the tables were empty must not read whole tables once they have grown.
+async fn no_call_reads_a_whole_table() {
+    const ROWS: u64 = 3000;
+    const ROUNDS: u64 = 20;
+    let bench = Bench::with(|config| config.pool.max = 1);
+    let calls = async |round: u64| {
+        let keys = [key(&format!("k{round}")), key("absent")];
+        for answer in bench.database.get_many(&keys, &GetOptions::default(), &cx()).await {
+            answer.unwrap();
+        }
+        for answer in bench.database.exists(&keys, &cx()).await {
+            answer.unwrap();
+        }
+        bench.put(&format!("k{round}"), "1").await;
+        let revision = bench.put(&format!("c{round}"), "1").await.revision.unwrap();
+        bench
+            .database
+            .write(bench.put_if(&format!("c{round}"), "2", WriteMode::Update(revision)), &cx())
+            .await
+            .unwrap();
+        bench.append(&format!("l{round}"), "1").await;
+        bench.append(&format!("l{round}"), "2").await;
+        bench.items(&format!("l{round}")).await;
+        bench.database.length(&key(&format!("l{round}")), &cx()).await.unwrap();
+        bench.database.trim(&key(&format!("l{round}")), 1, &cx()).await.unwrap();
+        bench.delete(&format!("c{round}")).await;
+        bench
+            .database
+            .list(&KeyPrefix::parse("k1").unwrap(), &ListOptions::default().with_limit(5), &cx())
+            .await
+            .unwrap();
+    };
+    for round in 0..10 {
+        calls(round).await;
+    }
+    let writes = (0..ROWS).map(|number| bench.put_op(&format!("k{number}"), "0")).collect();
+    let items = (0..ROWS).map(|number| bench.append_op(&format!("l{number}"), "0")).collect();
+    assert!(bench.database.write_many(writes, &cx()).await.iter().all(Result::is_ok));
+    assert!(bench.database.append_many(items, &cx()).await.iter().all(Result::is_ok));
+    // Statistics of the whole life of the tables: the session tells them when it ends.
+    let read = || -> Vec<(String, u64)> {
+        let sql = "SELECT relname || ' ' || seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relname IN ('kv', 'list', 'item')";
+        let row = |line: &str| {
+            let (table, count) = line.split_once(' ').unwrap();
+            (table.to_owned(), count.parse().unwrap())
+        };
+        bench.query(sql).lines().map(row).collect()
+    };
+    for round in 10..10 + ROUNDS {
+        calls(round).await;
+    }
+    bench.database.close(&cx()).await.unwrap();
+    assert!(wait_until(|| bench
+        .query("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'agent-storage'")
+        .trim()
+        == "0"));
+    for (table, rows) in read() {
+        // Ten rows a call at most, of some twelve calls a round.
+        assert!(rows <= (10 + ROUNDS) * 12 * 10, "{rows} rows of {table} were read");
     }
 }
 

@@ -60,6 +60,12 @@ fn session_settings(config: &PostgresConfig) -> Vec<(&'static str, String)> {
         // Each statement has one good plan. Without this, a read by an array of keys is planned anew each time, which takes
         // longer than the read of one key.
         ("plan_cache_mode", "force_generic_plan".to_owned()),
+        // That plan is made when a session first needs it, perhaps while the tables are empty, and must be good for full ones: it
+        // looks keys up by their index, one by one and in order.
+        ("enable_seqscan", "off".to_owned()),
+        ("enable_bitmapscan", "off".to_owned()),
+        ("enable_hashjoin", "off".to_owned()),
+        ("enable_mergejoin", "off".to_owned()),
     ];
     settings.extend(timeouts(config));
     settings
