@@ -151,7 +151,10 @@ impl Store for TreeCache {
     }
 
     async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
-        let after = options.cursor.as_ref().map_or("", Cursor::as_str);
+        // A cursor of this store is the last key of a page; any other text was made by somebody else.
+        let not_ours = |_| Error::invalid_value("the cursor is not one that this store gave");
+        let after = options.cursor.as_ref().map(|cursor| Key::parse(cursor.as_str()).map_err(not_ours)).transpose()?;
+        let after = after.as_ref().map_or("", Key::as_str);
         let limit = options.limit.clamp(1, ListOptions::MAX_LIMIT);
         let mut entries = self.enter(cx)?;
         let keys: Vec<Key> = entries.keys(prefix, after).take(limit).cloned().collect();
