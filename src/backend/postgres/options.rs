@@ -23,6 +23,8 @@ pub(super) fn connect_options(config: &PostgresConfig) -> PgConnectOptions {
         .password(config.password.as_ref().map_or("", ExposeSecret::expose_secret))
         .database(&config.database)
         .application_name(&config.application_name)
+        // No column is a float, and PgBouncer refuses the parameter unless it is told to ignore it.
+        .extra_float_digits(None)
         .ssl_mode(ssl_mode(config))
         .disable_statement_logging();
     if let Some(folder) = &config.socket_dir {
