@@ -27,6 +27,7 @@ fn coalesced(faults: &Faults, max_batch: u32) -> Database {
 async fn a_made_up_revision_does_not_move_the_clock() {
     let database = Database::new(memory());
     let revision: Revision = "f".repeat(32).parse().unwrap();
+    assert_eq!(revision.to_stamp(), None, "a backend steps its clock past the stamp it finds here");
     database.set_json("k", &1).await.unwrap();
     let update = database.set_with("k", Value::from_integer(2), SetOptions::new().if_revision(revision));
     assert_eq!(update.await.unwrap_err().kind(), ErrorKind::Conflict);

@@ -11,8 +11,7 @@ use validator::Validate;
 pub struct BatchingConfig {
     /// Whether calls are batched at all. `true` by default.
     pub enabled: bool,
-    /// How many batches of a kind (reads, writes, appends) may be on their way at once. What is best depends on the backend;
-    /// `None`, the default, takes what was measured to be.
+    /// How many batches of a kind (reads, writes, appends) may be on their way at once. `None`, the default, stands for 2.
     #[validate(range(min = 1, max = 64, message = "must be from 1 to 64"))]
     pub lanes: Option<u32>,
     /// The most calls of one batch. 512 by default.

@@ -132,6 +132,12 @@ mod tests {
     }
 
     #[test]
+    fn no_parameter_is_sent_that_a_pooler_refuses() {
+        let options = format!("{:?}", connect_options(&PostgresConfig::new("db", 1)));
+        assert!(options.contains("extra_float_digits: None"), "{options}");
+    }
+
+    #[test]
     fn nothing_but_the_transaction_pooler_goes_without_settings() {
         let mut config = PostgresConfig::new("db", 1);
         let direct = connect_options(&config);

@@ -48,8 +48,7 @@ section! {
     BatchingSection {
         /// Whether they are. Memory is never batched: there is no round trip to share.
         "enabled" => enabled: bool = true;
-        /// How many batches of reads, of writes and of appends may each be on their way at once; by default what was measured
-        /// to be best for the store.
+        /// How many batches of reads, of writes and of appends may each be on their way at once; 2 by default.
         "lanes" => lanes: u32;
         /// The most calls of one batch.
         "maxBatch" => max_batch: u32 = 512;

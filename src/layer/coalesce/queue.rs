@@ -195,3 +195,29 @@ impl<W: Work> Drop for Queue<W> {
         self.waiting.iter().for_each(|call| self.load.remove(call.bytes));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_bounded_in_calls_and_bytes_and_gives_its_room_back() {
+        let load = Load::default();
+        load.add(MAX_WAITING_BYTES).unwrap();
+        assert!(load.add(1).unwrap_err().is_transient());
+        load.remove(MAX_WAITING_BYTES);
+        for _ in 0..MAX_WAITING_CALLS {
+            load.add(0).unwrap();
+        }
+        assert!(load.add(0).unwrap_err().is_transient());
+        load.remove(0);
+        load.add(0).unwrap();
+    }
+
+    #[test]
+    fn a_call_is_sent_or_left_but_never_both() {
+        let (sent, left) = (Place::default(), Place::default());
+        assert!(sent.send() && !sent.leave());
+        assert!(left.leave() && !left.send() && left.is_gone());
+    }
+}
