@@ -3,8 +3,9 @@
 
 use agent_storage::backend::memory::MemoryCache;
 use agent_storage::config::MemoryCacheConfig;
-use agent_storage::contract::{Context, GetOptions, Store, Write, WriteMode, WriteOp};
+use agent_storage::contract::{Context, GetOptions, ListOptions, Store, Write, WriteMode, WriteOp};
 use agent_storage::{Clock, ErrorKind, HybridClock, Key, KeyPrefix, Ttl, Value};
+use std::sync::Arc;
 use std::time::Duration;
 
 fn cx() -> Context {
@@ -70,14 +71,81 @@ async fn what_is_read_outlives_what_is_not() {
     }
 }
 
+/// Each cache hashes in its own way, so what holds for many of them does not hang on how the keys spread.
+fn small_caches() -> impl Iterator<Item = MemoryCache> {
+    std::iter::repeat_with(|| MemoryCache::new(&config(64 << 20, 40))).take(300)
+}
+
+#[tokio::test]
+async fn what_is_read_outlives_what_is_not_however_small_the_cache() {
+    for cache in small_caches() {
+        put(&cache, "hot", 10, None).await;
+        for number in 0..500 {
+            put(&cache, &format!("cold:{number}"), 10, None).await;
+            if number % 30 == 0 {
+                assert!(has(&cache, "hot").await, "evicted at {number}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_came_first_goes_first() {
+    for cache in small_caches().take(30) {
+        for number in 1000..1300 {
+            put(&cache, &number.to_string(), 10, None).await;
+        }
+        let page = cache.list(&KeyPrefix::empty(), &ListOptions::default(), &cx()).await.unwrap();
+        let newest: Vec<String> = (1260..1300).map(|number| number.to_string()).collect();
+        assert_eq!(page.keys.iter().map(Key::as_str).collect::<Vec<_>>(), newest);
+    }
+}
+
+#[tokio::test]
+async fn what_is_used_again_goes_after_what_came_before_that() {
+    for cache in small_caches().take(30) {
+        for number in 1000..1040 {
+            put(&cache, &number.to_string(), 10, None).await;
+        }
+        for number in 1000..1020 {
+            assert!(has(&cache, &number.to_string()).await);
+        }
+        for number in 2000..2020 {
+            put(&cache, &number.to_string(), 10, None).await;
+        }
+        for (prefix, left) in [("100", 10), ("101", 10), ("1", 20)] {
+            let prefix = KeyPrefix::parse(prefix).unwrap();
+            assert_eq!(cache.count(&prefix, &cx()).await.unwrap(), left);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_at_once_keep_the_bound_and_what_is_read() {
+    let cache = Arc::new(MemoryCache::new(&config(64 << 20, 100)));
+    put(&cache, "hot", 10, None).await;
+    let write = |writer: usize| {
+        let cache = Arc::clone(&cache);
+        async move {
+            for number in 0..5000 {
+                put(&cache, &format!("cold:{writer}:{number}"), 10, None).await;
+                assert!(has(&cache, "hot").await, "evicted at {number}");
+            }
+        }
+    };
+    let (one, two) = (tokio::spawn(write(1)), tokio::spawn(write(2)));
+    one.await.unwrap();
+    two.await.unwrap();
+    // Each may have evicted one for the same entry too many.
+    let count = cache.count(&KeyPrefix::empty(), &cx()).await.unwrap();
+    assert!((99..=100).contains(&count), "{count}");
+}
+
 #[tokio::test]
 async fn expired_entries_give_their_room_back() {
     let clock = Clock::manual();
-    let cache = MemoryCache::with_clocks(
-        &config(64 << 20, 1000),
-        clock.clone(),
-        std::sync::Arc::new(HybridClock::new(clock.clone())),
-    );
+    let cache =
+        MemoryCache::with_clocks(&config(64 << 20, 1000), clock.clone(), Arc::new(HybridClock::new(clock.clone())));
     for number in 0..1000 {
         put(&cache, &format!("short:{number}"), 10, Some(Ttl::from_secs(1).unwrap())).await;
     }

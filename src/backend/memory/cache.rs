@@ -1,7 +1,6 @@
 //! The [`MemoryCache`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 
@@ -16,7 +15,7 @@ use crate::stamp::{HybridClock, Stamp};
 use crate::time::Clock;
 use crate::value::Value;
 
-use super::shard::Shard;
+use super::shard::{Eviction, Shard};
 use super::table::{Table, lock};
 use super::write::{self, Moment};
 
@@ -52,7 +51,6 @@ pub struct MemoryCache {
     table: Table,
     max_bytes: u64,
     max_entries: u64,
-    evict_from: AtomicUsize,
 }
 
 impl MemoryCache {
@@ -69,7 +67,6 @@ impl MemoryCache {
             table: Table::new(clock, stamps, usize::try_from(config.max_entries).unwrap_or(usize::MAX)),
             max_bytes: config.max_bytes,
             max_entries: config.max_entries.max(1),
-            evict_from: AtomicUsize::new(0),
         }
     }
 
@@ -84,17 +81,21 @@ impl MemoryCache {
         Ok(ack)
     }
 
-    /// Evicts until the bounds hold, one shard after the other, so that no two locks are held at once. What was just written is
-    /// spared.
+    /// Evicts until the bounds hold, each time from the shard whose head came first, so that the order is that of one queue though
+    /// no two locks are held at once. What was just written is spared.
+    ///
+    /// Two rounds over all values always find one to evict, unless others read faster than this looks.
     fn evict(&self, written: &Key) {
-        let now = self.table.moment().now;
-        let shards = self.table.shards();
-        let mut barren = 0;
-        while self.is_over() && barren < shards.len() {
-            let index = self.evict_from.fetch_add(1, Ordering::Relaxed) % shards.len();
-            let Some(shard) = shards.get(index) else { return };
-            let evicted = self.table.with_guard(&mut lock(shard), |shard| shard.evict_one(written, now));
-            barren = if evicted { 0 } else { barren + 1 };
+        let mut patience = None;
+        while self.is_over() {
+            let left = patience.get_or_insert_with(|| self.table.usage().entries.saturating_mul(2));
+            let Some(shard) = self.table.oldest().filter(|_| *left > 0) else { return };
+            *left -= 1;
+            let now = self.table.moment().now;
+            match self.table.with_guard(&mut lock(shard), |shard| shard.evict_step(written, now)) {
+                Eviction::Evicted => patience = None,
+                Eviction::Deferred | Eviction::Empty => {}
+            }
         }
     }
 

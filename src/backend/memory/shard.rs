@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::key::{Key, KeyPrefix};
 use crate::time::Timestamp;
@@ -20,34 +22,58 @@ pub(super) struct Usage {
     pub(super) bytes: u64,
 }
 
+/// What one step of the eviction did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Eviction {
+    /// The value at the head of the queue is gone.
+    Evicted,
+    /// The value at the head of the queue had been used, and has a new place at the end.
+    Deferred,
+    /// There is no value.
+    Empty,
+}
+
 /// One shard of a table.
 #[derive(Debug)]
 pub(super) struct Shard {
+    index: usize,
     records: BTreeMap<Key, Record>,
     usage: Usage,
     /// Where the sweep for expired records stands.
     hand: Option<Key>,
     /// Keys in the order they came, with the ticket of the value that was meant. A value that is gone leaves its ticket behind.
     queue: VecDeque<(Key, u64)>,
-    next_ticket: u64,
+    /// The last ticket that any shard gave: the queues of all shards are one, in the order of the tickets.
+    tickets: Arc<AtomicU64>,
     pub(super) tombstones: Tombstones,
 }
 
 impl Shard {
-    /// Makes an empty shard that remembers so many deletes.
-    pub(super) fn new(tombstones: usize) -> Self {
+    /// Makes the empty shard of an index. It remembers so many deletes, and numbers its values from the counter that all shards
+    /// share.
+    pub(super) fn new(index: usize, tombstones: usize, tickets: Arc<AtomicU64>) -> Self {
         Self {
+            index,
             records: BTreeMap::new(),
             usage: Usage::default(),
             hand: None,
             queue: VecDeque::new(),
-            next_ticket: 0,
+            tickets,
             tombstones: Tombstones::new(tombstones),
         }
     }
 
     pub(super) const fn usage(&self) -> Usage {
         self.usage
+    }
+
+    pub(super) const fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The ticket at the head of the eviction queue; past all others if the queue is empty.
+    pub(super) fn head(&self) -> u64 {
+        self.queue.front().map_or(u64::MAX, |(_, ticket)| *ticket)
     }
 
     pub(super) fn record(&self, key: &Key) -> Option<&Record> {
@@ -66,12 +92,12 @@ impl Shard {
     pub(super) fn put_cell(&mut self, key: &Key, mut cell: Cell) -> Option<Cell> {
         self.usage.entries += 1;
         self.usage.bytes += cell.weight(key);
+        let tickets = &self.tickets;
         let slot = &mut self.records.entry(key.clone()).or_default().cell;
         match slot {
             Some(standing) => (cell.ticket, cell.used) = (standing.ticket, true),
             None => {
-                self.next_ticket += 1;
-                cell.ticket = self.next_ticket;
+                cell.ticket = next_ticket(tickets);
                 self.queue.push_back((key.clone(), cell.ticket));
             }
         }
@@ -124,24 +150,23 @@ impl Shard {
         }
     }
 
-    /// Evicts one value, but not the one under `spared`; `false` if there is none to evict.
+    /// Looks at the value at the head of the eviction queue: evicts it, or gives it a second chance if it was used or is `spared`.
     ///
-    /// This is first in, first out with a second chance for what was used (the CLOCK algorithm; Corbató, 1968). Two rounds always
-    /// find one.
-    pub(super) fn evict_one(&mut self, spared: &Key, now: Timestamp) -> bool {
-        for _ in 0..self.queue.len().saturating_mul(2) {
-            let Some((key, ticket)) = self.queue.pop_front() else { return false };
+    /// First in, first out with a second chance is the CLOCK algorithm (Corbató, 1968).
+    pub(super) fn evict_step(&mut self, spared: &Key, now: Timestamp) -> Eviction {
+        while let Some((key, ticket)) = self.queue.pop_front() {
             let standing = self.records.get_mut(&key).and_then(|record| record.cell.as_mut());
             let Some(cell) = standing.filter(|cell| cell.ticket == ticket) else { continue };
             if cell.is_live(now) && (cell.used || key == *spared) {
                 cell.used = false;
-                self.queue.push_back((key, ticket));
-                continue;
+                cell.ticket = next_ticket(&self.tickets);
+                self.queue.push_back((key, cell.ticket));
+                return Eviction::Deferred;
             }
             self.take_cell(&key);
-            return true;
+            return Eviction::Evicted;
         }
-        false
+        Eviction::Empty
     }
 
     /// Drops the tickets of values that are gone once they are the most, so that the queue is as long as twice the values at most.
@@ -184,4 +209,9 @@ impl Shard {
             self.usage.bytes = self.usage.bytes.saturating_sub(old.weight(key));
         }
     }
+}
+
+/// Taken under the lock of a shard, so that the tickets of its queue rise.
+fn next_ticket(tickets: &AtomicU64) -> u64 {
+    tickets.fetch_add(1, Ordering::Relaxed) + 1
 }

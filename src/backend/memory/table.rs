@@ -21,6 +21,8 @@ const SHARDS: usize = 32;
 #[derive(Debug)]
 pub(super) struct Table {
     shards: Box<[Mutex<Shard>]>,
+    /// The ticket at the head of each shard's eviction queue, to find the oldest without a lock.
+    heads: Box<[AtomicU64]>,
     hasher: RandomState,
     clock: Clock,
     stamps: Arc<HybridClock>,
@@ -32,9 +34,12 @@ pub(super) struct Table {
 impl Table {
     /// Makes an empty table that remembers about so many deletes.
     pub(super) fn new(clock: Clock, stamps: Arc<HybridClock>, tombstones: usize) -> Self {
-        let shard = || Mutex::new(Shard::new(tombstones.div_ceil(SHARDS)));
+        let tickets = Arc::new(AtomicU64::new(0));
+        let tombstones = tombstones.div_ceil(SHARDS);
+        let shard = |index| Mutex::new(Shard::new(index, tombstones, Arc::clone(&tickets)));
         Self {
-            shards: std::iter::repeat_with(shard).take(SHARDS).collect(),
+            shards: (0..SHARDS).map(shard).collect(),
+            heads: std::iter::repeat_with(|| AtomicU64::new(u64::MAX)).take(SHARDS).collect(),
             hasher: RandomState::new(),
             clock,
             stamps,
@@ -83,11 +88,23 @@ impl Table {
         Ok(self.with_guard(&mut lock(shard), run))
     }
 
+    /// The shard whose eviction queue has the oldest head.
+    pub(super) fn oldest(&self) -> Option<&Mutex<Shard>> {
+        let heads = self.heads.iter().map(|head| head.load(Ordering::Relaxed));
+        let (shard, _) = self.shards.iter().zip(heads).min_by_key(|(_, head)| *head)?;
+        Some(shard)
+    }
+
     /// As [`Table::with_shard`], on a shard that is locked already.
     pub(super) fn with_guard<T>(&self, shard: &mut MutexGuard<'_, Shard>, run: impl FnOnce(&mut Shard) -> T) -> T {
-        let before = shard.usage();
+        let (before, head) = (shard.usage(), shard.head());
         let result = run(shard);
         self.count_change(before, shard.usage());
+        if shard.head() != head
+            && let Some(published) = self.heads.get(shard.index())
+        {
+            published.store(shard.head(), Ordering::Relaxed);
+        }
         result
     }
 
