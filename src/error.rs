@@ -70,6 +70,20 @@ impl fmt::Display for ErrorKind {
     }
 }
 
+/// What an error tells of the store itself, so that a fallback can decide by it.
+///
+/// A backend attaches it where it knows; an error without one is an answer, or overload of our own, and no reason to fall back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outage {
+    /// The store cannot be used, and said so: connections are refused, it shuts down or starts, or takes no writes.
+    Down,
+    /// What was sent found no answer in time: the store may be slow, cut off or frozen.
+    Silent,
+    /// Another database than the one expected answered, or an older state of it.
+    Foreign,
+}
+
 /// An error of this crate.
 ///
 /// It is cheap to clone, so that one failure can answer every caller that waited for it. Its text never holds a value, a
@@ -96,6 +110,7 @@ struct Inner {
     backend: Option<&'static str>,
     operation: Option<&'static str>,
     permanent: bool,
+    outage: Option<Outage>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -110,6 +125,7 @@ impl Error {
                 backend: None,
                 operation: None,
                 permanent: false,
+                outage: None,
                 source: None,
             }),
         }
@@ -139,6 +155,19 @@ impl Error {
     pub fn permanent(mut self) -> Self {
         Arc::make_mut(&mut self.inner).permanent = true;
         self
+    }
+
+    /// Says what the error tells of the store itself.
+    #[must_use]
+    pub fn with_outage(mut self, outage: Outage) -> Self {
+        Arc::make_mut(&mut self.inner).outage = Some(outage);
+        self
+    }
+
+    /// What the error tells of the store itself, if anything.
+    #[must_use]
+    pub fn outage(&self) -> Option<Outage> {
+        self.inner.outage
     }
 
     /// What went wrong, to decide by.

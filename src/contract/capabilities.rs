@@ -33,7 +33,7 @@ pub struct Capabilities {
     pub lists: bool,
     /// Whether `apply` is there: several operations, all or nothing (databases).
     pub transactions: bool,
-    /// Whether `replay` is there (databases).
+    /// Whether `replay`, `expect`, `conflicts` and `forget_conflict` are there (databases).
     pub replay: bool,
     /// Whether entries may be evicted before they are deleted or expire.
     pub evicts: bool,

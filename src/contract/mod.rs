@@ -12,6 +12,7 @@ mod context;
 mod entry;
 mod list;
 mod ping;
+mod replay;
 mod scan;
 mod step;
 mod store;
@@ -22,7 +23,10 @@ pub use context::Context;
 pub use entry::{Entry, Expiry, Freshness, GetOptions, Lookup};
 pub use list::{Append, AppendAck, Item, ItemId, ListRange};
 pub use ping::{Identity, Ping};
+pub use replay::{
+    ConflictOptions, ConflictPolicy, ConflictRecord, LostOperation, ReplayDecision, ReplayOptions, ReplayOutcome,
+};
 pub use scan::{Cursor, KeyPage, ListOptions};
-pub use step::{ReplayOutcome, Step, StepAck};
+pub use step::{Step, StepAck};
 pub use store::{CacheBackend, DatabaseBackend, IncrementOptions, Store};
 pub use write::{Attempt, Durability, Write, WriteAck, WriteMode, WriteOp};

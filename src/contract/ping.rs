@@ -11,13 +11,22 @@ pub struct Ping {
     pub latency: Duration,
     /// The server's or library's version, as it names itself.
     pub server_version: Option<String>,
+    /// Which database answered, and its canary as this ping raised it; `None` where the store cannot tell, as a cache.
+    pub identity: Option<Identity>,
 }
 
 impl Ping {
     /// Makes an answer.
     #[must_use]
     pub const fn new(latency: Duration, server_version: Option<String>) -> Self {
-        Self { latency, server_version }
+        Self { latency, server_version, identity: None }
+    }
+
+    /// Says which database answered.
+    #[must_use]
+    pub const fn with_identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
     }
 }
 

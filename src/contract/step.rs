@@ -54,18 +54,3 @@ pub enum StepAck {
     /// How many items were trimmed.
     Trim(u64),
 }
-
-/// What became of one step of a replay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ReplayOutcome {
-    /// It was applied now.
-    Applied,
-    /// It, or a newer write of the same writer, was there already.
-    AlreadyApplied,
-    /// Somebody else's newer write stands.
-    Superseded {
-        /// The stamp of the write that stands.
-        winner: Stamp,
-    },
-}

@@ -14,8 +14,9 @@ use super::context::Context;
 use super::entry::{GetOptions, Lookup};
 use super::list::{Append, AppendAck, Item, ListRange};
 use super::ping::{Identity, Ping};
+use super::replay::{ConflictOptions, ConflictRecord, ReplayOptions, ReplayOutcome};
 use super::scan::{KeyPage, ListOptions};
-use super::step::{ReplayOutcome, Step, StepAck};
+use super::step::{Step, StepAck};
 use super::write::{Write, WriteAck};
 
 /// What every store does, cache or database.
@@ -128,9 +129,35 @@ pub trait DatabaseBackend: Store {
     /// The error of the first step that failed; nothing was applied then.
     async fn apply(&self, steps: Vec<Step>, cx: &Context) -> Result<Vec<StepAck>>;
 
-    /// Applies steps that may have been applied before, each once in effect, by their stamps.
-    async fn replay(&self, steps: Vec<Step>, cx: &Context) -> Vec<Result<ReplayOutcome>>;
+    /// Applies steps that were acknowledged elsewhere and may have been applied before, in order, each once in effect under the
+    /// stamp it has: one answer a step. What loses is kept as a [`ConflictRecord`].
+    ///
+    /// All steps of one call are one transaction, but a [`Step::Clear`], which may be applied in parts and is repeatable. An
+    /// answer that is [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) or
+    /// [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) is given to all steps alike; any other error is that of its
+    /// own step, and the other steps were applied. A put whose TTL has passed leaves an entry that has expired.
+    async fn replay(&self, steps: Vec<Step>, options: &ReplayOptions, cx: &Context) -> Vec<Result<ReplayOutcome>>;
 
     /// Says which database this is.
     async fn identity(&self, cx: &Context) -> Result<Identity>;
+
+    /// Says which database must answer from now on; `None` takes any, as at first.
+    ///
+    /// Every call proves it in the statement that does its work: where another database answers, or one whose canary is below the
+    /// expected one, or one that cannot be written, as a replica, nothing is read or written, and the call fails as
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) with [`Outage::Foreign`](crate::Outage::Foreign). No tables are
+    /// made in an empty database while another one is expected. Only [`DatabaseBackend::identity`] answers in any case, so that what
+    /// is there can be seen.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the store cannot prove what it is; its capability `replay` is
+    /// `false` then.
+    fn expect(&self, identity: Option<Identity>) -> Result<()>;
+
+    /// Lists writes that were acknowledged and lost, in the order of their stamps.
+    async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>>;
+
+    /// Forgets one of them; `false` if it is not there (any more).
+    async fn forget_conflict(&self, key: &Key, stamp: Stamp, cx: &Context) -> Result<bool>;
 }

@@ -8,8 +8,9 @@ use async_trait::async_trait;
 use tracing::Instrument;
 
 use crate::contract::{
-    Append, AppendAck, CacheBackend, Capabilities, Context, DatabaseBackend, GetOptions, Identity, IncrementOptions,
-    Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
+    Append, AppendAck, CacheBackend, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend,
+    GetOptions, Identity, IncrementOptions, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions,
+    ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
 };
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
@@ -193,11 +194,23 @@ impl<B: DatabaseBackend + ?Sized> DatabaseBackend for Observe<B> {
         self.one("apply", self.inner.apply(steps, cx)).await
     }
 
-    async fn replay(&self, steps: Vec<Step>, cx: &Context) -> Vec<Result<ReplayOutcome>> {
-        self.many("replay", steps.len(), self.inner.replay(steps, cx)).await
+    async fn replay(&self, steps: Vec<Step>, options: &ReplayOptions, cx: &Context) -> Vec<Result<ReplayOutcome>> {
+        self.many("replay", steps.len(), self.inner.replay(steps, options, cx)).await
     }
 
     async fn identity(&self, cx: &Context) -> Result<Identity> {
         self.one("identity", self.inner.identity(cx)).await
+    }
+
+    async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {
+        self.one("conflicts", self.inner.conflicts(options, cx)).await
+    }
+
+    async fn forget_conflict(&self, key: &Key, stamp: Stamp, cx: &Context) -> Result<bool> {
+        self.one("forget_conflict", self.inner.forget_conflict(key, stamp, cx)).await
+    }
+
+    fn expect(&self, identity: Option<Identity>) -> Result<()> {
+        self.inner.expect(identity)
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::contract::{
-    Append, AppendAck, CacheBackend, Capabilities, Context, DatabaseBackend, GetOptions, Identity, IncrementOptions,
-    Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
+    Append, AppendAck, CacheBackend, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend,
+    GetOptions, Identity, IncrementOptions, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions,
+    ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
 };
 use crate::error::Result;
 use crate::key::{Key, KeyPrefix};
@@ -165,12 +166,41 @@ impl<B: DatabaseBackend + ?Sized> DatabaseBackend for Prefix<B> {
         self.inner.apply(steps, cx).await
     }
 
-    async fn replay(&self, steps: Vec<Step>, cx: &Context) -> Vec<Result<ReplayOutcome>> {
+    async fn replay(&self, steps: Vec<Step>, options: &ReplayOptions, cx: &Context) -> Vec<Result<ReplayOutcome>> {
         let steps = steps.into_iter().map(|step| self.outer_step(step)).collect();
-        answer_each(steps, |steps| self.inner.replay(steps, cx)).await
+        answer_each(steps, |steps| self.inner.replay(steps, options, cx)).await
     }
 
     async fn identity(&self, cx: &Context) -> Result<Identity> {
         self.inner.identity(cx).await
+    }
+
+    /// A page may be shorter than asked, also empty, only at the end: pages are read until one of ours is full.
+    async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {
+        let mut ours = Vec::new();
+        let mut options = *options;
+        loop {
+            let page = self.inner.conflicts(&options, cx).await?;
+            let last = page.last().map(|record| record.stamp);
+            let full = page.len() >= options.limit;
+            let room = options.limit.saturating_sub(ours.len());
+            let stripped = page.into_iter().filter_map(|mut record| {
+                record.key = self.prefix.strip(&record.key)?;
+                Some(record)
+            });
+            ours.extend(stripped.take(room));
+            match last {
+                Some(last) if full && ours.len() < options.limit => options = options.with_after(last),
+                _ => return Ok(ours),
+            }
+        }
+    }
+
+    async fn forget_conflict(&self, key: &Key, stamp: Stamp, cx: &Context) -> Result<bool> {
+        self.inner.forget_conflict(&self.prefix.join(key)?, stamp, cx).await
+    }
+
+    fn expect(&self, identity: Option<Identity>) -> Result<()> {
+        self.inner.expect(identity)
     }
 }

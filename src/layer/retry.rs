@@ -10,9 +10,9 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 
 use crate::config::RetryConfig;
 use crate::contract::{
-    Append, AppendAck, Attempt, CacheBackend, Capabilities, Context, DatabaseBackend, GetOptions, Identity,
-    IncrementOptions, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOutcome, Step, StepAck, Store, Write,
-    WriteAck,
+    Append, AppendAck, Attempt, CacheBackend, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend,
+    GetOptions, Identity, IncrementOptions, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions,
+    ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, KeyPrefix};
@@ -311,11 +311,23 @@ impl<B: DatabaseBackend + ?Sized> DatabaseBackend for Retry<B> {
         self.read(cx, || self.inner.apply(steps.clone(), cx)).await
     }
 
-    async fn replay(&self, steps: Vec<Step>, cx: &Context) -> Vec<Result<ReplayOutcome>> {
-        self.inner.replay(steps, cx).await
+    async fn replay(&self, steps: Vec<Step>, options: &ReplayOptions, cx: &Context) -> Vec<Result<ReplayOutcome>> {
+        self.inner.replay(steps, options, cx).await
     }
 
     async fn identity(&self, cx: &Context) -> Result<Identity> {
         self.read(cx, || self.inner.identity(cx)).await
+    }
+
+    async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {
+        self.read(cx, || self.inner.conflicts(options, cx)).await
+    }
+
+    async fn forget_conflict(&self, key: &Key, stamp: Stamp, cx: &Context) -> Result<bool> {
+        self.read(cx, || self.inner.forget_conflict(key, stamp, cx)).await
+    }
+
+    fn expect(&self, identity: Option<Identity>) -> Result<()> {
+        self.inner.expect(identity)
     }
 }

@@ -4,8 +4,9 @@ use std::sync::Mutex;
 
 use agent_storage::backend::memory::MemoryDatabase;
 use agent_storage::contract::{
-    Append, AppendAck, Capabilities, Context, DatabaseBackend, GetOptions, Identity, Item, KeyPage, ListOptions,
-    ListRange, Lookup, Ping, ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
+    Append, AppendAck, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, GetOptions, Identity,
+    Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step, StepAck, Store, Write,
+    WriteAck,
 };
 use agent_storage::{Error, Key, KeyPrefix, Result, Stamp};
 use async_trait::async_trait;
@@ -142,11 +143,23 @@ impl DatabaseBackend for Recorder {
         self.inner.apply(steps, cx).await
     }
 
-    async fn replay(&self, steps: Vec<Step>, cx: &Context) -> Vec<Result<ReplayOutcome>> {
-        self.inner.replay(steps, cx).await
+    async fn replay(&self, steps: Vec<Step>, options: &ReplayOptions, cx: &Context) -> Vec<Result<ReplayOutcome>> {
+        self.inner.replay(steps, options, cx).await
     }
 
     async fn identity(&self, cx: &Context) -> Result<Identity> {
         self.inner.identity(cx).await
+    }
+
+    async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {
+        self.inner.conflicts(options, cx).await
+    }
+
+    async fn forget_conflict(&self, key: &Key, stamp: Stamp, cx: &Context) -> Result<bool> {
+        self.inner.forget_conflict(key, stamp, cx).await
+    }
+
+    fn expect(&self, identity: Option<Identity>) -> Result<()> {
+        self.inner.expect(identity)
     }
 }

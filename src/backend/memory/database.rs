@@ -7,8 +7,9 @@ use async_trait::async_trait;
 
 use crate::config::MemoryDatabaseConfig;
 use crate::contract::{
-    Append, AppendAck, Capabilities, Context, DatabaseBackend, GetOptions, Identity, Item, KeyPage, ListOptions,
-    ListRange, Lookup, Ping, ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
+    Append, AppendAck, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, GetOptions, Identity,
+    Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step, StepAck, Store, Write,
+    WriteAck,
 };
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
@@ -155,7 +156,7 @@ impl DatabaseBackend for MemoryDatabase {
         self.table.apply(steps, cx)
     }
 
-    async fn replay(&self, steps: Vec<Step>, _cx: &Context) -> Vec<Result<ReplayOutcome>> {
+    async fn replay(&self, steps: Vec<Step>, _options: &ReplayOptions, _cx: &Context) -> Vec<Result<ReplayOutcome>> {
         let unsupported = |_| Err(Error::unsupported("a memory database cannot replay a journal"));
         steps.into_iter().map(unsupported).collect()
     }
@@ -164,4 +165,20 @@ impl DatabaseBackend for MemoryDatabase {
         self.table.admit(cx)?;
         Ok(Identity::new(self.id, self.canary.load(Ordering::Relaxed)))
     }
+
+    async fn conflicts(&self, _options: &ConflictOptions, _cx: &Context) -> Result<Vec<ConflictRecord>> {
+        Err(no_replay())
+    }
+
+    async fn forget_conflict(&self, _key: &Key, _stamp: Stamp, _cx: &Context) -> Result<bool> {
+        Err(no_replay())
+    }
+
+    fn expect(&self, _identity: Option<Identity>) -> Result<()> {
+        Err(no_replay())
+    }
+}
+
+fn no_replay() -> Error {
+    Error::unsupported("a memory database cannot replay a journal")
 }

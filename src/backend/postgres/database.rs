@@ -8,8 +8,9 @@ use futures_util::FutureExt;
 
 use crate::config::PostgresConfig;
 use crate::contract::{
-    Append, AppendAck, Capabilities, Context, DatabaseBackend, Durability, GetOptions, Identity, Item, KeyPage,
-    ListOptions, ListRange, Lookup, Ping, ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
+    Append, AppendAck, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, Durability, GetOptions,
+    Identity, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step, StepAck, Store,
+    Write, WriteAck,
 };
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
@@ -183,11 +184,27 @@ impl DatabaseBackend for PostgresDatabase {
         self.connector.run(cx, move |session| apply::apply(session, steps).boxed()).await
     }
 
-    async fn replay(&self, steps: Vec<Step>, _cx: &Context) -> Vec<Result<ReplayOutcome>> {
+    async fn replay(&self, steps: Vec<Step>, _options: &ReplayOptions, _cx: &Context) -> Vec<Result<ReplayOutcome>> {
         refuse(steps.len(), &Error::unsupported("the PostgreSQL database cannot replay a journal yet"))
     }
 
     async fn identity(&self, cx: &Context) -> Result<Identity> {
         self.connector.run(cx, |session| read::identity(session).boxed()).await
     }
+
+    async fn conflicts(&self, _options: &ConflictOptions, _cx: &Context) -> Result<Vec<ConflictRecord>> {
+        Err(no_replay())
+    }
+
+    async fn forget_conflict(&self, _key: &Key, _stamp: Stamp, _cx: &Context) -> Result<bool> {
+        Err(no_replay())
+    }
+
+    fn expect(&self, _identity: Option<Identity>) -> Result<()> {
+        Err(no_replay())
+    }
+}
+
+fn no_replay() -> Error {
+    Error::unsupported("a PostgreSQL database cannot replay a journal")
 }

@@ -7,8 +7,9 @@ use async_trait::async_trait;
 
 use crate::config::SqliteConfig;
 use crate::contract::{
-    Append, AppendAck, Capabilities, Context, DatabaseBackend, Durability, GetOptions, Identity, Item, KeyPage,
-    ListOptions, ListRange, Lookup, Ping, ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
+    Append, AppendAck, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, Durability, GetOptions,
+    Identity, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step, StepAck, Store,
+    Write, WriteAck,
 };
 use crate::engine::sqlite::{Atomicity, ReadKind, SqlResult};
 use crate::error::{Error, Result};
@@ -234,7 +235,7 @@ impl DatabaseBackend for SqliteDatabase {
         self.write_job("apply", weight, Atomicity::Savepoint, cx, work).await
     }
 
-    async fn replay(&self, steps: Vec<Step>, _cx: &Context) -> Vec<Result<ReplayOutcome>> {
+    async fn replay(&self, steps: Vec<Step>, _options: &ReplayOptions, _cx: &Context) -> Vec<Result<ReplayOutcome>> {
         let unsupported =
             || Error::unsupported("a SQLite database cannot replay a journal").with_context(BACKEND, "replay");
         steps.into_iter().map(|_| Err(unsupported())).collect()
@@ -243,8 +244,24 @@ impl DatabaseBackend for SqliteDatabase {
     async fn identity(&self, cx: &Context) -> Result<Identity> {
         self.read_job("identity", ReadKind::Point, cx, meta::identity).await
     }
+
+    async fn conflicts(&self, _options: &ConflictOptions, _cx: &Context) -> Result<Vec<ConflictRecord>> {
+        Err(no_replay())
+    }
+
+    async fn forget_conflict(&self, _key: &Key, _stamp: Stamp, _cx: &Context) -> Result<bool> {
+        Err(no_replay())
+    }
+
+    fn expect(&self, _identity: Option<Identity>) -> Result<()> {
+        Err(no_replay())
+    }
 }
 
 const fn kind_of(keys: usize) -> ReadKind {
     if keys <= POINT_KEYS { ReadKind::Point } else { ReadKind::Scan }
+}
+
+fn no_replay() -> Error {
+    Error::unsupported("a SQLite database cannot replay a journal")
 }

@@ -9,8 +9,9 @@ use async_trait::async_trait;
 
 use crate::config::BatchingConfig;
 use crate::contract::{
-    Append, AppendAck, CacheBackend, Capabilities, Context, DatabaseBackend, GetOptions, Identity, IncrementOptions,
-    Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
+    Append, AppendAck, CacheBackend, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend,
+    GetOptions, Identity, IncrementOptions, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions,
+    ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
 };
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
@@ -183,11 +184,23 @@ impl DatabaseBackend for Coalesce<dyn DatabaseBackend> {
         self.inner.apply(steps, cx).await
     }
 
-    async fn replay(&self, steps: Vec<Step>, cx: &Context) -> Vec<Result<ReplayOutcome>> {
-        self.inner.replay(steps, cx).await
+    async fn replay(&self, steps: Vec<Step>, options: &ReplayOptions, cx: &Context) -> Vec<Result<ReplayOutcome>> {
+        self.inner.replay(steps, options, cx).await
     }
 
     async fn identity(&self, cx: &Context) -> Result<Identity> {
         self.inner.identity(cx).await
+    }
+
+    async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {
+        self.inner.conflicts(options, cx).await
+    }
+
+    async fn forget_conflict(&self, key: &Key, stamp: Stamp, cx: &Context) -> Result<bool> {
+        self.inner.forget_conflict(key, stamp, cx).await
+    }
+
+    fn expect(&self, identity: Option<Identity>) -> Result<()> {
+        self.inner.expect(identity)
     }
 }

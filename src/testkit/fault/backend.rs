@@ -6,8 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::contract::{
-    Append, AppendAck, CacheBackend, Capabilities, Context, DatabaseBackend, GetOptions, Identity, IncrementOptions,
-    Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
+    Append, AppendAck, CacheBackend, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend,
+    GetOptions, Identity, IncrementOptions, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions,
+    ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
 };
 use crate::{Error, HybridClock, Key, KeyPrefix, Result, Stamp};
 
@@ -231,8 +232,8 @@ impl<B: DatabaseBackend + ?Sized> DatabaseBackend for FaultBackend<B> {
         self.call(Kind::Write, cx, self.inner.apply(steps, cx)).await?
     }
 
-    async fn replay(&self, steps: Vec<Step>, cx: &Context) -> Vec<Result<ReplayOutcome>> {
-        self.batch(steps, cx, |steps| self.inner.replay(steps, cx)).await
+    async fn replay(&self, steps: Vec<Step>, options: &ReplayOptions, cx: &Context) -> Vec<Result<ReplayOutcome>> {
+        self.batch(steps, cx, |steps| self.inner.replay(steps, options, cx)).await
     }
 
     async fn identity(&self, cx: &Context) -> Result<Identity> {
@@ -240,5 +241,17 @@ impl<B: DatabaseBackend + ?Sized> DatabaseBackend for FaultBackend<B> {
         // Each wipe is another database; the wrapped one cannot be told to change its name.
         identity.id ^= u128::from(self.faults.counts().wipes);
         Ok(identity)
+    }
+
+    async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {
+        self.call(Kind::Read, cx, self.inner.conflicts(options, cx)).await?
+    }
+
+    async fn forget_conflict(&self, key: &Key, stamp: Stamp, cx: &Context) -> Result<bool> {
+        self.call(Kind::Write, cx, self.inner.forget_conflict(key, stamp, cx)).await?
+    }
+
+    fn expect(&self, identity: Option<Identity>) -> Result<()> {
+        self.inner.expect(identity)
     }
 }

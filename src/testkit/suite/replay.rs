@@ -1,7 +1,7 @@
 //! `replay`: steps that may have been applied before, each once in effect.
 
 use super::tools::{assert_kind, assert_value, json};
-use crate::contract::{Append, DatabaseBackend, ReplayOutcome, Step, Write};
+use crate::contract::{Append, DatabaseBackend, ReplayOptions, ReplayOutcome, Step, Write};
 use crate::testkit::case::cases;
 use crate::testkit::{Case, Outcome, Subject};
 use crate::{ErrorKind, Result, Stamp};
@@ -22,7 +22,12 @@ pub(super) fn cases() -> Vec<Case<dyn DatabaseBackend>> {
 
 impl Database {
     async fn replay(&self, steps: Vec<Step>) -> Result<Vec<ReplayOutcome>> {
-        self.backend().replay(steps, &self.cx()).await.into_iter().collect()
+        self.backend().replay(steps, &self.replay_options(), &self.cx()).await.into_iter().collect()
+    }
+
+    /// As of a journal whose oldest operation is older than all that a case writes.
+    fn replay_options(&self) -> ReplayOptions {
+        ReplayOptions::new(Stamp::MIN, vec![self.stamp().writer()])
     }
 
     /// Whether the store replays; one that does not is checked by the first case.
@@ -36,9 +41,9 @@ fn put(subject: &Database, value: &str, stamp: Stamp) -> Step {
 }
 
 async fn replay_agrees_with_the_capabilities(subject: Database) -> Outcome {
-    assert!(subject.backend().replay(Vec::new(), &subject.cx()).await.is_empty());
+    assert!(subject.backend().replay(Vec::new(), &subject.replay_options(), &subject.cx()).await.is_empty());
     let steps = vec![put(&subject, "1", subject.stamp()), put(&subject, "2", subject.stamp())];
-    let answers = subject.backend().replay(steps, &subject.cx()).await;
+    let answers = subject.backend().replay(steps, &subject.replay_options(), &subject.cx()).await;
     assert_eq!(answers.len(), 2);
     for answer in answers {
         if subject.replays() {

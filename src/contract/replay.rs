@@ -1,0 +1,232 @@
+//! Replay: operations that were acknowledged elsewhere, brought to their database, each once in effect.
+
+use crate::key::Key;
+use crate::stamp::Stamp;
+use crate::time::Timestamp;
+use crate::value::Value;
+
+use super::list::ItemId;
+
+/// How a replay treats what others wrote meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReplayOptions {
+    /// The stamp of the oldest operation that is still owed. What others wrote since then was written without knowing of the
+    /// replayed operations: whichever of the two loses is kept as a [`ConflictRecord`].
+    pub since: Stamp,
+    /// The writers whose operations are replayed together; their writes are in no conflict with each other.
+    pub own: Vec<u64>,
+    /// Who wins.
+    pub policy: ConflictPolicy,
+}
+
+/// Who wins where a replayed write meets one that somebody else made meanwhile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConflictPolicy {
+    /// The newer stamp.
+    #[default]
+    LastWriterWins,
+    /// What stands in the primary.
+    PrimaryWins,
+}
+
+/// What is to be done with one replayed operation, judged by the stamp that stands where it would write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayDecision {
+    /// It, or a newer write of the same writers, is there.
+    Skip,
+    /// Somebody else's write stays; the operation is kept as a conflict.
+    Lose {
+        /// The stamp of the write that stays.
+        winner: Stamp,
+    },
+    /// It is applied, under the stamp it has.
+    Apply {
+        /// Whether it overwrites what somebody else wrote meanwhile, which is then kept as a conflict.
+        keep_overwritten: bool,
+    },
+}
+
+impl ReplayOptions {
+    /// Makes options by which the newer stamp wins.
+    #[must_use]
+    pub const fn new(since: Stamp, own: Vec<u64>) -> Self {
+        Self { since, own, policy: ConflictPolicy::LastWriterWins }
+    }
+
+    /// Chooses who wins.
+    #[must_use]
+    pub const fn with_policy(mut self, policy: ConflictPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Whether a stamp was given by none of the writers that are replayed.
+    #[must_use]
+    pub fn is_foreign(&self, stamp: Stamp) -> bool {
+        !self.own.contains(&stamp.writer())
+    }
+
+    /// Judges an operation by what stands where it would write, if anything does: a value, its tombstone, or the floor of a list.
+    #[must_use]
+    pub fn decide(&self, stamp: Stamp, standing: Option<Stamp>) -> ReplayDecision {
+        let Some(standing) = standing else { return ReplayDecision::Apply { keep_overwritten: false } };
+        let foreign = self.is_foreign(standing);
+        if standing >= stamp {
+            return if foreign && standing != stamp {
+                ReplayDecision::Lose { winner: standing }
+            } else {
+                ReplayDecision::Skip
+            };
+        }
+        let meanwhile = foreign && standing >= self.since;
+        match self.policy {
+            ConflictPolicy::PrimaryWins if meanwhile => ReplayDecision::Lose { winner: standing },
+            _ => ReplayDecision::Apply { keep_overwritten: meanwhile },
+        }
+    }
+}
+
+/// What became of one step of a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReplayOutcome {
+    /// It was applied now.
+    Applied,
+    /// It, or a newer write of the same writers, was there already.
+    AlreadyApplied,
+    /// Somebody else's write stays, and the step is kept as a [`ConflictRecord`].
+    Superseded {
+        /// The stamp of the write that stays.
+        winner: Stamp,
+    },
+    /// It is older than the deletes that the store remembers, so that applying it might bring back what was deleted. It was not
+    /// applied.
+    TooOld {
+        /// Deletes before this stamp may be forgotten.
+        floor: Stamp,
+    },
+}
+
+/// A write that was acknowledged and lost against another one, kept until somebody has seen to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConflictRecord {
+    /// The key.
+    pub key: Key,
+    /// The stamp of the write that lost, which names the record.
+    pub stamp: Stamp,
+    /// What the write was.
+    pub operation: LostOperation,
+    /// The stamp of the write that stayed.
+    pub winner: Stamp,
+    /// When the loss was found.
+    pub at: Timestamp,
+}
+
+impl ConflictRecord {
+    /// Makes a record.
+    #[must_use]
+    pub const fn new(key: Key, stamp: Stamp, operation: LostOperation, winner: Stamp, at: Timestamp) -> Self {
+        Self { key, stamp, operation, winner, at }
+    }
+}
+
+/// The write that lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LostOperation {
+    /// A value was written.
+    Put {
+        /// The value.
+        value: Value,
+        /// When the entry would have ended.
+        expires_at: Option<Timestamp>,
+    },
+    /// Value and list were deleted.
+    Delete,
+    /// An item was appended.
+    Append {
+        /// The item's value.
+        value: Value,
+        /// The item's name.
+        item_id: ItemId,
+    },
+}
+
+impl LostOperation {
+    /// The name in lower case.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Put { .. } => "put",
+            Self::Delete => "delete",
+            Self::Append { .. } => "append",
+        }
+    }
+}
+
+/// Which conflicts to list: in the order of their stamps, from the first after `after`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConflictOptions {
+    /// The most records, 1 to [`ConflictOptions::MAX_LIMIT`].
+    pub limit: usize,
+    /// Where the last page ended.
+    pub after: Option<Stamp>,
+}
+
+impl ConflictOptions {
+    /// The most records that can be asked for, and what is asked for by default.
+    pub const MAX_LIMIT: usize = 1000;
+
+    /// Sets the most records of a page.
+    #[must_use]
+    pub fn with_limit(mut self, limit: usize) -> Self {
+        self.limit = limit.clamp(1, Self::MAX_LIMIT);
+        self
+    }
+
+    /// Goes on after a record.
+    #[must_use]
+    pub const fn with_after(mut self, stamp: Stamp) -> Self {
+        self.after = Some(stamp);
+        self
+    }
+}
+
+impl Default for ConflictOptions {
+    fn default() -> Self {
+        Self { limit: Self::MAX_LIMIT, after: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stamp::HybridClock;
+    use crate::time::Clock;
+
+    #[test]
+    fn a_step_is_judged_by_who_wrote_what_stands_and_when() {
+        let wall = Clock::manual();
+        let (ours, theirs) = (HybridClock::new(wall.clone()), HybridClock::new(wall));
+        let before = theirs.issue();
+        let step = ours.issue_after(before);
+        let meanwhile = theirs.issue_after(step);
+        let later = ours.issue_after(meanwhile);
+        let options = ReplayOptions::new(step, vec![ours.writer()]);
+        let apply = |keep_overwritten| ReplayDecision::Apply { keep_overwritten };
+        assert_eq!(options.decide(step, None), apply(false));
+        assert_eq!(options.decide(step, Some(step)), ReplayDecision::Skip);
+        assert_eq!(options.decide(step, Some(later)), ReplayDecision::Skip);
+        assert_eq!(options.decide(step, Some(meanwhile)), ReplayDecision::Lose { winner: meanwhile });
+        assert_eq!(options.decide(later, Some(meanwhile)), apply(true));
+        assert_eq!(options.decide(later, Some(before)), apply(false));
+        assert_eq!(options.decide(later, Some(step)), apply(false));
+        let primary = options.with_policy(ConflictPolicy::PrimaryWins);
+        assert_eq!(primary.decide(later, Some(meanwhile)), ReplayDecision::Lose { winner: meanwhile });
+        assert_eq!(primary.decide(later, Some(before)), apply(false));
+    }
+}
