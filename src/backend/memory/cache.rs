@@ -86,15 +86,14 @@ impl MemoryCache {
     ///
     /// Two rounds over all values always find one to evict, unless others read faster than this looks.
     fn evict(&self, written: &Key) {
-        let mut patience = None;
-        while self.is_over() {
-            let left = patience.get_or_insert_with(|| self.table.usage().entries.saturating_mul(2));
-            let Some(shard) = self.table.oldest().filter(|_| *left > 0) else { return };
-            *left -= 1;
+        let mut deferred = 0;
+        while self.is_over() && deferred <= self.table.usage().entries.saturating_mul(2) {
+            let Some((shard, head)) = self.table.oldest() else { return };
             let now = self.table.moment().now;
-            match self.table.with_guard(&mut lock(shard), |shard| shard.evict_step(written, now)) {
-                Eviction::Evicted => patience = None,
-                Eviction::Deferred | Eviction::Empty => {}
+            match self.table.with_guard(&mut lock(shard), |shard| shard.evict_step(head, written, now)) {
+                Eviction::Evicted => deferred = 0,
+                Eviction::Deferred => deferred += 1,
+                Eviction::Passed => {}
             }
         }
     }

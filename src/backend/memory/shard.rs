@@ -25,12 +25,12 @@ pub(super) struct Usage {
 /// What one step of the eviction did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Eviction {
-    /// The value at the head of the queue is gone.
+    /// The value of the ticket is gone now.
     Evicted,
-    /// The value at the head of the queue had been used, and has a new place at the end.
+    /// The value had been used, and has a new place at the end of the queue.
     Deferred,
-    /// There is no value.
-    Empty,
+    /// There was no value, or somebody else has dealt with it meanwhile.
+    Passed,
 }
 
 /// One shard of a table.
@@ -150,23 +150,22 @@ impl Shard {
         }
     }
 
-    /// Looks at the value at the head of the eviction queue: evicts it, or gives it a second chance if it was used or is `spared`.
+    /// Takes a ticket off the head of the eviction queue: evicts its value, or gives it a second chance if it was used or is
+    /// `spared`. If the head is another by now, it is left alone, because another shard's may come before it.
     ///
     /// First in, first out with a second chance is the CLOCK algorithm (Corbató, 1968).
-    pub(super) fn evict_step(&mut self, spared: &Key, now: Timestamp) -> Eviction {
-        while let Some((key, ticket)) = self.queue.pop_front() {
-            let standing = self.records.get_mut(&key).and_then(|record| record.cell.as_mut());
-            let Some(cell) = standing.filter(|cell| cell.ticket == ticket) else { continue };
-            if cell.is_live(now) && (cell.used || key == *spared) {
-                cell.used = false;
-                cell.ticket = next_ticket(&self.tickets);
-                self.queue.push_back((key, cell.ticket));
-                return Eviction::Deferred;
-            }
-            self.take_cell(&key);
-            return Eviction::Evicted;
+    pub(super) fn evict_step(&mut self, ticket: u64, spared: &Key, now: Timestamp) -> Eviction {
+        let Some((key, ticket)) = self.queue.pop_front_if(|(_, head)| *head == ticket) else { return Eviction::Passed };
+        let standing = self.records.get_mut(&key).and_then(|record| record.cell.as_mut());
+        let Some(cell) = standing.filter(|cell| cell.ticket == ticket) else { return Eviction::Passed };
+        if cell.is_live(now) && (cell.used || key == *spared) {
+            cell.used = false;
+            cell.ticket = next_ticket(&self.tickets);
+            self.queue.push_back((key, cell.ticket));
+            return Eviction::Deferred;
         }
-        Eviction::Empty
+        self.take_cell(&key);
+        Eviction::Evicted
     }
 
     /// Drops the tickets of values that are gone once they are the most, so that the queue is as long as twice the values at most.

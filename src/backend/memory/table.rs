@@ -88,11 +88,10 @@ impl Table {
         Ok(self.with_guard(&mut lock(shard), run))
     }
 
-    /// The shard whose eviction queue has the oldest head.
-    pub(super) fn oldest(&self) -> Option<&Mutex<Shard>> {
+    /// The shard whose eviction queue has the oldest head, and that head's ticket; `None` if all queues are empty.
+    pub(super) fn oldest(&self) -> Option<(&Mutex<Shard>, u64)> {
         let heads = self.heads.iter().map(|head| head.load(Ordering::Relaxed));
-        let (shard, _) = self.shards.iter().zip(heads).min_by_key(|(_, head)| *head)?;
-        Some(shard)
+        self.shards.iter().zip(heads).min_by_key(|(_, head)| *head).filter(|(_, head)| *head != u64::MAX)
     }
 
     /// As [`Table::with_shard`], on a shard that is locked already.
