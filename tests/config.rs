@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use agent_storage::config::{
-    CacheBackendConfig, ConfigError, DatabaseBackendConfig, Environment, Fallback, JetstreamConfig, NatsAuth,
-    PostgresConfig, RedisConfig, SqliteConfig, StorageConfig, StreamStorage, Synchronous, Tls, TlsMode,
+    CacheBackendConfig, ConfigError, DatabaseBackendConfig, Environment, JetstreamConfig, NatsAuth, PostgresConfig,
+    RedisConfig, SqliteConfig, StorageConfig, StreamStorage, Synchronous, Tls, TlsMode,
 };
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
@@ -515,26 +515,6 @@ fn what_has_no_effect_is_a_warning() {
     assert!(warnings(&cache("type: redis\npassword: 'a${b c}d'"))[0].contains("stands for itself"));
     assert!(warnings(&cache("type: redis\nurl: redis://a?protocol=resp3"))[0].contains("`protocol`"));
     assert!(warnings(&cache("type: nats\nstorage: memory\ncompression: true"))[0].contains("in memory"));
-}
-
-#[test]
-fn a_fallback_is_checked_and_said_not_to_be_in_force() {
-    let config = database("type: postgres\nfallback:\n  - type: sqlite\n    path: a.db");
-    assert!(warnings(&config)[0].contains("not in force"), "{:?}", warnings(&config));
-    let Fallback::Chain(chain) = &config.database.fallback else { panic!() };
-    assert_eq!(chain[0].kind(), "sqlite");
-    let config = database("type: postgres\nfallback: none");
-    assert!(matches!(config.database.fallback, Fallback::None) && warnings(&config).is_empty());
-    assert!(matches!(database("type: postgres").database.fallback, Fallback::Default));
-    for (keys, said) in [
-        ("fallback: [ { type: redis } ]", "fallback[0].type: is a type of cache"),
-        ("fallback: [ { type: sqlite, pth: x } ]", "fallback[0].pth: is not a known key; did you mean `path`?"),
-        ("fallback: [ { type: sqlite, readers: 0 } ]", "fallback[0].readers: must be from 1 to 256"),
-        ("fallback: sqlite", "expected `none` or a list of stores"),
-    ] {
-        let found = problem(&section("database", &format!("type: postgres\n{keys}")));
-        assert!(found.contains(said), "{found}");
-    }
 }
 
 #[test]

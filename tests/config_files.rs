@@ -187,8 +187,9 @@ fn yaml_keys(mapping: &Json, prefix: &str, keys: &mut BTreeSet<String>) {
 fn the_reference_has_every_key_of_the_schema() {
     let text = std::fs::read_to_string(root("config/reference.yml")).unwrap();
     let reference: Json = serde_saphyr::from_str(&text).unwrap();
-    let common = ["keyPrefix", "timeout", "retry", "batching", "required", "fallback"];
-    for side in ["cache", "database"] {
+    let both = ["keyPrefix", "timeout", "retry", "batching", "required", "fallback", "journal", "breaker"];
+    let only = ["minDurability", "reads", "conflicts"];
+    for (side, common) in [("cache", both.to_vec()), ("database", [&both[..], &only].concat())] {
         for (kind, properties) in types(side) {
             let section = REFERENCE.iter().map(|name| &reference[*name][side]).find(|section| section["type"] == kind);
             let (mut shown, mut known) = (BTreeSet::new(), BTreeSet::new());

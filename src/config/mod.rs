@@ -7,6 +7,7 @@
 //! Secrets are kept as [`SecretString`](secrecy::SecretString), so that no `Debug` shows them.
 
 mod batching;
+mod chain;
 mod environment;
 mod error;
 mod jetstream;
@@ -21,13 +22,17 @@ mod storage;
 mod tls;
 
 pub use batching::BatchingConfig;
+pub use chain::{
+    BreakerConfig, CacheChainConfig, CacheFallback, Conflicts, DatabaseChainConfig, DatabaseFallback, Fallback,
+    JournalConfig, MinDurability, OutageReads,
+};
 pub use environment::Environment;
 pub use error::{ConfigError, Problem};
 pub use jetstream::{JetstreamConfig, NatsAuth, NatsServer, Placement, ReadFrom, StreamStorage};
 pub use memory::{MemoryCacheConfig, MemoryDatabaseConfig};
 pub use postgres::{PoolConfig, PostgresConfig, PostgresTls, TlsMode};
 pub use redis::RedisConfig;
-pub use side::{Fallback, RetryConfig, SideOptions};
+pub use side::{RetryConfig, SideOptions};
 pub use sqlite::{SqliteConfig, Synchronous};
 pub use storage::{CacheBackendConfig, CacheConfig, DatabaseBackendConfig, DatabaseConfig, StorageConfig};
 pub use tls::{Tls, TlsFiles};

@@ -1,18 +1,23 @@
 //! The rules that a configuration keeps, however it was made. The structs name them in their `#[validate(..)]`.
 
 use std::borrow::Cow;
+use std::path::Path;
 use std::time::Duration;
 
 use validator::{Validate, ValidationError, ValidationErrors, ValidationErrorsKind};
 
+use super::chain::{CacheChainConfig, CacheFallback, DatabaseFallback, Fallback, JournalConfig, MinDurability};
 use super::jetstream::JetstreamConfig;
 use super::postgres::PoolConfig;
-use super::side::{Fallback, RetryConfig};
+use super::side::RetryConfig;
 use super::sqlite::SqliteConfig;
-use super::storage::{CacheBackendConfig, DatabaseBackendConfig};
+use super::storage::{CacheBackendConfig, DatabaseBackendConfig, DatabaseConfig};
 use super::tls::{Tls, TlsFiles};
 
 type Rule = Result<(), ValidationError>;
+
+/// The parameter that names the field which a rule of the whole struct is about.
+const FIELD: &str = "field";
 
 fn broken(message: impl Into<Cow<'static, str>>) -> ValidationError {
     ValidationError::new("rule").with_message(message.into())
@@ -44,6 +49,22 @@ pub(super) fn lifetime(duration: &Duration) -> Rule {
 /// How long a tombstone is kept: longer than a statement can be under way.
 pub(super) fn retention(duration: &Duration) -> Rule {
     holds((Duration::from_secs(60)..=30 * DAY).contains(duration), "must be from 1 minute to 30 days")
+}
+
+/// How long an operation may wait in a journal: tombstones are kept for twice as long, which is at most 30 days.
+pub(super) fn journal_age(duration: &Duration) -> Rule {
+    holds((Duration::from_secs(60)..=15 * DAY).contains(duration), "must be from 1 minute to 15 days")
+}
+
+/// The pause between two probes: a server that is back should not be waited for longer than a minute.
+pub(super) fn probe_interval(duration: &Duration) -> Rule {
+    let range = Duration::from_millis(10)..=Duration::from_secs(60);
+    holds(range.contains(duration), "must be from 10 ms to 1 minute")
+}
+
+/// The time over which calls are counted.
+pub(super) fn window(duration: &Duration) -> Rule {
+    holds((Duration::from_millis(100)..=HOUR).contains(duration), "must be from 100 ms to 1 hour")
 }
 
 /// The age at which a bucket drops an entry. NATS takes no less than 100 ms; a TTL is at most 100 years.
@@ -109,6 +130,52 @@ pub(super) fn sqlite(config: &SqliteConfig) -> Rule {
     holds(!memory, "must not have the `path` `:memory:`; use `type: in-memory`")
 }
 
+/// The folder of a journal. The path is not a value of the rule, for it need not be UTF-8.
+pub(super) fn journal(config: &JournalConfig) -> Rule {
+    holds(!config.path.as_os_str().is_empty(), "must have a `path` that is not empty")
+}
+
+/// The folder of a cache's journal.
+pub(super) fn cache_chain(config: &CacheChainConfig) -> Rule {
+    let empty = config.journal_path.as_ref().is_some_and(|path| path.as_os_str().is_empty());
+    in_field("journal", holds(!empty, "must have a `path` that is not empty"))
+}
+
+/// A database and what stands behind it, together.
+pub(super) fn database(config: &DatabaseConfig) -> Rule {
+    let Some(fallback) = config.effective_fallback() else { return Ok(()) };
+    let rule = match fallback {
+        DatabaseFallback::Memory => holds(
+            config.chain.min_durability == MinDurability::Volatile,
+            "must not be `in-memory` unless `minDurability` is `volatile`: what is acknowledged meanwhile would be lost with \
+             the process; use `type: sqlite` to keep it on disk",
+        ),
+        DatabaseFallback::Sqlite => match &config.backend {
+            DatabaseBackendConfig::Sqlite(primary) => holds(
+                !same_path(&primary.path, &config.chain.journal.path),
+                "must not have the `path` of the database itself; it is the folder of a journal",
+            ),
+            DatabaseBackendConfig::Memory(_) | DatabaseBackendConfig::Postgres(_) => Ok(()),
+        },
+    };
+    in_field("fallback", rule)
+}
+
+fn same_path(first: &Path, second: &Path) -> bool {
+    match (std::path::absolute(first), std::path::absolute(second)) {
+        (Ok(first), Ok(second)) => first.components().eq(second.components()),
+        _ => first == second,
+    }
+}
+
+/// Puts a rule that looks at several fields under the name of one of them.
+fn in_field(field: &'static str, rule: Rule) -> Rule {
+    rule.map_err(|mut error| {
+        error.add_param(Cow::Borrowed(FIELD), &field);
+        error
+    })
+}
+
 /// The servers and the sizes of a bucket.
 pub(super) fn jetstream(config: &JetstreamConfig) -> Rule {
     holds(!config.servers.is_empty(), "must name at least one server in `servers`")?;
@@ -136,11 +203,12 @@ impl Validate for DatabaseBackendConfig {
     }
 }
 
-impl<B: Validate> Validate for Fallback<B> {
+impl Validate for Fallback<CacheFallback> {
     fn validate(&self) -> Result<(), ValidationErrors> {
         match self {
             Self::Default | Self::None => Ok(()),
-            Self::Chain(stores) => stores.validate(),
+            // In the document it is a list of one.
+            Self::To(CacheFallback::Memory(config)) => std::slice::from_ref(config).validate(),
         }
     }
 }
@@ -169,7 +237,7 @@ pub(super) fn flatten(errors: &ValidationErrors) -> Vec<Broken> {
 fn walk(errors: &ValidationErrors, path: &mut Vec<String>, found: &mut Vec<Broken>) {
     for (field, kind) in errors.errors() {
         // These are fields of ours that the document does not have: their keys stand one level higher.
-        let named = !matches!(field.as_ref(), "__all__" | "backend" | "options" | "files");
+        let named = !matches!(field.as_ref(), "__all__" | "backend" | "options" | "chain" | "files");
         if named {
             path.push(camel_case(field));
         }
@@ -184,9 +252,12 @@ fn walk(errors: &ValidationErrors, path: &mut Vec<String>, found: &mut Vec<Broke
                 }
                 path.push(list);
             }
-            ValidationErrorsKind::Field(errors) => found.extend(errors.iter().map(|error| Broken {
-                path: path.clone(),
-                message: error.message.as_deref().unwrap_or("is not valid").to_owned(),
+            ValidationErrorsKind::Field(errors) => found.extend(errors.iter().map(|error| {
+                let field = error.params.get(FIELD).and_then(|field| field.as_str()).map(str::to_owned);
+                Broken {
+                    path: path.iter().cloned().chain(field).collect(),
+                    message: error.message.as_deref().unwrap_or("is not valid").to_owned(),
+                }
             })),
         }
         if named {

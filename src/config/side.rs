@@ -1,4 +1,4 @@
-//! What a cache and a database have in common: [`SideOptions`], [`RetryConfig`] and [`Fallback`].
+//! What a cache and a database have in common: [`SideOptions`] and [`RetryConfig`].
 
 use std::time::Duration;
 
@@ -61,20 +61,4 @@ impl Default for RetryConfig {
     fn default() -> Self {
         Self { attempts: 3, initial_delay: Duration::from_millis(100), max_delay: Duration::from_secs(5) }
     }
-}
-
-/// What stands behind a backend while it is away.
-///
-/// Reserved: it is read and checked, but not in force in this version. Until chains of stores arrive, a backend that is
-/// away answers [`Unavailable`](crate::ErrorKind::Unavailable) whatever is written here, never with another store's data.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub enum Fallback<B> {
-    /// Nothing was asked for: what is usual for the backend.
-    #[default]
-    Default,
-    /// `fallback: none`: a call fails at once.
-    None,
-    /// The stores to stand in, in order.
-    Chain(Vec<B>),
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use validator::Validate;
 
+use super::chain::{CacheChainConfig, CacheFallback, DatabaseChainConfig, DatabaseFallback, Fallback};
 use super::environment::Environment;
 use super::error::{ConfigError, Problem};
 use super::jetstream::JetstreamConfig;
@@ -11,7 +12,8 @@ use super::memory::{MemoryCacheConfig, MemoryDatabaseConfig};
 use super::postgres::PostgresConfig;
 use super::read;
 use super::redis::RedisConfig;
-use super::side::{Fallback, SideOptions};
+use super::rules;
+use super::side::SideOptions;
 use super::sqlite::SqliteConfig;
 
 /// Which cache and which database an application gets.
@@ -162,7 +164,10 @@ pub struct CacheConfig {
     pub options: SideOptions,
     /// What serves while the backend is away.
     #[validate(nested)]
-    pub fallback: Fallback<CacheBackendConfig>,
+    pub fallback: Fallback<CacheFallback>,
+    /// How a fallback is used.
+    #[validate(nested)]
+    pub chain: CacheChainConfig,
 }
 
 impl CacheConfig {
@@ -171,10 +176,25 @@ impl CacheConfig {
     pub fn new(backend: CacheBackendConfig) -> Self {
         Self { backend, ..Self::default() }
     }
+
+    /// What stands behind the backend: what was asked for, or what is usual for it. `None` where a call fails at once.
+    ///
+    /// Usual are memory behind Redis and JetStream, and nothing behind memory.
+    #[must_use]
+    pub fn effective_fallback(&self) -> Option<CacheFallback> {
+        match (&self.fallback, &self.backend) {
+            (Fallback::To(fallback), _) => Some(fallback.clone()),
+            (Fallback::None, _) | (Fallback::Default, CacheBackendConfig::Memory(_)) => None,
+            (Fallback::Default, CacheBackendConfig::Redis(_) | CacheBackendConfig::Jetstream(_)) => {
+                Some(CacheFallback::Memory(MemoryCacheConfig::default()))
+            }
+        }
+    }
 }
 
 /// One database: its backend, and what is common to all backends.
 #[derive(Clone, Debug, Default, Validate)]
+#[validate(schema(function = "rules::database", skip_on_field_errors = false))]
 #[non_exhaustive]
 pub struct DatabaseConfig {
     /// The store that holds the entries and lists.
@@ -184,8 +204,10 @@ pub struct DatabaseConfig {
     #[validate(nested)]
     pub options: SideOptions,
     /// What stands behind the backend while it is away.
+    pub fallback: Fallback<DatabaseFallback>,
+    /// What is promised while it is away.
     #[validate(nested)]
-    pub fallback: Fallback<DatabaseBackendConfig>,
+    pub chain: DatabaseChainConfig,
 }
 
 impl DatabaseConfig {
@@ -193,6 +215,38 @@ impl DatabaseConfig {
     #[must_use]
     pub fn new(backend: DatabaseBackendConfig) -> Self {
         Self { backend, ..Self::default() }
+    }
+
+    /// What stands behind the backend: what was asked for, or what is usual for it. `None` where a call fails at once.
+    ///
+    /// Usual are a journal on disk behind PostgreSQL, and nothing behind SQLite and memory.
+    #[must_use]
+    pub const fn effective_fallback(&self) -> Option<DatabaseFallback> {
+        match (&self.fallback, &self.backend) {
+            (Fallback::To(fallback), _) => Some(*fallback),
+            (Fallback::Default, DatabaseBackendConfig::Postgres(_)) => Some(DatabaseFallback::Sqlite),
+            (Fallback::None | Fallback::Default, _) => None,
+        }
+    }
+
+    /// The backend as it is to be opened: where there is a fallback, its tombstones are kept for at least twice as long as an
+    /// operation may wait in the journal, so that one which comes late does not bring back what was deleted meanwhile.
+    #[must_use]
+    pub fn effective_backend(&self) -> DatabaseBackendConfig {
+        let mut backend = self.backend.clone();
+        if self.effective_fallback().is_some() {
+            let least = self.chain.journal.max_age.saturating_mul(2);
+            match &mut backend {
+                DatabaseBackendConfig::Memory(_) => {}
+                DatabaseBackendConfig::Sqlite(config) => {
+                    config.tombstone_retention = config.tombstone_retention.max(least);
+                }
+                DatabaseBackendConfig::Postgres(config) => {
+                    config.tombstone_retention = config.tombstone_retention.max(least);
+                }
+            }
+        }
+        backend
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`reader`] takes fields out of it into sections ([`section`], one table each), collecting every problem; the sections
 //! become the plain structs of [`config`](crate::config), whose own rules are checked last ([`rules`]).
 
+mod chain;
 mod document;
 mod embedded;
 mod expand;

@@ -3,6 +3,7 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value as Json, json};
 
+use super::chain;
 use super::embedded::{MemoryCacheSection, MemoryDatabaseSection, SqliteSection};
 use super::jetstream::JetstreamSection;
 use super::node::{Kind, Node};
@@ -12,7 +13,7 @@ use super::redis::RedisSection;
 use super::section::{Section, section, set};
 use super::value::{Bytes, Span, Value};
 use crate::config::batching::BatchingConfig;
-use crate::config::side::{Fallback, RetryConfig, SideOptions};
+use crate::config::side::{RetryConfig, SideOptions};
 use crate::config::storage::{CacheBackendConfig, CacheConfig, DatabaseBackendConfig, DatabaseConfig};
 
 section! {
@@ -88,21 +89,21 @@ impl SideSection {
     }
 }
 
-/// One type of store on one side.
+/// One type of store in one place of the configuration.
 pub(super) struct StoreType<B> {
     /// The words for it; the first is the one we use.
-    names: &'static [&'static str],
+    pub(super) names: &'static [&'static str],
     /// Reads its keys.
-    read: fn(&mut Fields<'_>, &mut Reader<'_>) -> B,
+    pub(super) read: fn(&mut Fields<'_>, &mut Reader<'_>) -> B,
     /// Describes its keys.
-    schema: fn(&mut SchemaGenerator) -> Schema,
+    pub(super) schema: fn(&mut SchemaGenerator) -> Schema,
 }
 
-/// The stores that may stand on one side.
-pub(super) trait Side: Sized + 'static {
-    /// The side's name.
+/// The stores that may stand in one place of the configuration.
+pub(super) trait Types: Sized + 'static {
+    /// What stands there.
     const NOUN: &'static str;
-    /// The other side's name, and the words for stores that stand only there.
+    /// What is said of stores that stand elsewhere, and the words for them.
     const OTHER: (&'static str, &'static [&'static str]);
     /// The stores.
     const TYPES: &'static [StoreType<Self>];
@@ -113,9 +114,10 @@ pub(super) trait Side: Sized + 'static {
     }
 }
 
-impl Side for CacheBackendConfig {
+impl Types for CacheBackendConfig {
     const NOUN: &'static str = "cache";
-    const OTHER: (&'static str, &'static [&'static str]) = ("database", &["sqlite", "postgres", "postgresql"]);
+    const OTHER: (&'static str, &'static [&'static str]) =
+        ("is a type of database", &["sqlite", "postgres", "postgresql"]);
     const TYPES: &'static [StoreType<Self>] = &[
         StoreType {
             names: &["in-memory", "memory"],
@@ -135,9 +137,9 @@ impl Side for CacheBackendConfig {
     ];
 }
 
-impl Side for DatabaseBackendConfig {
+impl Types for DatabaseBackendConfig {
     const NOUN: &'static str = "database";
-    const OTHER: (&'static str, &'static [&'static str]) = ("cache", &["redis", "jetstream", "nats"]);
+    const OTHER: (&'static str, &'static [&'static str]) = ("is a type of cache", &["redis", "jetstream", "nats"]);
     const TYPES: &'static [StoreType<Self>] = &[
         StoreType {
             names: &["in-memory", "memory"],
@@ -162,27 +164,35 @@ impl Side for DatabaseBackendConfig {
 
 impl Value for CacheConfig {
     fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
-        let (backend, options, fallback) = read_side(node, reader)?;
-        Some(Self { backend, options, fallback })
+        let (backend, options, (fallback, chain)) = read_side(node, chain::cache, reader)?;
+        let config = Self { backend, options, fallback, chain };
+        chain::warn_of_unused_cache(&config, node, reader);
+        Some(config)
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {
-        side_schema::<CacheBackendConfig>(generator)
+        side_schema::<CacheBackendConfig>(chain::cache_schema, generator)
     }
 }
 
 impl Value for DatabaseConfig {
     fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
-        let (backend, options, fallback) = read_side(node, reader)?;
-        Some(Self { backend, options, fallback })
+        let (backend, options, (fallback, chain)) = read_side(node, chain::database, reader)?;
+        let config = Self { backend, options, fallback, chain };
+        chain::warn_of_unused_database(&config, node, reader);
+        Some(config)
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {
-        side_schema::<DatabaseBackendConfig>(generator)
+        side_schema::<DatabaseBackendConfig>(chain::database_schema, generator)
     }
 }
 
-fn read_side<B: Side>(node: &Node, reader: &mut Reader<'_>) -> Option<(B, SideOptions, Fallback<B>)> {
+fn read_side<B: Types, C>(
+    node: &Node,
+    chain: fn(&mut Fields<'_>, &mut Reader<'_>) -> C,
+    reader: &mut Reader<'_>,
+) -> Option<(B, SideOptions, C)> {
     if matches!(node.kind, Kind::Text { .. }) {
         reader.wrong_type(node, "a mapping with a `type`, such as `{ type: in-memory }`");
         return None;
@@ -190,18 +200,18 @@ fn read_side<B: Side>(node: &Node, reader: &mut Reader<'_>) -> Option<(B, SideOp
     let mut fields = Fields::open(node, reader)?;
     let store = store_type::<B>(&mut fields, reader);
     let options = SideSection::fields(&mut fields, reader).options();
-    let fallback = fields.node("fallback").and_then(|node| read_fallback(node, reader)).unwrap_or_default();
+    let chain = chain(&mut fields, reader);
     // Without a type nobody knows which keys there may be.
     let backend = (store?.read)(&mut fields, reader);
     fields.close(reader);
-    Some((backend, options, fallback))
+    Some((backend, options, chain))
 }
 
 /// Finds the type that a mapping names, or the one it must mean.
-fn store_type<B: Side>(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Option<&'static StoreType<B>> {
+pub(super) fn store_type<B: Types>(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Option<&'static StoreType<B>> {
     let (noun, names) = (B::NOUN, B::names());
     let Some(node) = fields.node("type") else {
-        reader.problem(fields.place(), format!("has no `type`; a {noun} is one of {}", list(&names)));
+        reader.problem(fields.place(), format!("has no `type`; a {noun} is {}", one_of(&names)));
         return None;
     };
     let given = String::read(node, reader)?;
@@ -211,7 +221,7 @@ fn store_type<B: Side>(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Opti
     }
     let (other, theirs) = B::OTHER;
     if theirs.contains(&given.as_str()) {
-        reader.problem(&node.place, format!("is a type of {other}; a {noun} is one of {}", list(&names)));
+        reader.problem(&node.place, format!("{other}; a {noun} is {}", one_of(&names)));
         return None;
     }
     let hint = nearest(&given, B::TYPES.iter().flat_map(|store| store.names).copied());
@@ -220,52 +230,23 @@ fn store_type<B: Side>(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Opti
     hint.and_then(named)
 }
 
-/// Reads `none`, or the stores of a chain. A chain is checked in full, but not in force.
-fn read_fallback<B: Side>(node: &Node, reader: &mut Reader<'_>) -> Option<Fallback<B>> {
-    let items = match &node.kind {
-        Kind::Text { text, .. } if text == "none" => return Some(Fallback::None),
-        Kind::List(items) => items,
-        _ => {
-            reader.wrong_type(node, "`none` or a list of stores");
-            return None;
-        }
-    };
-    reader.warn(
-        &node.place,
-        "is read and checked, but not in force in this version: while the store is away, calls fail as unavailable",
-    );
-    let mut chain = Vec::new();
-    for item in items {
-        let mut fields = Fields::open(item, reader)?;
-        if let Some(store) = store_type::<B>(&mut fields, reader) {
-            chain.push((store.read)(&mut fields, reader));
-            fields.close(reader);
-        }
-    }
-    Some(Fallback::Chain(chain))
+fn one_of(names: &[&str]) -> String {
+    if names.len() == 1 { list(names) } else { format!("one of {}", list(names)) }
 }
 
 /// One flat object a type, so that an editor knows the keys as soon as it sees the `type`.
-fn side_schema<B: Side>(generator: &mut SchemaGenerator) -> Schema {
-    let mut stores = Vec::new();
-    for store in B::TYPES {
-        let name = format!("{}-{}", B::NOUN, store.names.first().copied().unwrap_or_default());
-        let schema = store_schema(store, None, generator);
-        stores.push(json!({ "$ref": format!("#/definitions/{name}") }));
-        generator.definitions_mut().insert(name, schema.into());
-    }
-    let fallback = json!({
-        "description": "What stands behind the store while it is away. Reserved: it is checked, but not in force in this \
-                        version.",
-        "anyOf": [{ "const": "none" }, { "type": "array", "items": { "anyOf": stores } }, { "type": "null" }],
-    });
+fn side_schema<B: Types>(
+    chain: fn(&mut SchemaGenerator) -> Map<String, Json>,
+    generator: &mut SchemaGenerator,
+) -> Schema {
     let mut common = properties(SideSection::json_schema(generator));
-    common.insert("fallback".to_owned(), fallback);
+    common.extend(chain(generator));
     let sides: Vec<Schema> = B::TYPES.iter().map(|store| store_schema(store, Some(&common), generator)).collect();
     json_schema!({ "anyOf": sides })
 }
 
-fn store_schema<B>(
+/// A type of store as an object: its own keys, and those in common.
+pub(super) fn store_schema<B>(
     store: &StoreType<B>,
     common: Option<&Map<String, Json>>,
     generator: &mut SchemaGenerator,
@@ -280,7 +261,8 @@ fn store_schema<B>(
     schema
 }
 
-fn properties(mut schema: Schema) -> Map<String, Json> {
+/// The keys of an object.
+pub(super) fn properties(mut schema: Schema) -> Map<String, Json> {
     match schema.remove("properties") {
         Some(Json::Object(properties)) => properties,
         _ => Map::new(),
