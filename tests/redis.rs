@@ -38,6 +38,9 @@ fn main() -> ExitCode {
         what_another_client_stored_as_text_or_pickle_is_corrupt_alone,
         a_list_under_a_key_is_a_wrong_type_alone,
         a_large_value_does_not_replace_a_list_either,
+        keys_that_are_all_there_are_read_by_one_command,
+        what_one_command_does_not_find_is_never_a_guess,
+        a_batch_is_read_where_access_rules_forbid_to_read_it_at_once,
         a_full_server_refuses_writes_and_still_reads,
         a_wrong_password_is_said_and_is_permanent,
         a_database_that_is_not_there_is_said,
@@ -212,6 +215,82 @@ async fn a_large_value_does_not_replace_a_list_either() {
     }
     assert!(raw.pttl::<_, i64>("large:value").unwrap() > 900_000);
     assert_eq!(read(&cache, "large:value").await.unwrap(), Some(large));
+}
+
+async fn keys_that_are_all_there_are_read_by_one_command() {
+    let server = Redis::start(&[]);
+    let (cache, mut raw) = (cache(&server), raw(&server));
+    let keys: Vec<Key> = (0..100).map(|number| key(&format!("k:{number}"))).collect();
+    for (number, key) in keys.iter().enumerate() {
+        let value = json(&number.to_string());
+        cache.write(Write::put(key.clone(), value, HybridClock::process().issue()), &cx()).await.unwrap();
+    }
+    for _ in 0..3 {
+        for (number, answer) in cache.get_many(&keys, &GetOptions::default(), &cx()).await.into_iter().enumerate() {
+            assert_eq!(answer.unwrap().into_value(), Some(json(&number.to_string())));
+        }
+    }
+    let stats: String = redis::cmd("INFO").arg("commandstats").query(&mut raw).unwrap();
+    assert!(stats.contains("cmdstat_mget:calls=3,") && !stats.contains("cmdstat_get:"), "{stats}");
+}
+
+async fn what_one_command_does_not_find_is_never_a_guess() {
+    let server = Redis::start(&[]);
+    let (cache, mut raw) = (cache(&server), raw(&server));
+    cache.write(put("value", json("1")), &cx()).await.unwrap();
+    let _: i64 = raw.rpush("list", "item").unwrap();
+    let batches: [&[&str]; 6] = [
+        &["value", "missing", "list", "value", "list", "missing"],
+        &["missing", "list"],
+        &["value", "value"],
+        &["list", "list"],
+        &["list", "value", "missing"],
+        &["missing", "missing"],
+    ];
+    // Whatever the batch before it found.
+    for names in batches.iter().flat_map(|first| batches.iter().flat_map(move |second| [first, second])) {
+        let keys: Vec<Key> = names.iter().map(|name| key(name)).collect();
+        for (name, answer) in names.iter().zip(cache.get_many(&keys, &GetOptions::default(), &cx()).await) {
+            match *name {
+                "value" => assert_eq!(answer.unwrap().into_value(), Some(json("1")), "{names:?}"),
+                "missing" => assert!(!answer.unwrap().is_found(), "{names:?}"),
+                _ => assert_eq!(kind(answer), ErrorKind::WrongType, "{names:?}"),
+            }
+        }
+    }
+}
+
+async fn a_batch_is_read_where_access_rules_forbid_to_read_it_at_once() {
+    let server = Redis::start(&[]);
+    let mut raw = raw(&server);
+    let _: () = raw.set("ours:value", "1").unwrap();
+    let _: () = raw.set("theirs:value", "2").unwrap();
+    for rules in [["~*", "+@all", "-mget"], ["~ours:*", "+@all", "+mget"]] {
+        redis::cmd("ACL")
+            .arg("SETUSER")
+            .arg("limited")
+            .arg("reset")
+            .arg("on")
+            .arg(">pw")
+            .arg(&rules)
+            .exec(&mut raw)
+            .unwrap();
+        let mut config = RedisConfig::new(server.host(), server.port());
+        (config.username, config.password) = (Some("limited".to_owned()), Some("pw".into()));
+        let cache = RedisCache::new(&config).unwrap();
+        let allowed = rules.contains(&"~*");
+        for _ in 0..3 {
+            let keys = ["ours:value", "theirs:value", "ours:missing"].map(key);
+            let [ours, theirs, missing] =
+                <[_; 3]>::try_from(cache.get_many(&keys, &GetOptions::default(), &cx()).await).unwrap();
+            assert_eq!(ours.unwrap().into_value(), Some(json("1")));
+            match theirs {
+                Ok(theirs) => assert_eq!(theirs.into_value().filter(|_| allowed), Some(json("2"))),
+                Err(refused) => assert!(refused.kind() == ErrorKind::Unavailable && !allowed),
+            }
+            assert!(!missing.unwrap().is_found());
+        }
+    }
 }
 
 async fn a_full_server_refuses_writes_and_still_reads() {

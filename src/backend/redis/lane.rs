@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use redis::{Pipeline, Value as Reply};
+use redis::{Cmd, Pipeline, Value as Reply};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
@@ -61,24 +61,24 @@ impl Lanes {
         permit.map_err(|_| Error::unavailable("too many calls to Redis are in flight"))
     }
 
-    /// Sends commands that only read, after all writes that were acknowledged.
-    pub(super) async fn read(&self, pipeline: &Pipeline, cx: &Context) -> Result<Vec<Reply>> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let lane = self.read.get(turn % self.read.len().max(1)).unwrap_or(&self.write);
-        lane.link(cx).await?.send(pipeline, Effect::Read, cx).await
-    }
-
-    /// Sends commands that only read, after all writes that were sent, acknowledged or not.
-    pub(super) async fn read_after_writes(&self, pipeline: &Pipeline, cx: &Context) -> Result<Vec<Reply>> {
-        self.write_link(cx).await?.send(pipeline, Effect::Read, cx).await
+    /// Sends a command that writes, after all writes that were sent.
+    pub(super) async fn write(&self, command: &Cmd, cx: &Context) -> Result<Reply> {
+        self.write_link(cx).await?.send_one(command, Effect::Write, cx).await
     }
 
     /// Sends commands that write, after all writes that were sent.
-    pub(super) async fn write(&self, pipeline: &Pipeline, cx: &Context) -> Result<Vec<Reply>> {
+    pub(super) async fn write_all(&self, pipeline: &Pipeline, cx: &Context) -> Result<Vec<Reply>> {
         self.write_link(cx).await?.send(pipeline, Effect::Write, cx).await
     }
 
-    /// The connection for writes.
+    /// The connection for reads whose turn it is. What is read there comes after all writes that were acknowledged.
+    pub(super) async fn read_link(&self, cx: &Context) -> Result<Arc<Link>> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let lane = self.read.get(turn % self.read.len().max(1)).unwrap_or(&self.write);
+        lane.link(cx).await
+    }
+
+    /// The connection for writes. What is read there comes after all writes that were sent, acknowledged or not.
     pub(super) async fn write_link(&self, cx: &Context) -> Result<Arc<Link>> {
         self.write.link(cx).await
     }

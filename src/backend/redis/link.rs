@@ -1,11 +1,12 @@
 //! One connection that any number of calls use at once: [`Link`].
 
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::{Pipeline, Value as Reply};
+use redis::{Cmd, Pipeline, RedisResult, Value as Reply};
 
 use super::error::{self, Effect};
 use crate::contract::Context;
@@ -30,6 +31,10 @@ pub(super) struct Link {
     peer: Option<Peer>,
     opened: Instant,
     version: OnceLock<String>,
+    /// Whether the keys that were last asked for were all there.
+    found_all: AtomicBool,
+    /// Whether each key must be asked for in a command of its own.
+    apart: AtomicBool,
 }
 
 /// What the server calls one of our connections.
@@ -67,7 +72,9 @@ impl Link {
         let described = replies.map_err(error::connecting)?.into_iter().next();
         let peer = described.and_then(|reply| redis::from_redis_value::<String>(reply).ok());
         let peer = peer.as_deref().and_then(Peer::parse);
-        Ok(Self { connection, health, peer, opened: Instant::now(), version: OnceLock::new() })
+        let (opened, version) = (Instant::now(), OnceLock::new());
+        let (found_all, apart) = (AtomicBool::new(true), AtomicBool::new(false));
+        Ok(Self { connection, health, peer, opened, version, found_all, apart })
     }
 
     /// Sends commands in a row and awaits a reply to each; an error of the server is the reply to its command alone.
@@ -77,15 +84,37 @@ impl Link {
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if nothing was sent, or nothing would have been changed;
     /// [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) if the replies to a write were lost.
     pub(super) async fn send(&self, pipeline: &Pipeline, effect: Effect, cx: &Context) -> Result<Vec<Reply>> {
-        if cx.is_expired() {
+        let mut connection = self.connection.clone();
+        let replies = connection.send_packed_commands(pipeline, 0, pipeline.len());
+        self.watch(replies, |replies| replies.iter().any(is_read_only), effect, cx).await
+    }
+
+    /// Sends one command and awaits its reply, which an error of the server is too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Link::send`].
+    pub(super) async fn send_one(&self, command: &Cmd, effect: Effect, cx: &Context) -> Result<Reply> {
+        let mut connection = self.connection.clone();
+        self.watch(connection.send_packed_command(command), is_read_only, effect, cx).await
+    }
+
+    /// Awaits what was not sent yet, and judges the connection by what comes of it.
+    async fn watch<T: Send>(
+        &self,
+        replies: impl Future<Output = RedisResult<T>> + Send,
+        has_read_only: impl FnOnce(&T) -> bool + Send,
+        effect: Effect,
+        cx: &Context,
+    ) -> Result<T> {
+        let sent = Instant::now();
+        if sent >= cx.deadline {
             return Err(error::not_sent());
         }
-        let sent = Instant::now();
-        let mut connection = self.connection.clone();
-        match cx.limit(connection.send_packed_commands(pipeline, 0, pipeline.len())).await {
+        match cx.limit(replies).await {
             Some(Ok(replies)) => {
                 self.health.answered();
-                if self.opened.elapsed() >= DEMOTED_AFTER && replies.iter().any(is_read_only) {
+                if has_read_only(&replies) && self.opened.elapsed() >= DEMOTED_AFTER {
                     self.health.retire();
                 }
                 Ok(replies)
@@ -109,6 +138,21 @@ impl Link {
     /// What the server calls this connection, if it says.
     pub(super) const fn peer(&self) -> Option<&Peer> {
         self.peer.as_ref()
+    }
+
+    /// Whether one command may ask for several keys, and they are likely to be all there.
+    pub(super) fn may_ask_together(&self) -> bool {
+        self.found_all.load(Ordering::Relaxed) && !self.apart.load(Ordering::Relaxed)
+    }
+
+    /// Has each key asked for by itself from now on.
+    pub(super) fn ask_apart(&self) {
+        self.apart.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes note whether all keys were there.
+    pub(super) fn found(&self, all: bool) {
+        self.found_all.store(all, Ordering::Relaxed);
     }
 
     /// The server's version, once it was asked for.

@@ -1,10 +1,12 @@
-//! Reads: one `GET` a key in one pipeline, so that a key of another type fails alone, which `MGET` would hide.
+//! Reads: one `GET` a key in one pipeline, so that a key of another type fails alone; or one `MGET`, with a second look at what it
+//! does not find.
 
-use redis::{Pipeline, Value as Reply};
+use redis::{Cmd, Pipeline, Value as Reply};
 
 use super::codec;
-use super::error;
+use super::error::{self, Effect};
 use super::lane::Lanes;
+use super::link::Link;
 use super::script::{self, Calls};
 use crate::contract::{Context, Entry, GetOptions, Lookup};
 use crate::error::Result;
@@ -16,12 +18,19 @@ const CHUNK: usize = 1000;
 
 /// Reads one value.
 pub(super) async fn get(lanes: &Lanes, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup> {
-    let answers = get_many(lanes, std::slice::from_ref(key), options, cx).await;
-    answers.into_iter().next().unwrap_or_else(|| Err(error::unexpected_reply()))
+    let link = lanes.read_link(cx).await?;
+    let mut reply = link.send_one(&question(key, options, &mut Calls::by_digest()), Effect::Read, cx).await?;
+    if matches!(&reply, Reply::ServerError(refusal) if error::is_unknown_script(refusal)) {
+        reply = link.send_one(&question(key, options, &mut Calls::in_full()), Effect::Read, cx).await?;
+    }
+    codec::compute(size(&reply), move || lookup(reply)).await?
 }
 
 /// Reads several values, one answer a key.
 pub(super) async fn get_many(lanes: &Lanes, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
+    if let [key] = keys {
+        return vec![get(lanes, key, options, cx).await];
+    }
     let mut answers = Vec::with_capacity(keys.len());
     for chunk in keys.chunks(CHUNK) {
         match get_chunk(lanes, chunk, options, cx).await {
@@ -40,7 +49,8 @@ pub(super) async fn exists(lanes: &Lanes, keys: &[Key], cx: &Context) -> Vec<Res
         for key in chunk {
             pipeline.cmd("EXISTS").arg(key.as_bytes());
         }
-        match lanes.read(&pipeline, cx).await {
+        let replies = async { lanes.read_link(cx).await?.send(&pipeline, Effect::Read, cx).await };
+        match replies.await {
             Ok(replies) => answers.extend(replies.into_iter().map(|reply| match reply {
                 Reply::Int(count) => Ok(count > 0),
                 Reply::ServerError(refusal) => Err(error::refused(refusal)),
@@ -53,31 +63,77 @@ pub(super) async fn exists(lanes: &Lanes, keys: &[Key], cx: &Context) -> Vec<Res
 }
 
 async fn get_chunk(lanes: &Lanes, keys: &[Key], options: &GetOptions, cx: &Context) -> Result<Vec<Result<Lookup>>> {
-    let calls = if keys.len() == 1 { Calls::by_digest() } else { Calls::in_full() };
-    let mut replies = lanes.read(&pipeline(keys, options, calls), cx).await?;
-    if let [Reply::ServerError(refusal)] = replies.as_slice()
-        && error::is_unknown_script(refusal)
-    {
-        replies = lanes.read(&pipeline(keys, options, Calls::in_full()), cx).await?;
-    }
-    if replies.len() != keys.len() {
-        return Err(error::unexpected_reply());
-    }
+    let link = lanes.read_link(cx).await?;
+    let replies = if options.expiry || !link.may_ask_together() {
+        apart(&link, keys, options, cx).await?
+    } else {
+        together(&link, keys, cx).await?
+    };
     let bytes = replies.iter().map(size).sum();
     codec::compute(bytes, move || replies.into_iter().map(lookup).collect()).await
 }
 
-fn pipeline(keys: &[Key], options: &GetOptions, mut calls: Calls) -> Pipeline {
+/// Asks for each key in a command of its own.
+async fn apart(link: &Link, keys: &[Key], options: &GetOptions, cx: &Context) -> Result<Vec<Reply>> {
+    let mut calls = Calls::in_full();
     let mut pipeline = Pipeline::with_capacity(keys.len());
     for key in keys {
-        if options.expiry {
-            // In one script, or another client's write could come between value and expiry.
-            pipeline.add_command(calls.call(&script::READ, key));
-        } else {
-            pipeline.cmd("GET").arg(key.as_bytes());
-        }
+        pipeline.add_command(question(key, options, &mut calls));
     }
-    pipeline
+    let replies = link.send(&pipeline, Effect::Read, cx).await?;
+    if replies.len() != keys.len() {
+        return Err(error::unexpected_reply());
+    }
+    link.found(!replies.iter().any(is_nil));
+    Ok(replies)
+}
+
+/// Asks for all keys in one `MGET`, which costs server and client a good deal less.
+///
+/// But it passes a key of another type off as missing. So each key that it does not find is asked for again, which costs a
+/// round trip; therefore not where the last keys were not all found.
+async fn together(link: &Link, keys: &[Key], cx: &Context) -> Result<Vec<Reply>> {
+    let options = GetOptions::default();
+    let bytes = keys.iter().map(|key| key.as_bytes().len()).sum::<usize>();
+    let mut command = Cmd::with_capacity(keys.len() + 1, bytes + "MGET".len());
+    command.arg("MGET");
+    for key in keys {
+        command.arg(key.as_bytes());
+    }
+    let mut replies = match link.send_one(&command, Effect::Read, cx).await? {
+        Reply::Array(replies) if replies.len() == keys.len() => replies,
+        Reply::ServerError(refusal) => {
+            // Access rules may forbid the command, or one of the keys.
+            if !error::refused(refusal).is_transient() {
+                link.ask_apart();
+            }
+            return apart(link, keys, &options, cx).await;
+        }
+        _ => return Err(error::unexpected_reply()),
+    };
+    let absent = keys.iter().zip(&replies).filter(|(_, reply)| is_nil(reply)).map(|(key, _)| key.clone());
+    let absent: Vec<Key> = absent.collect();
+    if !absent.is_empty() {
+        let again = apart(link, &absent, &options, cx).await?;
+        link.found(false);
+        replies.iter_mut().filter(|reply| is_nil(reply)).zip(again).for_each(|(reply, again)| *reply = again);
+    }
+    Ok(replies)
+}
+
+/// The command that asks for one key.
+fn question(key: &Key, options: &GetOptions, calls: &mut Calls) -> Cmd {
+    if options.expiry {
+        // In one script, or another client's write could come between value and expiry.
+        return calls.call(&script::READ, key);
+    }
+    let mut command = Cmd::with_capacity(2, key.as_bytes().len() + "GET".len());
+    command.arg("GET").arg(key.as_bytes());
+    command
+}
+
+fn is_nil(reply: &Reply) -> bool {
+    matches!(reply, Reply::Nil)
 }
 
 /// The bytes of values in a reply.

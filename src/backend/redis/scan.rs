@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
-use redis::{Pipeline, Value as Reply};
+use redis::{Value as Reply, cmd};
 
-use super::error;
+use super::error::{self, Effect};
 use super::lane::Lanes;
 use crate::contract::{Context, Cursor, KeyPage, ListOptions};
 use crate::error::{Error, ErrorKind, Result};
@@ -89,14 +89,13 @@ async fn unlink(lanes: &Lanes, keys: &[Key], cx: &Context) -> Result<u64> {
     if keys.is_empty() {
         return Ok(0);
     }
-    let mut pipeline = Pipeline::with_capacity(1);
-    let command = pipeline.cmd("UNLINK");
+    let mut command = cmd("UNLINK");
     for key in keys {
         command.arg(key.as_bytes());
     }
-    match lanes.write(&pipeline, cx).await?.into_iter().next() {
-        Some(Reply::Int(count)) => u64::try_from(count).map_err(|_| error::unexpected_reply()),
-        Some(Reply::ServerError(refusal)) => Err(error::refused(refusal)),
+    match lanes.write(&command, cx).await? {
+        Reply::Int(count) => u64::try_from(count).map_err(|_| error::unexpected_reply()),
+        Reply::ServerError(refusal) => Err(error::refused(refusal)),
         _ => Err(error::unexpected_reply()),
     }
 }
@@ -124,19 +123,19 @@ async fn scan(
     look_at: usize,
     cx: &Context,
 ) -> Result<Step> {
-    let mut pipeline = Pipeline::with_capacity(1);
-    let command = pipeline.cmd("SCAN").arg(at);
+    let mut command = cmd("SCAN");
+    command.arg(at);
     if !prefix.is_empty() {
         command.arg("MATCH").arg(pattern(prefix));
     }
     command.arg("COUNT").arg(look_at);
-    let replies = match behind {
-        Behind::Acknowledged => lanes.read(&pipeline, cx).await?,
-        Behind::Sent => lanes.read_after_writes(&pipeline, cx).await?,
+    let link = match behind {
+        Behind::Acknowledged => lanes.read_link(cx).await?,
+        Behind::Sent => lanes.write_link(cx).await?,
     };
-    let (cursor, found) = match replies.into_iter().next() {
-        Some(Reply::Array(parts)) => <[Reply; 2]>::try_from(parts).map_err(|_| error::unexpected_reply())?.into(),
-        Some(Reply::ServerError(refusal)) => return Err(error::refused(refusal)),
+    let (cursor, found) = match link.send_one(&command, Effect::Read, cx).await? {
+        Reply::Array(parts) => <[Reply; 2]>::try_from(parts).map_err(|_| error::unexpected_reply())?.into(),
+        Reply::ServerError(refusal) => return Err(error::refused(refusal)),
         _ => return Err(error::unexpected_reply()),
     };
     let cursor: u64 = redis::from_redis_value(cursor).map_err(|_| error::unexpected_reply())?;

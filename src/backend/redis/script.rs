@@ -3,9 +3,10 @@
 use std::sync::OnceLock;
 
 use redis::Cmd;
-use sha1_smol::Sha1;
+use sha1::{Digest, Sha1};
 
 use crate::key::Key;
+use crate::revision::Revision;
 
 /// Reads a value and the moment it expires at, or -1; nothing where there is no value. Before version 7 the server does
 /// not tell that moment, but the time that is left.
@@ -82,7 +83,7 @@ impl Script {
     }
 
     fn digest(&self) -> &str {
-        self.digest.get_or_init(|| Sha1::from(self.text).hexdigest())
+        self.digest.get_or_init(|| Revision::from_digest(Sha1::digest(self.text).into()).to_string())
     }
 }
 

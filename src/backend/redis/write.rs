@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use redis::{Cmd, Pipeline, Value as Reply, cmd};
+use redis::{Cmd, Pipeline, Value as Reply};
 
 use super::codec;
 use super::error;
@@ -39,7 +39,8 @@ pub(super) async fn write(lanes: &Lanes, write: Write, cx: &Context) -> Result<W
     }
 }
 
-/// Applies several writes in order, one answer a write, in a task that outlives a caller who goes away.
+/// Applies several writes in order, one answer a write. One pipeline is sent whole or not at all; several are in a task that
+/// outlives a caller who goes away.
 pub(super) async fn write_many(
     lanes: Arc<Lanes>,
     call: InFlight,
@@ -47,14 +48,13 @@ pub(super) async fn write_many(
     cx: Context,
 ) -> Vec<Result<WriteAck>> {
     let count = writes.len();
+    if fits_one_chunk(&writes) {
+        return write_chunk(&lanes, writes, &cx).await;
+    }
     let task = tokio::spawn(async move {
         let mut answers = Vec::with_capacity(count);
         for chunk in chunks(writes) {
-            let expected = chunk.len();
-            match write_chunk(&lanes, chunk, &cx).await {
-                Ok(chunk) => answers.extend(chunk),
-                Err(failure) => answers.extend(std::iter::repeat_n(Err(failure), expected)),
-            }
+            answers.extend(write_chunk(&lanes, chunk, &cx).await);
         }
         drop(call);
         answers
@@ -74,12 +74,11 @@ pub(super) async fn increment(
     cx: &Context,
 ) -> Result<i64> {
     let send = async |mut calls: Calls| {
-        let mut pipeline = Pipeline::with_capacity(1);
-        pipeline.add_command(match options.ttl {
+        let command = match options.ttl {
             None => command("INCRBY", key).arg(by).take(),
             Some(ttl) => calls.call(&script::INCREMENT, key).arg(by).arg(ttl.as_millis()).take(),
-        });
-        only(lanes.write(&pipeline, cx).await?)
+        };
+        lanes.write(&command, cx).await
     };
     let reply = match send(Calls::by_digest()).await? {
         Reply::ServerError(refusal) if error::is_unknown_script(&refusal) => send(Calls::in_full()).await?,
@@ -98,12 +97,17 @@ pub(super) async fn increment(
 
 async fn send_one(lanes: &Lanes, write: Write, mut calls: Calls, cx: &Context) -> Result<(Reply, Answer)> {
     let (command, answer) = codec::compute(write.value_bytes(), move || prepare(&write, &mut calls)).await??;
-    let mut pipeline = Pipeline::with_capacity(1);
-    pipeline.add_command(command);
-    Ok((only(lanes.write(&pipeline, cx).await?)?, answer))
+    Ok((lanes.write(&command, cx).await?, answer))
 }
 
-async fn write_chunk(lanes: &Lanes, chunk: Vec<Write>, cx: &Context) -> Result<Vec<Result<WriteAck>>> {
+/// Applies the writes of one pipeline, one answer a write.
+async fn write_chunk(lanes: &Lanes, chunk: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
+    let count = chunk.len();
+    let answers = send_chunk(lanes, chunk, cx).await;
+    answers.unwrap_or_else(|failure| vec![Err(failure); count])
+}
+
+async fn send_chunk(lanes: &Lanes, chunk: Vec<Write>, cx: &Context) -> Result<Vec<Result<WriteAck>>> {
     let bytes = chunk.iter().map(Write::value_bytes).sum();
     let prepare = move || {
         let mut calls = Calls::in_full();
@@ -117,9 +121,13 @@ async fn write_chunk(lanes: &Lanes, chunk: Vec<Write>, cx: &Context) -> Result<V
         (pipeline, answers)
     };
     let (pipeline, answers) = codec::compute(bytes, prepare).await?;
-    let replies = if pipeline.is_empty() { Vec::new() } else { lanes.write(&pipeline, cx).await? };
+    let replies = if pipeline.is_empty() { Vec::new() } else { lanes.write_all(&pipeline, cx).await? };
     let mut replies = replies.into_iter();
     Ok(answers.into_iter().map(|answer| answer?.read(replies.next().ok_or_else(error::unexpected_reply)?)).collect())
+}
+
+fn fits_one_chunk(writes: &[Write]) -> bool {
+    writes.len() <= CHUNK_WRITES && writes.iter().map(Write::value_bytes).sum::<usize>() <= CHUNK_BYTES
 }
 
 /// Cuts a batch up, in order.
@@ -194,8 +202,9 @@ fn put(key: &Key, value: &Value, mode: WriteMode, ttl: Option<Ttl>, calls: &mut 
 }
 
 fn set(key: &Key, stored: &[u8], ttl: Option<Ttl>) -> Cmd {
-    let mut set = command("SET", key);
-    set.arg(stored);
+    // With room for the longest TTL and the option that follows.
+    let mut set = Cmd::with_capacity(6, key.as_bytes().len() + stored.len() + 32);
+    set.arg("SET").arg(key.as_bytes()).arg(stored);
     if let Some(ttl) = ttl {
         set.arg("PX").arg(ttl.as_millis());
     }
@@ -208,7 +217,9 @@ fn millis(ttl: Option<Ttl>) -> String {
 }
 
 fn command(name: &str, key: &Key) -> Cmd {
-    cmd(name).arg(key.as_bytes()).take()
+    let mut command = Cmd::with_capacity(3, name.len() + key.as_bytes().len() + 24);
+    command.arg(name).arg(key.as_bytes());
+    command
 }
 
 impl Answer {
@@ -235,9 +246,4 @@ impl Answer {
             _ => Err(error::unexpected_reply()),
         }
     }
-}
-
-/// The reply to a pipeline of one command.
-fn only(replies: Vec<Reply>) -> Result<Reply> {
-    replies.into_iter().next().ok_or_else(error::unexpected_reply)
 }
