@@ -1,0 +1,113 @@
+//! What a journal holds: the [`Operation`], its [`Header`], and what is known beside them, the [`Meta`].
+
+use crate::contract::{Identity, ItemId};
+use crate::key::{Key, KeyPrefix};
+use crate::stamp::Stamp;
+use crate::time::Timestamp;
+use crate::value::Value;
+
+/// An operation as it is journaled: unconditional, with the stamp it was given before its first attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Operation {
+    /// The operation's identity and its place in the order of writes.
+    pub(crate) stamp: Stamp,
+    /// What it does.
+    pub(crate) action: Action,
+}
+
+/// What an operation does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Writes a value; the entry ends at `expires_at`.
+    Put { key: Key, value: Value, expires_at: Option<Timestamp> },
+    /// Deletes value and list.
+    Delete { key: Key },
+    /// Appends an item.
+    Append { key: Key, value: Value, item_id: ItemId },
+    /// Deletes everything with a prefix that is older.
+    Clear { prefix: KeyPrefix },
+}
+
+/// An operation without its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// Its number: they rise in the order in which operations were journaled, and are never used again.
+    pub(crate) seq: u64,
+    /// The operation's stamp.
+    pub(crate) stamp: Stamp,
+    /// What it does, and to what.
+    pub(crate) effect: Effect,
+    /// Whether it was put aside, because it could not be replayed.
+    pub(crate) parked: bool,
+}
+
+/// What an operation does, and to what, without the value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Writes the value of a key, until a moment.
+    Put(Key, Option<Timestamp>),
+    /// Deletes value and list of a key.
+    Delete(Key),
+    /// Appends to the list of a key.
+    Append(Key),
+    /// Deletes everything with a prefix that is older.
+    Clear(KeyPrefix),
+}
+
+/// What a journal knows beside its operations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Meta {
+    /// Which primary the configuration names, as a digest without secrets.
+    pub(crate) fingerprint: Option<String>,
+    /// Which database the primary was when it was last seen.
+    pub(crate) identity: Option<Identity>,
+    /// No stamp later than this one was given before it was raised; a clock that starts here gives newer ones.
+    pub(crate) clock_reserve: Option<Timestamp>,
+}
+
+/// An operation as it is exported: with its number, and why it was put aside if it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Exported {
+    /// Its number.
+    pub(crate) seq: u64,
+    /// The operation.
+    pub(crate) operation: Operation,
+    /// Why it could not be replayed.
+    pub(crate) parked: Option<String>,
+}
+
+/// What an operation takes beside its key and its value, about.
+const OVERHEAD_BYTES: usize = 64;
+
+impl Operation {
+    /// The bytes it takes in a journal, about.
+    pub(super) fn size(&self) -> usize {
+        let payload = match &self.action {
+            Action::Put { key, value, .. } => key.as_bytes().len() + value.len(),
+            Action::Delete { key } => key.as_bytes().len(),
+            Action::Append { key, value, item_id } => key.as_bytes().len() + value.len() + item_id.as_str().len(),
+            Action::Clear { prefix } => prefix.as_str().len(),
+        };
+        payload + OVERHEAD_BYTES
+    }
+
+    /// The bytes of its value.
+    pub(super) fn value_bytes(&self) -> usize {
+        match &self.action {
+            Action::Put { value, .. } | Action::Append { value, .. } => value.len(),
+            Action::Delete { .. } | Action::Clear { .. } => 0,
+        }
+    }
+}
+
+impl Action {
+    /// What it does, without the value.
+    pub(crate) fn effect(&self) -> Effect {
+        match self {
+            Self::Put { key, expires_at, .. } => Effect::Put(key.clone(), *expires_at),
+            Self::Delete { key } => Effect::Delete(key.clone()),
+            Self::Append { key, .. } => Effect::Append(key.clone()),
+            Self::Clear { prefix } => Effect::Clear(prefix.clone()),
+        }
+    }
+}
