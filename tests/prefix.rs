@@ -1,7 +1,16 @@
 //! What a prefix keeps apart beyond the contract.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use agent_storage::StorageManager;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_storage::backend::memory::MemoryDatabase;
+use agent_storage::config::MemoryDatabaseConfig;
+use agent_storage::contract::{
+    ConflictOptions, Context, DatabaseBackend, ReplayOptions, ReplayOutcome, Step, Store, Write,
+};
+use agent_storage::layer::Prefix;
+use agent_storage::{Clock, ErrorKind, HybridClock, Key, KeyPrefix, Stamp, StorageManager, Value};
 
 #[tokio::test]
 async fn a_key_that_is_the_prefix_itself_is_outside() {
@@ -38,4 +47,85 @@ async fn a_prefix_counts_towards_the_length_of_a_key() {
     assert_eq!(error.kind(), agent_storage::ErrorKind::InvalidKey);
     let answers = tenant.get_many(["k".repeat(1023), "k".repeat(1022)]).await;
     assert!(answers[0].is_err() && answers[1].as_ref().unwrap().is_some(), "one bad key harms no other");
+}
+
+/// Two tenants of one database, with conflicts of each in turn.
+struct Tenants {
+    whole: Arc<MemoryDatabase>,
+    one: Prefix<MemoryDatabase>,
+    two: Prefix<MemoryDatabase>,
+    ours: HybridClock,
+}
+
+fn cx() -> Context {
+    Context::with_timeout(Duration::from_secs(10))
+}
+
+fn key(name: impl Into<String>) -> Key {
+    Key::parse(name.into()).unwrap()
+}
+
+impl Tenants {
+    async fn with_conflicts(conflicts: usize) -> Self {
+        let whole = Arc::new(MemoryDatabase::new(&MemoryDatabaseConfig::default()));
+        let tenant = |prefix| Prefix::new(KeyPrefix::parse(prefix).unwrap(), Arc::clone(&whole));
+        let (one, two) = (tenant("1:"), tenant("2:"));
+        let tenants = Self { one, two, ours: HybridClock::new(Clock::system()), whole };
+        let theirs = HybridClock::new(Clock::system());
+        for number in 0..conflicts {
+            let tenant = if number % 2 == 0 { &tenants.one } else { &tenants.two };
+            let (key, lost) = (key(format!("k{number}")), tenants.ours.issue());
+            let newer = Write::put(key.clone(), Value::from_integer(2), theirs.issue_after(lost));
+            tenant.write(newer, &cx()).await.unwrap();
+            let step = Step::Write(Write::put(key, Value::from_integer(1), lost));
+            let outcome = tenant.replay(vec![step], &tenants.options(), &cx()).await.remove(0).unwrap();
+            assert!(matches!(outcome, ReplayOutcome::Superseded { .. }));
+        }
+        tenants
+    }
+
+    fn options(&self) -> ReplayOptions {
+        ReplayOptions::new(Stamp::MIN, vec![self.ours.writer()])
+    }
+}
+
+#[tokio::test]
+async fn conflicts_of_others_are_neither_listed_nor_forgotten() {
+    let tenants = Tenants::with_conflicts(11).await;
+    for limit in [1, 2, 3, 5, 1000] {
+        let mut options = ConflictOptions::default().with_limit(limit);
+        let mut listed = Vec::new();
+        loop {
+            let page = tenants.two.conflicts(&options, &cx()).await.unwrap();
+            listed.extend(page.iter().map(|record| record.key.clone()));
+            match page.last() {
+                Some(last) if page.len() == limit => options = options.with_after(last),
+                _ => break,
+            }
+        }
+        assert_eq!(listed, ["k1", "k3", "k5", "k7", "k9"].map(key), "in pages of {limit}");
+    }
+    let record = tenants.two.conflicts(&ConflictOptions::default(), &cx()).await.unwrap().remove(0);
+    assert!(!tenants.one.forget_conflict(&record.key, record.stamp, &cx()).await.unwrap());
+    assert!(tenants.two.forget_conflict(&record.key, record.stamp, &cx()).await.unwrap());
+    assert_eq!(tenants.two.conflicts(&ConflictOptions::default(), &cx()).await.unwrap().len(), 4);
+    assert_eq!(tenants.whole.conflicts(&ConflictOptions::default(), &cx()).await.unwrap().len(), 10);
+}
+
+#[tokio::test]
+async fn a_replayed_clear_does_not_take_a_key_that_is_the_prefix_itself() {
+    let tenants = Tenants::with_conflicts(0).await;
+    let outside = Write::put(key("1:"), Value::from_integer(0), tenants.ours.issue());
+    tenants.whole.write(outside, &cx()).await.unwrap();
+    let steps = || {
+        let put = Step::Write(Write::put(key("k"), Value::from_integer(1), tenants.ours.issue()));
+        vec![put, Step::Clear { prefix: KeyPrefix::empty(), stamp: tenants.ours.issue() }]
+    };
+    let answers = tenants.one.replay(steps(), &tenants.options(), &cx()).await;
+    assert_eq!(answers[0].as_ref().unwrap(), &ReplayOutcome::Applied);
+    assert_eq!(answers[1].as_ref().unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(tenants.whole.count(&KeyPrefix::empty(), &cx()).await.unwrap(), 2);
+    let answers = tenants.two.replay(steps(), &tenants.options(), &cx()).await;
+    assert!(answers.iter().all(|answer| *answer.as_ref().unwrap() == ReplayOutcome::Applied));
+    assert_eq!(tenants.whole.count(&KeyPrefix::empty(), &cx()).await.unwrap(), 2);
 }

@@ -68,7 +68,8 @@ impl ReplayOptions {
         !self.own.contains(&stamp.writer())
     }
 
-    /// Judges an operation by what stands where it would write, if anything does: a value, its tombstone, or the floor of a list.
+    /// Judges an operation by what stands where it would write, if anything does: a value, its tombstone, the floor of a list, or
+    /// one of its items.
     #[must_use]
     pub fn decide(&self, stamp: Stamp, standing: Option<Stamp>) -> ReplayDecision {
         let Some(standing) = standing else { return ReplayDecision::Apply { keep_overwritten: false } };
@@ -101,8 +102,8 @@ pub enum ReplayOutcome {
         /// The stamp of the write that stays.
         winner: Stamp,
     },
-    /// It is older than the deletes that the store remembers, so that applying it might bring back what was deleted. It was not
-    /// applied.
+    /// It is not there, and older than the deletes that the store remembers, so that applying it might bring back what was
+    /// deleted. It was not applied.
     TooOld {
         /// Deletes before this stamp may be forgotten.
         floor: Stamp,
@@ -115,7 +116,7 @@ pub enum ReplayOutcome {
 pub struct ConflictRecord {
     /// The key.
     pub key: Key,
-    /// The stamp of the write that lost, which names the record.
+    /// The stamp of the write that lost, which names the record together with the key.
     pub stamp: Stamp,
     /// What the write was.
     pub operation: LostOperation,
@@ -167,14 +168,14 @@ impl LostOperation {
     }
 }
 
-/// Which conflicts to list: in the order of their stamps, from the first after `after`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which conflicts to list: in the order of their stamps, then of their keys, from the first after `after`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConflictOptions {
     /// The most records, 1 to [`ConflictOptions::MAX_LIMIT`].
     pub limit: usize,
-    /// Where the last page ended.
-    pub after: Option<Stamp>,
+    /// Where the last page ended: a stamp alone may name several records, as those of a clear.
+    pub after: Option<(Stamp, Key)>,
 }
 
 impl ConflictOptions {
@@ -190,8 +191,8 @@ impl ConflictOptions {
 
     /// Goes on after a record.
     #[must_use]
-    pub const fn with_after(mut self, stamp: Stamp) -> Self {
-        self.after = Some(stamp);
+    pub fn with_after(mut self, record: &ConflictRecord) -> Self {
+        self.after = Some((record.stamp, record.key.clone()));
         self
     }
 }

@@ -1,5 +1,6 @@
 //! Operations of a database as data, for transactions and for replay.
 
+use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 
@@ -40,6 +41,20 @@ impl Step {
             Self::Trim { key, .. } => Some(key),
             Self::Clear { .. } => None,
         }
+    }
+
+    /// Whether the step may be replayed: it has a stamp of its own, and means the same whenever it is applied.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for a trim, a touch and a write with a condition.
+    pub fn check_replayable(&self) -> Result<()> {
+        let why = match self {
+            Self::Write(write) if write.is_conditional() => "a write that depends on what is stored cannot be replayed",
+            Self::Trim { .. } => "a trim cannot be replayed",
+            Self::Write(_) | Self::Append(_) | Self::Clear { .. } => return Ok(()),
+        };
+        Err(Error::unsupported(why))
     }
 }
 

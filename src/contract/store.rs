@@ -132,10 +132,21 @@ pub trait DatabaseBackend: Store {
     /// Applies steps that were acknowledged elsewhere and may have been applied before, in order, each once in effect under the
     /// stamp it has: one answer a step. What loses is kept as a [`ConflictRecord`].
     ///
-    /// All steps of one call are one transaction, but a [`Step::Clear`], which may be applied in parts and is repeatable. An
-    /// answer that is [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) or
+    /// - A put is judged by the value or tombstone under its key, as [`ReplayOptions::decide`] says. A TTL counts from the replay
+    ///   on, so whoever kept the put gives what is left of it, and a millisecond where nothing is left: the entry that ends at once
+    ///   keeps anything older from coming back. A list under the key stays.
+    /// - An append is there already if the list has, or lately had, an item of its id; otherwise it is judged by the list's floor,
+    ///   the stamp of its last delete. It overwrites nothing.
+    /// - A delete is judged by the value or tombstone under its key and, apart from that, by the list: by its floor, then by each
+    ///   item. It is superseded if anything of somebody else's stays. Tombstone and floor are left where nothing was, too.
+    ///   Items that stay behind others that go keep their order, and may get new, higher positions.
+    /// - A clear deletes like that every key that is there. What was written after it stays, which is no conflict.
+    /// - Trims, touches and writes with a condition are [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
+    ///
+    /// All steps of one call are one transaction, but a [`Step::Clear`], which may be applied in parts, parts the steps before it
+    /// from those after it, and is repeatable. An answer that is [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) or
     /// [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) is given to all steps alike; any other error is that of its
-    /// own step, and the other steps were applied. A put whose TTL has passed leaves an entry that has expired.
+    /// own step, and the other steps were applied.
     async fn replay(&self, steps: Vec<Step>, options: &ReplayOptions, cx: &Context) -> Vec<Result<ReplayOutcome>>;
 
     /// Says which database this is.
@@ -155,7 +166,7 @@ pub trait DatabaseBackend: Store {
     /// `false` then.
     fn expect(&self, identity: Option<Identity>) -> Result<()>;
 
-    /// Lists writes that were acknowledged and lost, in the order of their stamps.
+    /// Lists writes that were acknowledged and lost, in the order of their stamps, then of their keys.
     async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>>;
 
     /// Forgets one of them; `false` if it is not there (any more).

@@ -9,7 +9,7 @@ use crate::contract::{
     GetOptions, Identity, IncrementOptions, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions,
     ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 
@@ -167,7 +167,20 @@ impl<B: DatabaseBackend + ?Sized> DatabaseBackend for Prefix<B> {
     }
 
     async fn replay(&self, steps: Vec<Step>, options: &ReplayOptions, cx: &Context) -> Vec<Result<ReplayOutcome>> {
-        let steps = steps.into_iter().map(|step| self.outer_step(step)).collect();
+        let clears_all = |step: &Step| matches!(step, Step::Clear { prefix, .. } if prefix.is_empty());
+        let nameless = match steps.iter().any(clears_all) {
+            true => self.nameless_exists(cx).await,
+            false => Ok(false),
+        };
+        let outer = |step| match &nameless {
+            Ok(true) if clears_all(&step) => Err(Error::unsupported(
+                "the key that is the prefix itself is somebody else's, and a replayed clear would take it; delete it, or \
+                 replay deletes",
+            )),
+            Ok(_) => self.outer_step(step),
+            Err(error) => Err(error.clone()),
+        };
+        let steps = steps.into_iter().map(outer).collect();
         answer_each(steps, |steps| self.inner.replay(steps, options, cx)).await
     }
 
@@ -175,24 +188,26 @@ impl<B: DatabaseBackend + ?Sized> DatabaseBackend for Prefix<B> {
         self.inner.identity(cx).await
     }
 
-    /// A page may be shorter than asked, also empty, only at the end: pages are read until one of ours is full.
+    /// Pages are read until one of ours is full: those of others may lie between them.
     async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {
         let mut ours = Vec::new();
-        let mut options = *options;
+        let mut options = options.clone().with_limit(options.limit);
+        if let Some((_, key)) = &mut options.after {
+            *key = self.prefix.join(key)?;
+        }
         loop {
             let page = self.inner.conflicts(&options, cx).await?;
-            let last = page.last().map(|record| record.stamp);
-            let full = page.len() >= options.limit;
+            let next = page.last().filter(|_| page.len() >= options.limit).map(|last| (last.stamp, last.key.clone()));
             let room = options.limit.saturating_sub(ours.len());
             let stripped = page.into_iter().filter_map(|mut record| {
                 record.key = self.prefix.strip(&record.key)?;
                 Some(record)
             });
             ours.extend(stripped.take(room));
-            match last {
-                Some(last) if full && ours.len() < options.limit => options = options.with_after(last),
-                _ => return Ok(ours),
+            if next.is_none() || ours.len() >= options.limit {
+                return Ok(ours);
             }
+            options.after = next;
         }
     }
 

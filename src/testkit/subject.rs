@@ -110,6 +110,10 @@ impl<B: Store + ?Sized> Subject<B> {
     pub(super) fn stamp(&self) -> Stamp {
         self.stamps.issue()
     }
+
+    pub(super) fn stamps(&self) -> &HybridClock {
+        &self.stamps
+    }
 }
 
 impl<B: ?Sized> Clone for Subject<B> {

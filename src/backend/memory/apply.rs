@@ -44,9 +44,14 @@ impl Table {
             let key = step.key().ok_or_else(|| Error::unsupported("a clear cannot be part of a transaction"))?;
             indices.push(self.shard_index(key));
         }
+        Ok(self.lock_shards(indices))
+    }
+
+    /// Locks shards in their order, each once, so that those who lock several cannot deadlock.
+    pub(super) fn lock_shards(&self, mut indices: Vec<usize>) -> BTreeMap<usize, MutexGuard<'_, Shard>> {
         indices.sort_unstable();
         indices.dedup();
-        Ok(indices.into_iter().filter_map(|index| Some((index, lock(self.shards().get(index)?)))).collect())
+        indices.into_iter().filter_map(|index| Some((index, lock(self.shards().get(index)?)))).collect()
     }
 
     fn take_back(&self, shards: &mut BTreeMap<usize, MutexGuard<'_, Shard>>, undos: Vec<(usize, Undo)>) {
@@ -63,7 +68,8 @@ fn apply_step(shard: &mut Shard, step: Step, moment: Moment<'_>) -> Result<(Step
         Step::Write(write) => write::write(shard, write, moment).map(|(ack, undo)| (StepAck::Write(ack), undo)),
         Step::Append(append) => {
             let key = append.key.clone();
-            let ack = shard.list_mut(&key).append(append, moment)?;
+            let buried = shard.tombstones.stamp(&key);
+            let ack = shard.list_mut(&key).append(append, buried, moment)?;
             let undo = if ack.existed == Some(false) { Undo::Append(key) } else { Undo::Nothing };
             Ok((StepAck::Append(ack), undo))
         }

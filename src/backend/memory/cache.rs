@@ -1,6 +1,7 @@
 //! The [`MemoryCache`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -64,7 +65,7 @@ impl MemoryCache {
     #[must_use]
     pub fn with_clocks(config: &MemoryCacheConfig, clock: Clock, stamps: Arc<HybridClock>) -> Self {
         Self {
-            table: Table::new(clock, stamps, usize::try_from(config.max_entries).unwrap_or(usize::MAX)),
+            table: Table::new(clock, stamps, usize::try_from(config.max_entries).unwrap_or(usize::MAX), Duration::ZERO),
             max_bytes: config.max_bytes,
             max_entries: config.max_entries.max(1),
         }

@@ -16,8 +16,10 @@ use crate::key::{Key, KeyPrefix};
 use crate::stamp::{HybridClock, Stamp};
 use crate::time::Clock;
 
+use super::conflict::Conflicts;
 use super::record::Record;
 use super::table::Table;
+use super::tombstones::RETENTION;
 
 /// A database in this process's memory, unbounded, for tests and for trying things out.
 ///
@@ -45,6 +47,7 @@ pub struct MemoryDatabase {
     table: Table,
     id: u128,
     canary: AtomicU64,
+    conflicts: Conflicts,
 }
 
 impl MemoryDatabase {
@@ -59,7 +62,8 @@ impl MemoryDatabase {
     pub fn with_clocks(config: &MemoryDatabaseConfig, clock: Clock, stamps: Arc<HybridClock>) -> Self {
         let MemoryDatabaseConfig {} = config;
         let id = u128::from_be_bytes(stamps.issue().to_bytes());
-        Self { table: Table::new(clock, stamps, usize::MAX), id, canary: AtomicU64::new(0) }
+        let table = Table::new(clock, stamps, usize::MAX, RETENTION);
+        Self { table, id, canary: AtomicU64::new(0), conflicts: Conflicts::default() }
     }
 
     fn apply_one(&self, step: Step, cx: &Context) -> Result<StepAck> {
@@ -104,8 +108,8 @@ impl Store for MemoryDatabase {
 
     async fn ping(&self, cx: &Context) -> Result<Ping> {
         let ping = self.table.ping(cx)?;
-        self.canary.fetch_add(1, Ordering::Relaxed);
-        Ok(ping)
+        let canary = self.canary.fetch_add(1, Ordering::SeqCst) + 1;
+        Ok(ping.with_identity(Identity::new(self.id, canary)))
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -114,6 +118,7 @@ impl Store for MemoryDatabase {
         capabilities.conditional_delete = true;
         capabilities.lists = true;
         capabilities.transactions = true;
+        capabilities.replay = true;
         capabilities
     }
 
@@ -156,29 +161,29 @@ impl DatabaseBackend for MemoryDatabase {
         self.table.apply(steps, cx)
     }
 
-    async fn replay(&self, steps: Vec<Step>, _options: &ReplayOptions, _cx: &Context) -> Vec<Result<ReplayOutcome>> {
-        let unsupported = |_| Err(Error::unsupported("a memory database cannot replay a journal"));
-        steps.into_iter().map(unsupported).collect()
+    async fn replay(&self, steps: Vec<Step>, options: &ReplayOptions, cx: &Context) -> Vec<Result<ReplayOutcome>> {
+        self.table.replay(steps, options, &self.conflicts, cx)
     }
 
     async fn identity(&self, cx: &Context) -> Result<Identity> {
+        self.table.admit_any(cx)?;
+        Ok(Identity::new(self.id, self.canary.load(Ordering::SeqCst)))
+    }
+
+    /// The canary rises by pings alone, and none is answered while another database is expected: so once is enough.
+    fn expect(&self, identity: Option<Identity>) -> Result<()> {
+        let canary = self.canary.load(Ordering::SeqCst);
+        self.table.set_foreign(identity.is_some_and(|expected| expected.id != self.id || expected.canary > canary));
+        Ok(())
+    }
+
+    async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {
         self.table.admit(cx)?;
-        Ok(Identity::new(self.id, self.canary.load(Ordering::Relaxed)))
+        Ok(self.conflicts.page(options))
     }
 
-    async fn conflicts(&self, _options: &ConflictOptions, _cx: &Context) -> Result<Vec<ConflictRecord>> {
-        Err(no_replay())
+    async fn forget_conflict(&self, key: &Key, stamp: Stamp, cx: &Context) -> Result<bool> {
+        self.table.admit(cx)?;
+        Ok(self.conflicts.forget(key, stamp))
     }
-
-    async fn forget_conflict(&self, _key: &Key, _stamp: Stamp, _cx: &Context) -> Result<bool> {
-        Err(no_replay())
-    }
-
-    fn expect(&self, _identity: Option<Identity>) -> Result<()> {
-        Err(no_replay())
-    }
-}
-
-fn no_replay() -> Error {
-    Error::unsupported("a memory database cannot replay a journal")
 }

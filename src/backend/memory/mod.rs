@@ -5,9 +5,11 @@
 
 mod apply;
 mod cache;
+mod conflict;
 mod database;
 mod list;
 mod record;
+mod replay;
 mod scan;
 mod shard;
 mod table;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::key::{Key, KeyPrefix};
 use crate::time::Timestamp;
@@ -46,12 +47,14 @@ pub(super) struct Shard {
     /// The last ticket that any shard gave: the queues of all shards are one, in the order of the tickets.
     tickets: Arc<AtomicU64>,
     pub(super) tombstones: Tombstones,
+    /// How long a value is kept after its expiry, where older writes may still be replayed.
+    linger: Duration,
 }
 
 impl Shard {
-    /// Makes the empty shard of an index. It remembers so many deletes, and numbers its values from the counter that all shards
-    /// share.
-    pub(super) fn new(index: usize, tombstones: usize, tickets: Arc<AtomicU64>) -> Self {
+    /// Makes the empty shard of an index. It remembers so many deletes, keeps what expired so long, and numbers its values from the
+    /// counter that all shards share.
+    pub(super) fn new(index: usize, tombstones: usize, linger: Duration, tickets: Arc<AtomicU64>) -> Self {
         Self {
             index,
             records: BTreeMap::new(),
@@ -60,6 +63,7 @@ impl Shard {
             queue: VecDeque::new(),
             tickets,
             tombstones: Tombstones::new(tombstones),
+            linger,
         }
     }
 
@@ -185,8 +189,11 @@ impl Shard {
             list.sweep(now);
         }
         record.list.take_if(|list| list.is_unused());
-        let expired = record.cell.as_ref().is_some_and(|cell| !cell.is_live(now));
-        if expired {
+        let linger = self.linger;
+        let expired =
+            record.cell.as_ref().filter(|cell| cell.expires_at.is_some_and(|at| at <= now && now.since(at) >= linger));
+        if let Some(stamp) = expired.map(|cell| cell.stamp) {
+            self.tombstones.forget(stamp);
             self.take_cell(key);
         } else if record.cell.is_none() && record.list.is_none() {
             self.records.remove(key);

@@ -3,9 +3,10 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::contract::{Context, GetOptions, Lookup, Ping, Write, WriteAck};
-use crate::error::{Error, Result};
+use crate::error::{Error, Outage, Result};
 use crate::key::Key;
 use crate::stamp::HybridClock;
 use crate::time::Clock;
@@ -29,14 +30,16 @@ pub(super) struct Table {
     entries: AtomicU64,
     bytes: AtomicU64,
     closed: AtomicBool,
+    /// Whether another table is expected to answer, so that no call but that for the identity may go on.
+    foreign: AtomicBool,
 }
 
 impl Table {
-    /// Makes an empty table that remembers about so many deletes.
-    pub(super) fn new(clock: Clock, stamps: Arc<HybridClock>, tombstones: usize) -> Self {
+    /// Makes an empty table that remembers about so many deletes, and keeps values so long after their expiry.
+    pub(super) fn new(clock: Clock, stamps: Arc<HybridClock>, tombstones: usize, linger: Duration) -> Self {
         let tickets = Arc::new(AtomicU64::new(0));
         let tombstones = tombstones.div_ceil(SHARDS);
-        let shard = |index| Mutex::new(Shard::new(index, tombstones, Arc::clone(&tickets)));
+        let shard = |index| Mutex::new(Shard::new(index, tombstones, linger, Arc::clone(&tickets)));
         Self {
             shards: (0..SHARDS).map(shard).collect(),
             heads: std::iter::repeat_with(|| AtomicU64::new(u64::MAX)).take(SHARDS).collect(),
@@ -46,11 +49,22 @@ impl Table {
             entries: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            foreign: AtomicBool::new(false),
         }
     }
 
-    /// Says whether the call may go on: the table is open, and the deadline has not passed.
+    /// Says whether the call may go on: the table is open and the one that is expected, and the deadline has not passed.
     pub(super) fn admit(&self, cx: &Context) -> Result<()> {
+        self.admit_any(cx)?;
+        if self.foreign.load(Ordering::Acquire) {
+            let why = "another database than this one, or a later state of it, is expected";
+            return Err(Error::unavailable(why).with_outage(Outage::Foreign));
+        }
+        Ok(())
+    }
+
+    /// As [`Table::admit`], whichever database is expected.
+    pub(super) fn admit_any(&self, cx: &Context) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::closed());
         }
@@ -60,6 +74,11 @@ impl Table {
         Ok(())
     }
 
+    /// Says whether another table than this one is expected to answer.
+    pub(super) fn set_foreign(&self, foreign: bool) {
+        self.foreign.store(foreign, Ordering::Release);
+    }
+
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }
@@ -67,7 +86,7 @@ impl Table {
     /// A record in memory can always be written, so there is nothing to try.
     pub(super) fn ping(&self, cx: &Context) -> Result<Ping> {
         self.admit(cx)?;
-        Ok(Ping::new(std::time::Duration::ZERO, Some(env!("CARGO_PKG_VERSION").to_owned())))
+        Ok(Ping::new(Duration::ZERO, Some(env!("CARGO_PKG_VERSION").to_owned())))
     }
 
     pub(super) fn moment(&self) -> Moment<'_> {

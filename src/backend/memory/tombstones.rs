@@ -23,16 +23,28 @@ pub(super) struct Tombstones {
     /// In the order they came. One that a later delete of the key replaced stays behind for a while.
     queue: VecDeque<(Key, Tombstone)>,
     capacity: usize,
+    /// The newest stamp of what was forgotten.
+    forgotten: Stamp,
 }
 
 impl Tombstones {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { by_key: HashMap::new(), queue: VecDeque::new(), capacity }
+        Self { by_key: HashMap::new(), queue: VecDeque::new(), capacity, forgotten: Stamp::MIN }
     }
 
     /// The stamp of the last delete of a key.
     pub(super) fn stamp(&self, key: &Key) -> Option<Stamp> {
         self.by_key.get(key).map(|(stamp, _)| *stamp)
+    }
+
+    /// The newest stamp of what was forgotten: whether an older write was beaten is not known any more.
+    pub(super) const fn forgotten(&self) -> Stamp {
+        self.forgotten
+    }
+
+    /// Notes that a stamp is forgotten.
+    pub(super) fn forget(&mut self, stamp: Stamp) {
+        self.forgotten = self.forgotten.max(stamp);
     }
 
     /// Remembers a delete, and hands out the one it replaces.
@@ -69,6 +81,7 @@ impl Tombstones {
             && self.by_key.get(&key) == Some(&tombstone)
         {
             self.by_key.remove(&key);
+            self.forget(tombstone.0);
         }
     }
 

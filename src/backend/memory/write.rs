@@ -1,6 +1,6 @@
 //! One write on one shard, and how to take it back.
 
-use crate::contract::{Attempt, Item, Write, WriteAck, WriteMode, WriteOp};
+use crate::contract::{Attempt, Write, WriteAck, WriteMode, WriteOp};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::revision::Revision;
@@ -8,7 +8,7 @@ use crate::stamp::{HybridClock, Stamp};
 use crate::time::{Timestamp, Ttl};
 use crate::value::Value;
 
-use super::list::List;
+use super::list::{List, Stamped as StampedItem};
 use super::record::Cell;
 use super::shard::Shard;
 use super::tombstones::Tombstone;
@@ -32,7 +32,7 @@ pub(super) enum Undo {
     /// An item was appended.
     Append(Key),
     /// These items were trimmed.
-    Trim(Key, Vec<Item>),
+    Trim(Key, Vec<StampedItem>),
 }
 
 impl Undo {
@@ -149,7 +149,8 @@ fn delete(
     {
         return Err(lost(WriteMode::Update(revision)));
     }
-    let stamp = stamped.past(newest, moment)?;
+    let newest_item = record.and_then(|record| record.list.as_ref()).map(|list| list.newest());
+    let stamp = stamped.past(newest.max(newest_item), moment)?;
     let tombstone = shard.tombstones.bury(&key, stamp, moment.now);
     let cell = shard.take_cell(&key);
     let list = shard.existing_list_mut(&key).map(|list| Box::new(list.delete(stamp)));

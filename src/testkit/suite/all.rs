@@ -3,9 +3,9 @@
 use crate::contract::{CacheBackend, DatabaseBackend, Store};
 
 use super::{
-    abandoned, batches, concurrency, conditions, counters, expiry, identity, keys, lifecycle, limits, list_load,
-    list_ranges, list_values, listing, lists, model, paging, repeats, replay, stamps, transaction_load, transactions,
-    values, writes,
+    abandoned, batches, concurrency, conditions, counters, expected_identity, expiry, identity, keys, lifecycle,
+    limits, list_load, list_ranges, list_values, listing, lists, model, paging, repeats, replay, replay_clears,
+    replay_conflicts, replay_lists, stamps, transaction_load, transactions, values, writes,
 };
 use crate::testkit::{Case, Subject};
 
@@ -54,6 +54,10 @@ pub fn database_cases() -> Vec<Case<dyn DatabaseBackend>> {
         lifecycle::database_cases(),
         repeats::database_cases(),
         replay::cases(),
+        replay_lists::cases(),
+        replay_clears::cases(),
+        replay_conflicts::cases(),
+        expected_identity::cases(),
         model::database_cases(),
     ];
     shared.chain(own.concat()).collect()

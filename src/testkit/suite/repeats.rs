@@ -1,8 +1,8 @@
 //! Repeats: an operation that was sent before, and may have been applied, has effect once.
 
-use super::tools::{assert_kind, assert_value, json};
+use super::tools::{assert_kind, assert_value, future_stamp, json};
 use crate::ErrorKind;
-use crate::contract::{Attempt, DatabaseBackend, Store};
+use crate::contract::{Append, Attempt, DatabaseBackend, Store, Write};
 use crate::testkit::case::cases;
 use crate::testkit::{Case, Outcome, Subject};
 
@@ -22,6 +22,7 @@ pub(super) fn database_cases() -> Vec<Case<dyn DatabaseBackend>> {
     cases!["repeats":
         a_repeated_append_is_there_once,
         a_repeated_append_does_not_outlive_a_delete,
+        a_repeated_append_of_a_fast_clock_does_not_outlive_a_delete,
     ]
 }
 
@@ -148,5 +149,16 @@ async fn a_repeated_append_does_not_outlive_a_delete(subject: Subject<dyn Databa
     let answers = subject.backend().append_many(vec![append], &subject.cx()).await;
     assert_eq!(answers[0].as_ref().unwrap_err().kind(), ErrorKind::OutcomeUnknown);
     assert_eq!(subject.backend().length(&subject.key("list"), &subject.cx()).await?, 0);
+    Ok(())
+}
+
+async fn a_repeated_append_of_a_fast_clock_does_not_outlive_a_delete(subject: Subject<dyn DatabaseBackend>) -> Outcome {
+    let mut append = Append::new(subject.key("list"), json("1"), future_stamp(&subject));
+    subject.append_many(vec![append.clone()]).await?;
+    subject.write(Write::delete(subject.key("list"), subject.slow_clock().issue())).await?;
+    append.attempt = Attempt::Repeat;
+    let answers = subject.backend().append_many(vec![append], &subject.cx()).await;
+    assert_eq!(answers[0].as_ref().unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+    assert_eq!(subject.length("list").await?, 0);
     Ok(())
 }
