@@ -59,6 +59,9 @@ impl Ttl {
     /// stays well inside both.
     pub const MAX: Self = Self(100 * 365 * 24 * 3600 * 1000);
 
+    /// The shortest TTL: a millisecond.
+    pub const MIN: Self = Self(1);
+
     /// Takes a duration; a fraction of a millisecond is rounded up.
     ///
     /// # Errors

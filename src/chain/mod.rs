@@ -1,3 +1,15 @@
 //! Fallback: what keeps a database and a cache usable while their primary is away, and what brings the two together again.
 
+mod breaker;
+mod core;
+mod database;
+mod in_flight;
 mod journal;
+mod owed;
+mod reconcile;
+mod rounds;
+mod status;
+mod watch;
+
+pub use database::{ChainOptions, DatabaseChain};
+pub use status::{ChainState, ChainStatus};

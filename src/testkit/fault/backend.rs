@@ -1,7 +1,7 @@
 //! The [`FaultBackend`].
 
 use std::future::{Future, pending};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
@@ -10,7 +10,7 @@ use crate::contract::{
     GetOptions, Identity, IncrementOptions, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions,
     ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
 };
-use crate::{Error, HybridClock, Key, KeyPrefix, Result, Stamp};
+use crate::{Error, HybridClock, Key, KeyPrefix, Outage, Result, Stamp};
 
 use super::switch::{Fault, Faults};
 
@@ -21,7 +21,7 @@ use super::switch::{Fault, Faults};
 /// # Examples
 ///
 /// ```
-/// use std::sync::Arc;
+/// use std::sync::{Arc, Mutex, PoisonError};
 /// use std::time::Duration;
 ///
 /// use agent_storage::backend::memory::MemoryDatabase;
@@ -46,11 +46,13 @@ use super::switch::{Fault, Faults};
 #[derive(Debug)]
 pub struct FaultBackend<B: ?Sized> {
     faults: Faults,
+    /// How often the store had been wiped when it was said which database is expected.
+    expected_at: Mutex<Option<u64>>,
     inner: Arc<B>,
 }
 
 fn unavailable() -> Error {
-    Error::unavailable("a fault of the testkit: nothing was applied")
+    Error::unavailable("a fault of the testkit: nothing was applied").with_outage(Outage::Down)
 }
 
 fn unknown() -> Error {
@@ -68,9 +70,10 @@ impl Kind {
     /// The error of a call that was sent and not answered.
     fn unanswered(self) -> Error {
         match self {
-            Self::Read => unavailable(),
+            Self::Read => Error::unavailable("a fault of the testkit: the reply was lost"),
             Self::Write => unknown(),
         }
+        .with_outage(Outage::Silent)
     }
 }
 
@@ -78,11 +81,37 @@ impl<B: Store + ?Sized> FaultBackend<B> {
     /// Wraps a store.
     #[must_use]
     pub const fn new(inner: Arc<B>, faults: Faults) -> Self {
-        Self { faults, inner }
+        Self { faults, expected_at: Mutex::new(None), inner }
+    }
+
+    /// The identity as it is seen from outside, and the other way round: each wipe makes another database of the store, but the
+    /// wrapped one cannot be told to change its name.
+    fn renamed(&self, mut identity: Identity) -> Identity {
+        identity.id ^= u128::from(self.faults.counts().wipes);
+        identity
+    }
+
+    /// Fails if the store was wiped since it was said which database is expected.
+    fn recognise(&self) -> Result<()> {
+        match *self.expected_at.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(wipes) if wipes != self.faults.counts().wipes => {
+                Err(Error::unavailable("a fault of the testkit: another database answers").with_outage(Outage::Foreign))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Does to a call what is to be done; `Err` carries the fault where the call's own answer is not to be seen.
     async fn call<T>(&self, kind: Kind, cx: &Context, call: impl Future<Output = T>) -> Result<T> {
+        self.call_any(kind, cx, async {
+            self.recognise()?;
+            Ok(call.await)
+        })
+        .await?
+    }
+
+    /// The same whichever database is expected.
+    async fn call_any<T>(&self, kind: Kind, cx: &Context, call: impl Future<Output = T>) -> Result<T> {
         let verdict = self.faults.judge(kind == Kind::Write);
         self.wiped(verdict.wipe, cx).await?;
         match verdict.fault {
@@ -98,7 +127,8 @@ impl<B: Store + ?Sized> FaultBackend<B> {
     {
         let count = items.len();
         let verdict = self.faults.judge(true);
-        let done = match (self.wiped(verdict.wipe, cx).await, verdict.fault) {
+        let ready = self.wiped(verdict.wipe, cx).await.and_then(|()| self.recognise());
+        let done = match (ready, verdict.fault) {
             (Err(error), _) => Err(error),
             (Ok(()), None) => Ok(send(items).await),
             (Ok(()), Some(Fault::TornBatch)) => {
@@ -189,7 +219,9 @@ impl<B: Store + ?Sized> Store for FaultBackend<B> {
     }
 
     async fn ping(&self, cx: &Context) -> Result<Ping> {
-        self.call(Kind::Write, cx, self.inner.ping(cx)).await?
+        let mut ping = self.call(Kind::Write, cx, self.inner.ping(cx)).await??;
+        ping.identity = ping.identity.map(|identity| self.renamed(identity));
+        Ok(ping)
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -237,10 +269,8 @@ impl<B: DatabaseBackend + ?Sized> DatabaseBackend for FaultBackend<B> {
     }
 
     async fn identity(&self, cx: &Context) -> Result<Identity> {
-        let mut identity = self.call(Kind::Read, cx, self.inner.identity(cx)).await??;
-        // Each wipe is another database; the wrapped one cannot be told to change its name.
-        identity.id ^= u128::from(self.faults.counts().wipes);
-        Ok(identity)
+        let identity = self.call_any(Kind::Read, cx, self.inner.identity(cx)).await;
+        Ok(self.renamed(identity??))
     }
 
     async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {
@@ -252,6 +282,9 @@ impl<B: DatabaseBackend + ?Sized> DatabaseBackend for FaultBackend<B> {
     }
 
     fn expect(&self, identity: Option<Identity>) -> Result<()> {
-        self.inner.expect(identity)
+        self.inner.expect(identity.map(|identity| self.renamed(identity)))?;
+        let wipes = self.faults.counts().wipes;
+        *self.expected_at.lock().unwrap_or_else(PoisonError::into_inner) = identity.map(|_| wipes);
+        Ok(())
     }
 }

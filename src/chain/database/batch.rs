@@ -1,0 +1,174 @@
+//! Batches of writes and of appends: to the primary, to the journal, or a part to each.
+//!
+//! | | closed, key not owed | closed, key owed | breaker open |
+//! |---|---|---|---|
+//! | put, delete, append | the primary; in doubt: the journal | the journal | the journal |
+//! | conditional writes | the primary; in doubt: unknown | unavailable | unavailable |
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::chain::core::{Attempt, Core, away, unsettled};
+use crate::chain::in_flight::{Entered, Scope};
+use crate::chain::owed::Owed;
+use crate::contract::Context;
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::Key;
+
+use super::item::Item;
+use super::keep::keep;
+use super::read::still_owed;
+
+/// Sends each item where it belongs: one answer an item, in their order.
+pub(super) async fn send<I: Item>(core: &Arc<Core>, items: Vec<I>, cx: &Context) -> Vec<Result<I::Ack>> {
+    let count = items.len();
+    match enter(core, &items, cx).await {
+        Ok(entered) => Batch { core, items, cx, answers: Vec::new() }.run(entered).await,
+        Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
+    }
+}
+
+/// Holds the keys. A key that is owed something waits for its turn beside the replay first.
+async fn enter<I: Item>(core: &Arc<Core>, items: &[I], cx: &Context) -> Result<Entered> {
+    core.admit(cx)?;
+    if core.owes_anything() && !core.is_open() {
+        let owed = items.iter().filter(|item| core.owed().owes(item.key())).count();
+        if owed > 0 {
+            core.rounds.admit(owed).await;
+        }
+    }
+    let keys = match items {
+        [item] => vec![item.key().clone()],
+        _ => items.iter().map(Item::key).collect::<HashSet<_>>().into_iter().cloned().collect(),
+    };
+    let entered = core.in_flight.enter(Scope::Keys(keys), cx).await?;
+    core.admit(cx)?;
+    Ok(entered)
+}
+
+struct Batch<'a, I: Item> {
+    core: &'a Arc<Core>,
+    items: Vec<I>,
+    cx: &'a Context,
+    answers: Vec<Option<Result<I::Ack>>>,
+}
+
+/// Where an item goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Primary,
+    /// To the journal, because its key is owed something, or because the primary is away.
+    Journal,
+}
+
+impl<I: Item> Batch<'_, I> {
+    async fn run(mut self, entered: Entered) -> Vec<Result<I::Ack>> {
+        self.answers.resize_with(self.items.len(), || None);
+        let routes = self.routes();
+        let mut journaled: HashSet<usize> = indices(&routes, Route::Journal).collect();
+        let sent: Vec<usize> = indices(&routes, Route::Primary).collect();
+        if !sent.is_empty() {
+            journaled.extend(self.send_to_primary(sent).await);
+        }
+        if !journaled.is_empty() {
+            self.journal(journaled, entered).await;
+        }
+        let unanswered = || Err(Error::internal("an item of a batch was not answered"));
+        self.answers.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
+    }
+
+    fn routes(&self) -> Vec<Route> {
+        if !self.core.owes_anything() {
+            return vec![Route::Primary; self.items.len()];
+        }
+        let owed = self.core.owed();
+        let route = |item: &I| if owed.owes(item.key()) { Route::Journal } else { Route::Primary };
+        self.items.iter().map(route).collect()
+    }
+
+    /// Sends items to the primary, and answers which are to be journaled instead: those that the primary did not take for a reason
+    /// that lies in it, those whose outcome is open, and what follows either under the same key.
+    async fn send_to_primary(&mut self, sent: Vec<usize>) -> Vec<usize> {
+        let batch = sent.iter().filter_map(|index| self.items.get(*index).cloned()).collect();
+        let cx = self.core.keeping_reserve(self.cx);
+        let attempt = self.core.attempt(I::send(self.core, batch, &cx)).await;
+        let mut answers = match attempt {
+            Attempt::Answered(answers) => answers.into_iter().map(Some).collect::<Vec<_>>(),
+            Attempt::NotSent => sent.iter().map(|_| Some(Err(away()))).collect(),
+            Attempt::BrokenOff => sent.iter().map(|_| Some(Err(unsettled()))).collect(),
+        };
+        let mut diverted: HashSet<Key> = HashSet::new();
+        let mut journaled = Vec::new();
+        for (index, answer) in sent.into_iter().zip(&mut answers) {
+            let Some(item) = self.items.get(index) else { continue };
+            let follows = diverted.contains(item.key());
+            if self.core.can_journal() && item.operation(self.core.clock.now()).is_some() {
+                let in_doubt = answer.as_ref().is_some_and(|answer| answer.as_ref().is_err_and(is_of_the_primary));
+                if in_doubt || follows {
+                    diverted.insert(item.key().clone());
+                    journaled.push(index);
+                }
+            }
+            if let Some(slot) = self.answers.get_mut(index) {
+                *slot = answer.take();
+            }
+        }
+        journaled
+    }
+
+    /// Journals items and answers them. It goes on though the caller goes away: what is in the journal must be known to be owed.
+    async fn journal(&mut self, items: HashSet<usize>, entered: Entered) {
+        let now = self.core.clock.now();
+        let mut indices: Vec<usize> = items.into_iter().collect();
+        indices.sort_unstable();
+        let mut operations = Vec::with_capacity(indices.len());
+        let mut kept = Vec::with_capacity(indices.len());
+        for index in indices {
+            match self.items.get(index).map(|item| (item, item.operation(now))) {
+                Some((item, Some(operation))) => {
+                    kept.push((index, item.clone()));
+                    operations.push(operation);
+                }
+                Some((_, None)) => self.answer(index, Err(if self.core.is_open() { away() } else { still_owed() })),
+                None => {}
+            }
+        }
+        if !self.core.can_journal() {
+            return kept.into_iter().for_each(|(index, _)| self.answer(index, Err(away())));
+        }
+        let items: Vec<I> = kept.iter().map(|(_, item)| item.clone()).collect();
+        let acknowledge = move |index: usize, owed: &Owed, durability| {
+            items.get(index).map(|item| item.journaled(owed, now, durability))
+        };
+        match keep(self.core, operations, self.cx, entered, acknowledge).await {
+            Ok(acks) => kept.into_iter().zip(acks).for_each(|((index, _), ack)| {
+                self.answer(index, ack.ok_or_else(|| Error::internal("an item of a batch was not acknowledged")));
+            }),
+            Err(error) => kept.into_iter().for_each(|(index, _)| self.answer(index, Err(error.clone()))),
+        }
+    }
+
+    /// Answers an item, unless the primary took it: what was journaled after it for the sake of the order changes nothing in that.
+    /// Where the outcome at the primary is open, a journal that failed leaves it open.
+    fn answer(&mut self, index: usize, answer: Result<I::Ack>) {
+        let Some(slot) = self.answers.get_mut(index) else { return };
+        match slot {
+            Some(Ok(_)) => {}
+            Some(Err(unknown)) if unknown.kind() == ErrorKind::OutcomeUnknown && answer.is_err() => {}
+            _ => *slot = Some(answer),
+        }
+    }
+}
+
+fn indices(routes: &[Route], wanted: Route) -> impl Iterator<Item = usize> {
+    routes.iter().enumerate().filter(move |(_, route)| **route == wanted).map(|(index, _)| index)
+}
+
+/// Whether an error leaves open what became of a write, or says that the primary cannot be used.
+pub(super) fn is_of_the_primary(error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::OutcomeUnknown => true,
+        ErrorKind::Unavailable => error.outage().is_some(),
+        _ => false,
+    }
+}

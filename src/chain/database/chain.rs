@@ -1,0 +1,271 @@
+//! The [`DatabaseChain`]: a database, and a journal of what it is owed while it is away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::config::{DatabaseChainConfig, DatabaseFallback};
+use crate::contract::{
+    Append, AppendAck, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, GetOptions, Identity,
+    Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step, StepAck, Store, Write,
+    WriteAck,
+};
+use crate::error::{Error, Result};
+use crate::key::{Key, KeyPrefix};
+use crate::stamp::{HybridClock, Stamp};
+use crate::time::Clock;
+
+use crate::chain::core::{Core, Parts, Settings};
+use crate::chain::journal::{Journal, VolatileJournal};
+use crate::chain::owed::Owed;
+use crate::chain::status::{ChainStatus, Seen};
+use crate::chain::{reconcile, watch as watching};
+
+use super::{batch, guarded, read};
+
+/// How many operations are read at once when a chain starts.
+const HEADERS: usize = 10_000;
+
+/// A database with a journal behind it.
+///
+/// While the primary is away, unconditional writes are kept in the journal and acknowledged with the durability they have there;
+/// reads of their keys are answered from it, and all others are unavailable, never missing. When the primary is back, the
+/// journal is replayed.
+#[derive(Debug)]
+pub struct DatabaseChain {
+    core: Arc<Core>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// What a chain needs beside its primary and its configuration.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ChainOptions {
+    /// How long the calls to the chain may take; from it follows how soon a primary that does not answer is suspected.
+    pub timeout: Duration,
+    /// Names the configured primary, without secrets: operations that were journaled for another one are not replayed to this one.
+    pub fingerprint: Option<String>,
+    /// The wall clock.
+    pub clock: Clock,
+    /// The clock of the stamps.
+    pub stamps: Arc<HybridClock>,
+}
+
+impl ChainOptions {
+    /// Makes options with the process's clocks.
+    #[must_use]
+    pub fn new(timeout: Duration) -> Self {
+        Self { timeout, fingerprint: None, clock: Clock::system(), stamps: HybridClock::process() }
+    }
+}
+
+impl DatabaseChain {
+    /// Opens a chain: finds or makes its journal, rebuilds what is owed, and asks the primary whether it is there. One that is not
+    /// is no error: the chain begins degraded.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the primary cannot replay;
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the journal cannot be opened.
+    pub async fn open(
+        primary: Arc<dyn DatabaseBackend>,
+        fallback: DatabaseFallback,
+        config: &DatabaseChainConfig,
+        options: ChainOptions,
+    ) -> Result<Self> {
+        if !primary.capabilities().replay {
+            return Err(Error::unsupported("this database cannot have a fallback, because it cannot replay a journal"));
+        }
+        let journal: Arc<dyn Journal> = match fallback {
+            DatabaseFallback::Memory => Arc::new(VolatileJournal::new(config.journal.max_bytes)),
+            DatabaseFallback::Sqlite => {
+                return Err(Error::unsupported("a journal on disk is not there yet"));
+            }
+        };
+        Self::over(primary, Some(journal), config, options).await
+    }
+
+    /// Opens a chain over a journal that is open already: rebuilds what is owed, and asks the primary whether it is there.
+    async fn over(
+        primary: Arc<dyn DatabaseBackend>,
+        journal: Option<Arc<dyn Journal>>,
+        config: &DatabaseChainConfig,
+        options: ChainOptions,
+    ) -> Result<Self> {
+        let ChainOptions { timeout, fingerprint, clock, stamps } = options;
+        let (mut owed, mut seen) = (Owed::default(), Seen::default());
+        if let Some(journal) = &journal {
+            let meta = journal.meta().await?;
+            if let Some(reserve) = meta.clock_reserve {
+                stamps.observe(Stamp::earliest(reserve));
+            }
+            owed = read_owed(&**journal, &stamps).await?;
+            seen = Seen::of(&meta, fingerprint.as_deref(), &owed);
+        }
+        primary.expect(seen.identity)?;
+        let settings = Settings::new(config, timeout, fingerprint);
+        let core = Core::new(Parts { primary, journal, config: config.clone(), settings, clock, stamps, owed, seen });
+        watching::keep(&core).await;
+        watching::probe(&core).await;
+        core.announce(None);
+        let tasks =
+            vec![tokio::spawn(watching::run(Arc::clone(&core))), tokio::spawn(reconcile::run(Arc::clone(&core)))];
+        Ok(Self { core, tasks })
+    }
+
+    /// How the chain is now.
+    #[must_use]
+    pub fn status(&self) -> ChainStatus {
+        self.core.current_status()
+    }
+
+    /// Tells each change of the chain's state. A watcher that is slow sees the latest.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<ChainStatus> {
+        self.core.watch()
+    }
+}
+
+/// What a journal says is owed.
+async fn read_owed(journal: &dyn Journal, stamps: &HybridClock) -> Result<Owed> {
+    let mut owed = Owed::default();
+    let mut after = 0;
+    loop {
+        let headers = journal.headers(after, HEADERS).await?;
+        let Some(last) = headers.last() else { return Ok(owed) };
+        after = last.seq;
+        for header in headers {
+            stamps.observe(header.stamp);
+            owed.add(header);
+        }
+    }
+}
+
+impl Drop for DatabaseChain {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Store for DatabaseChain {
+    async fn get(&self, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup> {
+        read::get(&self.core, key, options, cx).await
+    }
+
+    async fn get_many(&self, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
+        read::get_many(&self.core, keys, options, cx).await
+    }
+
+    async fn exists(&self, keys: &[Key], cx: &Context) -> Vec<Result<bool>> {
+        read::exists(&self.core, keys, cx).await
+    }
+
+    async fn write(&self, write: Write, cx: &Context) -> Result<WriteAck> {
+        let answer = batch::send(&self.core, vec![write], cx).await.pop();
+        answer.unwrap_or_else(|| Err(Error::internal("a write was not answered")))
+    }
+
+    async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
+        batch::send(&self.core, writes, cx).await
+    }
+
+    async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
+        read::list(&self.core, prefix, options, cx).await
+    }
+
+    async fn count(&self, prefix: &KeyPrefix, cx: &Context) -> Result<u64> {
+        read::count(&self.core, prefix, cx).await
+    }
+
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
+        guarded::clear(&self.core, prefix, stamp, cx).await
+    }
+
+    /// Asks the primary, also while the breaker is open.
+    async fn ping(&self, cx: &Context) -> Result<Ping> {
+        self.core.admit(cx)?;
+        self.core.primary.ping(cx).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = self.core.primary.capabilities();
+        capabilities.replay = false;
+        capabilities
+    }
+
+    /// What is still owed stays in the journal, for the next start.
+    async fn close(&self, cx: &Context) -> Result<()> {
+        if self.core.close() {
+            self.tasks.iter().for_each(JoinHandle::abort);
+            watching::keep(&self.core).await;
+            let owed = self.core.owed().len();
+            if owed > 0 {
+                tracing::warn!(owed, "closed while the primary is owed operations; they stay in the journal");
+            }
+        }
+        let primary = self.core.primary.close(cx).await;
+        let journal = match &self.core.journal {
+            Some(journal) => journal.close(cx.deadline).await,
+            None => Ok(()),
+        };
+        primary.and(journal)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl DatabaseBackend for DatabaseChain {
+    async fn append_many(&self, items: Vec<Append>, cx: &Context) -> Vec<Result<AppendAck>> {
+        batch::send(&self.core, items, cx).await
+    }
+
+    async fn range(&self, key: &Key, range: ListRange, cx: &Context) -> Result<Vec<Item>> {
+        read::range(&self.core, key, range, cx).await
+    }
+
+    async fn length(&self, key: &Key, cx: &Context) -> Result<u64> {
+        read::length(&self.core, key, cx).await
+    }
+
+    async fn trim(&self, key: &Key, keep_last: u64, cx: &Context) -> Result<u64> {
+        guarded::trim(&self.core, key, keep_last, cx).await
+    }
+
+    async fn apply(&self, steps: Vec<Step>, cx: &Context) -> Result<Vec<StepAck>> {
+        guarded::apply(&self.core, steps, cx).await
+    }
+
+    async fn replay(&self, steps: Vec<Step>, options: &ReplayOptions, cx: &Context) -> Vec<Result<ReplayOutcome>> {
+        let _ = (options, cx);
+        steps.into_iter().map(|_| Err(own_affair())).collect()
+    }
+
+    async fn identity(&self, cx: &Context) -> Result<Identity> {
+        self.core.admit(cx)?;
+        self.core.primary.identity(cx).await
+    }
+
+    async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {
+        self.core.admit(cx)?;
+        read::read(&self.core, self.core.primary.conflicts(options, cx)).await
+    }
+
+    async fn forget_conflict(&self, key: &Key, stamp: Stamp, cx: &Context) -> Result<bool> {
+        self.core.admit(cx)?;
+        read::read(&self.core, self.core.primary.forget_conflict(key, stamp, cx)).await
+    }
+
+    fn expect(&self, identity: Option<Identity>) -> Result<()> {
+        let _ = identity;
+        Err(own_affair())
+    }
+}
+
+fn own_affair() -> Error {
+    Error::unsupported("a chain replays its own journal, and sees to it itself which database answers")
+}

@@ -1,0 +1,106 @@
+//! What can be journaled: unconditional [`Write`]s and [`Append`]s.
+
+use async_trait::async_trait;
+
+use crate::chain::core::Core;
+use crate::chain::journal::{Action, Operation};
+use crate::chain::owed::{Owed, OwedList, OwedValue};
+use crate::contract::{Append, AppendAck, Context, Durability, Write, WriteAck, WriteOp};
+use crate::error::Result;
+use crate::key::Key;
+use crate::revision::Revision;
+use crate::time::Timestamp;
+
+/// One item of a batch of writes or of appends.
+#[async_trait]
+pub(super) trait Item: Clone + Send + Sync + Sized + 'static {
+    type Ack: Send + 'static;
+
+    fn key(&self) -> &Key;
+
+    /// Sends items to the primary.
+    async fn send(core: &Core, items: Vec<Self>, cx: &Context) -> Vec<Result<Self::Ack>>;
+
+    /// The item as the journal keeps it; `None` where only the primary can judge it.
+    fn operation(&self, now: Timestamp) -> Option<Operation>;
+
+    /// The answer to an item that was journaled, by what was owed before.
+    fn journaled(&self, owed: &Owed, now: Timestamp, durability: Durability) -> Self::Ack;
+}
+
+#[async_trait]
+impl Item for Write {
+    type Ack = WriteAck;
+
+    fn key(&self) -> &Key {
+        &self.key
+    }
+
+    async fn send(core: &Core, items: Vec<Self>, cx: &Context) -> Vec<Result<WriteAck>> {
+        core.primary.write_many(items, cx).await
+    }
+
+    fn operation(&self, now: Timestamp) -> Option<Operation> {
+        if self.is_conditional() {
+            return None;
+        }
+        let key = self.key.clone();
+        let action = match &self.op {
+            WriteOp::Put { value, ttl, .. } => {
+                Action::Put { key, value: value.clone(), expires_at: ttl.map(|ttl| now.after(ttl)) }
+            }
+            WriteOp::Delete { .. } => Action::Delete { key },
+            WriteOp::Touch { .. } => return None,
+        };
+        Some(Operation { stamp: self.stamp, action })
+    }
+
+    fn journaled(&self, owed: &Owed, now: Timestamp, durability: Durability) -> WriteAck {
+        let value = owed.value(&self.key).map(|value| is_live(value, now));
+        let existed = match &self.op {
+            WriteOp::Delete { .. } => match (value, owed.list(&self.key)) {
+                (Some(true), _) | (_, Some(OwedList::Appended)) => Some(true),
+                (Some(false), Some(OwedList::Deleted)) => Some(false),
+                _ => None,
+            },
+            WriteOp::Put { .. } | WriteOp::Touch { .. } => value,
+        };
+        let revision = match &self.op {
+            WriteOp::Delete { .. } => None,
+            WriteOp::Put { .. } | WriteOp::Touch { .. } => Some(Revision::from_stamp(self.stamp)),
+        };
+        let mut ack = WriteAck::primary(revision, existed);
+        ack.durability = durability;
+        ack
+    }
+}
+
+/// Whether a value that is owed is there for its readers.
+pub(super) fn is_live(value: OwedValue, now: Timestamp) -> bool {
+    match value {
+        OwedValue::Put { expires_at, .. } => expires_at.is_none_or(|at| now < at),
+        OwedValue::Deleted => false,
+    }
+}
+
+#[async_trait]
+impl Item for Append {
+    type Ack = AppendAck;
+
+    fn key(&self) -> &Key {
+        &self.key
+    }
+
+    async fn send(core: &Core, items: Vec<Self>, cx: &Context) -> Vec<Result<AppendAck>> {
+        core.primary.append_many(items, cx).await
+    }
+
+    fn operation(&self, _now: Timestamp) -> Option<Operation> {
+        let (key, value, item_id) = (self.key.clone(), self.value.clone(), self.item_id.clone());
+        Some(Operation { stamp: self.stamp, action: Action::Append { key, value, item_id } })
+    }
+
+    fn journaled(&self, _owed: &Owed, _now: Timestamp, durability: Durability) -> AppendAck {
+        AppendAck { position: None, existed: None, durability }
+    }
+}

@@ -1,0 +1,43 @@
+//! Keeping operations in the journal.
+
+use std::sync::Arc;
+
+use crate::chain::core::{Core, away};
+use crate::chain::in_flight::Entered;
+use crate::chain::journal::{Header, Operation};
+use crate::chain::owed::Owed;
+use crate::contract::{Context, Durability};
+use crate::error::{Error, Result};
+
+/// Keeps operations in the journal and counts them as owed; only then they are acknowledged, by `acknowledge`, which is shown each
+/// operation's place and what was owed before it.
+///
+/// A task of its own does it, so that it goes on though the caller goes away: what is in the journal must be known to be owed. It
+/// holds the keys until then.
+pub(super) async fn keep<A: Send + 'static>(
+    core: &Arc<Core>,
+    operations: Vec<Operation>,
+    cx: &Context,
+    entered: Entered,
+    acknowledge: impl Fn(usize, &Owed, Durability) -> A + Send + 'static,
+) -> Result<Vec<A>> {
+    let (core, deadline) = (Arc::clone(core), cx.deadline);
+    let task = tokio::spawn(async move {
+        let _entered = entered;
+        let Some(journal) = &core.journal else { return Err(away()) };
+        let headers: Vec<_> = operations.iter().map(|operation| (operation.stamp, operation.action.effect())).collect();
+        let seqs = journal.append(operations, deadline).await?;
+        let durability = journal.durability();
+        let acks = core.change_owed(|owed| {
+            let mut acks = Vec::with_capacity(headers.len());
+            for (index, (seq, (stamp, effect))) in seqs.into_iter().zip(headers).enumerate() {
+                acks.push(acknowledge(index, owed, durability));
+                owed.add(Header { seq, stamp, effect, parked: false });
+            }
+            acks
+        });
+        core.journaled();
+        Ok(acks)
+    });
+    task.await.unwrap_or_else(|_| Err(Error::outcome_unknown("the runtime ended while a write was being journaled")))
+}

@@ -1,0 +1,10 @@
+//! The chain of a database: the rules of each operation, and the [`DatabaseChain`] that has them all.
+
+mod batch;
+mod chain;
+mod guarded;
+mod item;
+mod keep;
+mod read;
+
+pub use chain::{ChainOptions, DatabaseChain};

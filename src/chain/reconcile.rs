@@ -1,0 +1,145 @@
+//! The replay: what is owed is brought to the primary, in the order of the journal.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::contract::{Append, Context, ReplayOptions, ReplayOutcome, Step, Write, WriteMode, WriteOp};
+use crate::error::{Error, ErrorKind, Result};
+use crate::stamp::Stamp;
+use crate::time::{Timestamp, Ttl};
+
+use super::core::{Attempt, Core};
+use super::journal::{Action, Journal, Operation};
+
+/// The most operations of one replay.
+const BATCH: usize = 512;
+
+/// The most bytes of values of one replay.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// How long one replay may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The pause after a replay that failed for a reason that passes.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// From the first operation that is owed until nothing is: what is written meanwhile by others may be in conflict.
+#[derive(Debug, Default)]
+struct Episode {
+    since: Option<Stamp>,
+    writers: HashSet<u64>,
+    /// How many operations the last replay settled.
+    settled: usize,
+}
+
+/// Replays whenever something is owed and the primary is there, for ever.
+pub(super) async fn run(core: Arc<Core>) {
+    let Some(journal) = core.journal.clone() else { return };
+    let mut episode = Episode::default();
+    loop {
+        while core.is_open() || core.owed().pending() == 0 {
+            core.rounds.rest();
+            core.debts.notified().await;
+        }
+        if let Err(error) = round(&core, &*journal, &mut episode).await {
+            core.rounds.rest();
+            tracing::debug!(%error, "a replay of the journal did not come through; it is tried again");
+            tokio::time::sleep(PAUSE).await;
+        }
+        if core.owed().pending() == 0 {
+            episode = Episode::default();
+            core.announce(None);
+        }
+    }
+}
+
+/// Replays the next operations: what the primary took is removed, what it will never take is put aside.
+async fn round(core: &Core, journal: &dyn Journal, episode: &mut Episode) -> Result<()> {
+    let (seqs, pending) = {
+        let owed = core.owed();
+        (owed.next(BATCH), owed.pending())
+    };
+    core.rounds.begin(episode.settled, pending);
+    let operations = journal.read_many(seqs, BATCH_BYTES).await?;
+    let Some((_, first)) = operations.first() else {
+        return Err(Error::corrupt("the journal does not hold what was journaled"));
+    };
+    let since = *episode.since.get_or_insert(first.stamp);
+    episode.writers.insert(core.stamps.writer());
+    episode.writers.extend(operations.iter().map(|(_, operation)| operation.stamp.writer()));
+    let options =
+        ReplayOptions::new(since, episode.writers.iter().copied().collect()).with_policy(core.settings.policy);
+    let now = core.clock.now();
+    let (seqs, steps): (Vec<u64>, Vec<Step>) =
+        operations.into_iter().map(|(seq, operation)| (seq, step(operation, now))).unzip();
+    let cx = Context::with_timeout(TIMEOUT);
+    let outcomes = match core.attempt(core.primary.replay(steps, &options, &cx)).await {
+        Attempt::Answered(outcomes) => outcomes,
+        Attempt::NotSent | Attempt::BrokenOff => return Err(Error::unavailable("the primary is away")),
+    };
+    let sorted = sort(&seqs, outcomes)?;
+    episode.settled = sorted.done.len();
+    journal.settle(sorted.done.clone(), sorted.parked.clone()).await?;
+    core.change_owed(|owed| {
+        sorted.done.iter().for_each(|seq| owed.pay(*seq));
+        sorted.parked.iter().for_each(|(seq, _)| owed.park(*seq));
+    });
+    core.note_conflicts(sorted.conflicts);
+    for (seq, reason) in &sorted.parked {
+        tracing::error!(seq, reason, "an operation of the journal cannot be replayed; it was put aside");
+    }
+    Ok(())
+}
+
+/// The operation as the primary takes it. One that has expired meanwhile is written all the same, to outvote what is older.
+fn step(operation: Operation, now: Timestamp) -> Step {
+    let Operation { stamp, action } = operation;
+    match action {
+        Action::Put { key, value, expires_at } => {
+            let ttl = expires_at.map(|at| remaining(at, now));
+            Step::Write(Write::new(key, WriteOp::Put { value, mode: WriteMode::Upsert, ttl }, stamp))
+        }
+        Action::Delete { key } => Step::Write(Write::delete(key, stamp)),
+        Action::Append { key, value, item_id } => Step::Append(Append::new(key, value, stamp).with_item_id(item_id)),
+        Action::Clear { prefix } => Step::Clear { prefix, stamp },
+    }
+}
+
+fn remaining(at: Timestamp, now: Timestamp) -> Ttl {
+    Ttl::new(at.since(now)).unwrap_or(Ttl::MIN)
+}
+
+/// What became of the operations of a replay.
+#[derive(Debug, Default)]
+struct Sorted {
+    done: Vec<u64>,
+    parked: Vec<(u64, String)>,
+    conflicts: u64,
+}
+
+/// # Errors
+///
+/// The primary's, if it took nothing.
+fn sort(seqs: &[u64], outcomes: Vec<Result<ReplayOutcome>>) -> Result<Sorted> {
+    let mut sorted = Sorted::default();
+    for (seq, outcome) in seqs.iter().zip(outcomes) {
+        match outcome {
+            Ok(ReplayOutcome::Superseded { .. }) => {
+                sorted.conflicts += 1;
+                sorted.done.push(*seq);
+            }
+            Ok(ReplayOutcome::TooOld { .. }) => {
+                let reason =
+                    "it waited for longer than the primary remembers deletes; it might bring back what was deleted";
+                sorted.parked.push((*seq, reason.to_owned()));
+            }
+            Ok(_) => sorted.done.push(*seq),
+            Err(error) => match error.kind() {
+                ErrorKind::Unavailable | ErrorKind::OutcomeUnknown | ErrorKind::Closed => return Err(error),
+                _ => sorted.parked.push((*seq, error.to_string())),
+            },
+        }
+    }
+    Ok(sorted)
+}

@@ -1,0 +1,96 @@
+//! Replies that are lost.
+
+use agent_storage::contract::{Durability, Freshness};
+use agent_storage::testkit::Fault;
+use agent_storage::{ErrorKind, SetOptions, Value};
+
+use crate::rig::{Rig, read};
+
+#[tokio::test]
+async fn a_write_whose_reply_was_lost_is_kept_and_has_effect_once() {
+    for fault in [Fault::FailAfter, Fault::HangAfter, Fault::Hang] {
+        let rig = Rig::new().await;
+        rig.database.append_json("list", &1).await.unwrap();
+        rig.faults.set_for_next(fault, 1);
+        let ack = rig.database.append_json("list", &2).await.unwrap();
+        assert_eq!((ack.durability, ack.position), (Durability::Volatile, None), "{fault:?}");
+        rig.database.append_json("list", &3).await.unwrap();
+        rig.recover().await;
+        assert_eq!(rig.items("list").await, [1, 2, 3], "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_newer_write_of_the_key_follows_into_the_journal() {
+    let rig = Rig::new().await;
+    rig.faults.set_for_next(Fault::FailAfter, 1);
+    assert_eq!(rig.set("k", 1).await, Durability::Volatile);
+    assert_eq!(read(rig.database.lookup("k").await).0, Some(1));
+    rig.set("k", 2).await;
+    assert_eq!(read(rig.database.lookup("k").await).0, Some(2));
+    assert_eq!(rig.set("other", 1).await, Durability::Primary);
+    rig.recover().await;
+    assert_eq!(rig.stored("k").await, Some(2));
+    assert_eq!(read(rig.database.lookup("k").await), (Some(2), Freshness::Primary));
+}
+
+#[tokio::test]
+async fn a_torn_batch_ends_as_if_it_had_been_whole() {
+    for seed in 0..10 {
+        let rig = Rig::new().await;
+        rig.faults.set_for_next(Fault::Slow(std::time::Duration::ZERO), seed);
+        rig.faults.set_for_next(Fault::TornBatch, 1);
+        let batch = (0..10).map(|number| (format!("k:{}", number % 7), Value::from_integer(number)));
+        for answer in rig.database.set_many(batch).await {
+            assert_eq!(answer.unwrap().durability, Durability::Volatile);
+        }
+        for key in 0..7 {
+            let newest = if key < 3 { key + 7 } else { key };
+            assert_eq!(read(rig.database.lookup(format!("k:{key}")).await).0, Some(newest));
+        }
+        rig.recover().await;
+        for key in 0..7 {
+            let newest = if key < 3 { key + 7 } else { key };
+            assert_eq!(rig.stored(&format!("k:{key}")).await, Some(newest));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_condition_whose_reply_was_lost_is_unknown_and_never_journaled() {
+    let rig = Rig::new().await;
+    rig.faults.set_for_next(Fault::FailAfter, 1);
+    let create = rig.database.set_with("k", Value::from_integer(1), SetOptions::new().if_absent()).await;
+    assert_eq!(create.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+    assert_eq!(rig.chain.status().pending, 0);
+    rig.faults.set_for_next(Fault::FailAfter, 1);
+    assert_eq!(rig.database.trim("list", 1).await.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+}
+
+#[tokio::test]
+async fn a_clear_whose_reply_was_lost_is_kept() {
+    let rig = Rig::new().await;
+    rig.set("a:1", 1).await;
+    rig.faults.set_for_next(Fault::FailAfter, 1);
+    assert_eq!(rig.database.clear("a:").await.unwrap(), None);
+    assert_eq!(read(rig.database.lookup("a:1").await).0, None);
+    rig.set("a:2", 2).await;
+    rig.recover().await;
+    assert_eq!((rig.stored("a:1").await, rig.stored("a:2").await), (None, Some(2)));
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_in_the_middle_leaves_nothing_behind() {
+    let rig = Rig::new().await;
+    rig.fall().await;
+    for number in 0..50 {
+        let database = rig.database.clone();
+        let call = tokio::spawn(async move { database.set_json("k", &number).await });
+        tokio::task::yield_now().await;
+        call.abort();
+    }
+    rig.set("k", 100).await;
+    rig.recover().await;
+    assert_eq!(rig.stored("k").await, Some(100));
+    assert_eq!(rig.set("k", 101).await, Durability::Primary);
+}

@@ -1,0 +1,193 @@
+//! The primary is away.
+
+use std::time::{Duration, Instant};
+
+use agent_storage::chain::ChainState;
+use agent_storage::config::{DatabaseChainConfig, MinDurability};
+use agent_storage::contract::{Durability, Freshness};
+use agent_storage::testkit::Fault;
+use agent_storage::{ErrorKind, SetOptions, Ttl, Value};
+
+use crate::rig::{Rig, guessing, read, unavailable};
+
+#[tokio::test]
+async fn while_all_is_well_calls_go_to_the_primary() {
+    let rig = Rig::new().await;
+    assert_eq!(rig.set("k", 1).await, Durability::Primary);
+    assert_eq!(read(rig.database.lookup("k").await), (Some(1), Freshness::Primary));
+    assert_eq!(read(rig.database.lookup("none").await), (None, Freshness::Primary));
+    assert_eq!(rig.chain.status().state, ChainState::Normal);
+    assert_eq!(rig.stored("k").await, Some(1));
+}
+
+#[tokio::test]
+async fn a_write_is_kept_and_read_back_and_what_the_primary_holds_is_never_called_missing() {
+    let rig = Rig::new().await;
+    rig.set("before", 1).await;
+    rig.fall().await;
+    assert_eq!(rig.set("k", 2).await, Durability::Volatile);
+    assert_eq!(read(rig.database.lookup("k").await), (Some(2), Freshness::LocalPending));
+    unavailable(rig.database.get("before").await);
+    unavailable(rig.database.get("none").await);
+    rig.database.delete("before").await.unwrap();
+    assert_eq!(read(rig.database.lookup("before").await), (None, Freshness::LocalPending));
+    rig.recover().await;
+    assert_eq!((rig.stored("k").await, rig.stored("before").await), (Some(2), None));
+}
+
+#[tokio::test]
+async fn a_batch_is_answered_key_by_key() {
+    let rig = Rig::new().await;
+    rig.set("before", 1).await;
+    rig.fall().await;
+    rig.set("k", 2).await;
+    let answers = rig.database.get_many(["k", "before", "k"]).await;
+    assert!(answers[0].is_ok() && answers[2].is_ok());
+    assert_eq!(answers[1].as_ref().unwrap_err().kind(), ErrorKind::Unavailable);
+    assert!(rig.database.exists("k").await.unwrap());
+    unavailable(rig.database.exists("before").await);
+}
+
+#[tokio::test]
+async fn what_needs_the_primary_is_unavailable() {
+    let rig = Rig::new().await;
+    rig.set("k", 1).await;
+    rig.fall().await;
+    let value = || Value::from_integer(2);
+    unavailable(rig.database.set_with("k", value(), SetOptions::new().if_absent()).await);
+    unavailable(rig.database.trim("list", 1).await);
+    unavailable(rig.database.transaction().set("k", value()).unwrap().commit().await);
+    unavailable(rig.database.list_page("", Default::default()).await);
+    unavailable(rig.database.count("").await);
+    unavailable(rig.database.range("list", 0, -1).await);
+    unavailable(rig.database.length("list").await);
+    assert_eq!(rig.chain.status().pending, 0);
+    rig.recover().await;
+    assert_eq!(rig.stored("k").await, Some(1));
+}
+
+#[tokio::test]
+async fn lists_are_appended_to_and_known_only_after_a_delete() {
+    let rig = Rig::new().await;
+    rig.database.append_json("list", &1).await.unwrap();
+    rig.fall().await;
+    let ack = rig.database.append_json("list", &2).await.unwrap();
+    assert_eq!((ack.position, ack.durability), (None, Durability::Volatile));
+    unavailable(rig.database.range("list", 0, -1).await);
+    assert!(rig.database.exists("list").await.unwrap());
+    rig.database.delete("list").await.unwrap();
+    assert_eq!(rig.database.range("list", 0, -1).await.unwrap(), []);
+    assert_eq!(rig.database.length("list").await.unwrap(), 0);
+    assert!(!rig.database.exists("list").await.unwrap());
+    rig.database.append_json("list", &3).await.unwrap();
+    unavailable(rig.database.length("list").await);
+    rig.recover().await;
+    assert_eq!(rig.items("list").await, [3]);
+}
+
+#[tokio::test]
+async fn a_clear_covers_its_prefix() {
+    let rig = Rig::new().await;
+    rig.set("a:1", 1).await;
+    rig.set("b", 1).await;
+    rig.fall().await;
+    assert_eq!(rig.database.clear("a:").await.unwrap(), None);
+    rig.set("a:2", 2).await;
+    assert_eq!(read(rig.database.lookup("a:1").await), (None, Freshness::LocalPending));
+    assert_eq!(read(rig.database.lookup("a:2").await), (Some(2), Freshness::LocalPending));
+    unavailable(rig.database.get("b").await);
+    rig.recover().await;
+    assert_eq!((rig.stored("a:1").await, rig.stored("a:2").await, rig.stored("b").await), (None, Some(2), Some(1)));
+}
+
+#[tokio::test]
+async fn an_entry_that_expires_while_it_is_owed_revives_nothing_older() {
+    let rig = Rig::new().await;
+    rig.set("k", 1).await;
+    rig.fall().await;
+    let options = SetOptions::new().with_ttl(Ttl::from_millis(20).unwrap());
+    rig.database.set_with("k", Value::from_integer(2), options).await.unwrap();
+    assert_eq!(read(rig.database.lookup("k").await), (Some(2), Freshness::LocalPending));
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    assert_eq!(read(rig.database.lookup("k").await), (None, Freshness::LocalPending));
+    rig.recover().await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(rig.stored("k").await, None);
+}
+
+#[tokio::test]
+async fn nothing_below_the_least_durability_is_acknowledged() {
+    let strict = |config: &mut DatabaseChainConfig| config.min_durability = MinDurability::Local;
+    let rig = Rig::with(strict).await;
+    rig.set("k", 1).await;
+    rig.fall().await;
+    unavailable(rig.database.set_json("k", &2).await);
+    unavailable(rig.database.append_json("list", &2).await);
+    unavailable(rig.database.clear("").await);
+    unavailable(rig.database.get("k").await);
+    rig.recover().await;
+    assert_eq!(rig.stored("k").await, Some(1));
+}
+
+#[tokio::test]
+async fn whoever_asks_for_guesses_is_given_them() {
+    let rig = Rig::with(guessing).await;
+    rig.set("before", 1).await;
+    rig.fall().await;
+    assert_eq!(read(rig.database.lookup("before").await), (None, Freshness::Fallback));
+    assert_eq!(rig.database.length("list").await.unwrap(), 0);
+    unavailable(rig.database.count("").await);
+}
+
+#[tokio::test]
+async fn a_primary_that_is_down_at_the_start_is_a_degraded_start() {
+    let rig = Rig::new().await;
+    rig.fall().await;
+    for _ in 0..3 {
+        let began = Instant::now();
+        unavailable(rig.database.get("k").await);
+        assert!(began.elapsed() < Duration::from_millis(100), "nobody waits for a primary that is away");
+    }
+}
+
+#[tokio::test]
+async fn a_frozen_primary_costs_no_caller_its_deadline() {
+    let rig = Rig::new().await;
+    rig.set("k", 1).await;
+    rig.faults.set(Fault::Hang);
+    let calls = (0..20).map(|number| {
+        let database = rig.database.clone();
+        tokio::spawn(async move { database.set_json(format!("k:{number}"), &number).await })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        assert_eq!(call.await.unwrap().unwrap().durability, Durability::Volatile);
+    }
+    rig.until(|status| status.state == ChainState::Degraded).await;
+    unavailable(rig.database.get("k").await);
+    rig.recover().await;
+    for number in 0..20 {
+        assert_eq!(rig.stored(&format!("k:{number}")).await, Some(number));
+    }
+}
+
+#[tokio::test]
+async fn a_full_journal_takes_nothing_and_empties_itself() {
+    let rig = Rig::with(|config| config.journal.max_bytes = 1 << 20).await;
+    rig.fall().await;
+    let mut kept = 0_usize;
+    let refused = loop {
+        match rig.database.set_bytes(format!("k:{kept}"), vec![7; 50_000]).await {
+            Ok(_) => kept += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    assert!(kept >= 10 && rig.chain.status().journal_full, "{kept}");
+    assert!(rig.database.get("k:0").await.unwrap().is_some());
+    rig.recover().await;
+    for number in 0..kept {
+        assert!(rig.primary.exists(format!("k:{number}")).await.unwrap());
+    }
+    assert_eq!(rig.set("k:0", 1).await, Durability::Primary);
+    assert!(!rig.chain.status().journal_full);
+}

@@ -1,0 +1,9 @@
+//! The chain of a database: what is promised while the primary is away and when it comes back, over a primary that fails as told.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod ambiguity;
+mod degraded;
+mod foreign;
+mod others;
+mod reconciling;
+mod rig;

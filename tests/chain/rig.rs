@@ -1,0 +1,99 @@
+//! A chain over a memory database that fails as told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_storage::backend::memory::MemoryDatabase;
+use agent_storage::chain::{ChainOptions, ChainState, ChainStatus, DatabaseChain};
+use agent_storage::config::{DatabaseChainConfig, DatabaseFallback, MemoryDatabaseConfig, MinDurability, OutageReads};
+use agent_storage::contract::{DatabaseBackend, Durability, Freshness, Lookup};
+use agent_storage::testkit::{Fault, FaultBackend, Faults};
+use agent_storage::{Database, ErrorKind, Result, Value};
+
+/// How long the calls through the chain may take.
+pub(crate) const TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A primary, the switch that makes it fail, a chain before it, and a handle of somebody else who needs no chain.
+pub(crate) struct Rig {
+    pub(crate) faults: Faults,
+    pub(crate) chain: Arc<DatabaseChain>,
+    /// A handle through the chain.
+    pub(crate) database: Database,
+    /// A handle to the primary itself, that never fails.
+    pub(crate) primary: Database,
+}
+
+impl Rig {
+    pub(crate) async fn new() -> Self {
+        Self::with(|_| ()).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(&mut DatabaseChainConfig)) -> Self {
+        Self::over(Arc::new(MemoryDatabase::new(&MemoryDatabaseConfig::default())), change).await
+    }
+
+    pub(crate) async fn over(primary: Arc<dyn DatabaseBackend>, change: impl FnOnce(&mut DatabaseChainConfig)) -> Self {
+        let faults = Faults::seeded(1);
+        let mut config = DatabaseChainConfig::default();
+        config.min_durability = MinDurability::Volatile;
+        config.breaker.probe_interval = Duration::from_millis(100);
+        config.breaker.slow_call = Duration::from_millis(50);
+        change(&mut config);
+        let faulty: Arc<dyn DatabaseBackend> = Arc::new(FaultBackend::new(Arc::clone(&primary), faults.clone()));
+        let options = ChainOptions::new(TIMEOUT);
+        let chain = Arc::new(DatabaseChain::open(faulty, DatabaseFallback::Memory, &config, options).await.unwrap());
+        let through: Arc<dyn DatabaseBackend> = chain.clone();
+        let database = Database::new(through).with_timeout(TIMEOUT);
+        Self { faults, chain, database, primary: Database::new(primary) }
+    }
+
+    /// Makes the primary refuse everything, and waits until the chain knows.
+    pub(crate) async fn fall(&self) {
+        self.faults.set(Fault::FailBefore);
+        let _ = self.database.get("fall").await;
+        self.until(|status| status.state == ChainState::Degraded).await;
+    }
+
+    /// Heals the primary, and waits until nothing is owed any more.
+    pub(crate) async fn recover(&self) {
+        self.faults.heal();
+        self.until(|status| status.state == ChainState::Normal).await;
+        assert_eq!(self.chain.status().pending, 0);
+    }
+
+    pub(crate) async fn until(&self, reached: impl Fn(&ChainStatus) -> bool) {
+        let mut watch = self.chain.watch();
+        let waited = tokio::time::timeout(Duration::from_secs(20), watch.wait_for(|status| reached(status))).await;
+        assert!(waited.is_ok(), "still {:?}", self.chain.status());
+    }
+
+    pub(crate) async fn set(&self, key: &str, number: i64) -> Durability {
+        self.database.set(key, Value::from_integer(number)).await.unwrap().durability
+    }
+
+    /// The number under a key in the primary itself.
+    pub(crate) async fn stored(&self, key: &str) -> Option<i64> {
+        self.primary.get_json(key).await.unwrap()
+    }
+
+    pub(crate) async fn items(&self, key: &str) -> Vec<i64> {
+        self.primary.range_json(key, 0, -1).await.unwrap()
+    }
+}
+
+/// The number that a reader is told, and from where.
+pub(crate) fn read(lookup: Result<Lookup>) -> (Option<i64>, Freshness) {
+    let lookup = lookup.unwrap();
+    let freshness = lookup.freshness();
+    (lookup.into_value().map(|value| value.decode().unwrap()), freshness)
+}
+
+#[track_caller]
+pub(crate) fn unavailable<T: std::fmt::Debug>(answer: Result<T>) {
+    assert_eq!(answer.unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+/// Reads that guess, for those who asked for them.
+pub(crate) fn guessing(config: &mut DatabaseChainConfig) {
+    config.reads = OutageReads::Available;
+}
