@@ -303,6 +303,21 @@ impl DatabaseBackendConfig {
             Self::Postgres(_) => "postgres",
         }
     }
+
+    /// Where the database is, without user and password; `None` for one in memory, which is new with each process.
+    #[must_use]
+    pub fn address(&self) -> Option<String> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Sqlite(config) => Some(format!("sqlite {}", config.path.display())),
+            Self::Postgres(config) => {
+                let PostgresConfig { host, port, database, schema, .. } = config;
+                let socket = config.socket_dir.as_ref().map(|folder| folder.display().to_string());
+                let host = socket.as_ref().unwrap_or(host);
+                Some(format!("postgres {host}:{port} {database:?} {schema:?}"))
+            }
+        }
+    }
 }
 
 impl Default for DatabaseBackendConfig {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::chain::{ChainState, ChainStatus};
 use crate::contract::{Capabilities, Context, Store};
 use crate::error::Error;
 use crate::layer::Side;
@@ -60,17 +61,26 @@ pub struct SideHealth {
     pub side: Side,
     /// The stores of the side, the primary first.
     pub members: Vec<MemberHealth>,
+    /// How the chain behind the primary is, if there is one.
+    pub chain: Option<ChainStatus>,
 }
 
 impl SideHealth {
-    pub(super) fn of(side: Side, member: MemberHealth) -> Self {
-        Self { side, members: vec![member] }
+    pub(super) fn of(side: Side, member: MemberHealth, chain: Option<ChainStatus>) -> Self {
+        Self { side, members: vec![member], chain }
     }
 
-    /// How the side is, as its callers feel it: as its primary is.
+    /// How the side is, as its callers feel it: as its primary is. With a chain behind it, it is degraded while the primary is away
+    /// or owed something, and unhealthy only if nothing can be written any more.
     #[must_use]
     pub fn status(&self) -> HealthStatus {
-        self.members.first().map_or(HealthStatus::Unhealthy, |primary| primary.status)
+        let primary = self.members.first().map_or(HealthStatus::Unhealthy, |primary| primary.status);
+        let Some(chain) = &self.chain else { return primary };
+        match (chain.state, primary) {
+            (ChainState::Normal, HealthStatus::Healthy) if chain.parked == 0 && !chain.journal_full => primary,
+            (ChainState::Degraded, _) if chain.journal_full => HealthStatus::Unhealthy,
+            _ => HealthStatus::Degraded,
+        }
     }
 }
 

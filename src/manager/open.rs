@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::backend::memory::{MemoryCache, MemoryDatabase};
-use crate::config::{CacheBackendConfig, CacheConfig, DatabaseBackendConfig, DatabaseConfig, SideOptions};
+use crate::chain::{ChainOptions, DatabaseChain};
+use crate::config::{CacheBackendConfig, CacheConfig, DatabaseBackendConfig, DatabaseConfig, Fallback, SideOptions};
 use crate::contract::{CacheBackend, Capabilities, DatabaseBackend, Durability};
 use crate::error::Result;
 use crate::handle::{Cache, Database, Handle, HandleBackend};
@@ -56,16 +57,46 @@ pub(super) async fn cache(backend: Arc<dyn CacheBackend>, config: &CacheConfig) 
     connect(Side::Cache, Handle::new(backend), &config.options).await
 }
 
+/// A database in its layers, and the chain among them if there is one.
+#[derive(Clone, Debug)]
+pub(super) struct OpenDatabase {
+    pub(super) handle: Database,
+    pub(super) chain: Option<Arc<DatabaseChain>>,
+}
+
 /// Puts the layers before a database and connects it.
-pub(super) async fn database(backend: Arc<dyn DatabaseBackend>, config: &DatabaseConfig) -> Result<Database> {
+pub(super) async fn database(backend: Arc<dyn DatabaseBackend>, config: &DatabaseConfig) -> Result<OpenDatabase> {
     let mut layered: Arc<dyn DatabaseBackend> = Arc::new(Retry::new(config.options.retry, backend));
+    let chain = chain(&layered, config).await?;
+    if let Some(chain) = &chain {
+        layered = chain.clone();
+    }
     if is_batched(&layered.capabilities(), &config.options) {
         layered = Arc::new(Coalesce::database(&config.options.batching, layered));
     }
     let observed: Arc<dyn DatabaseBackend> = Arc::new(Observe::new(Side::Database, layered));
     let prefix = KeyPrefix::parse(&config.options.key_prefix)?;
     let backend = if prefix.is_empty() { observed } else { Arc::new(Prefix::new(prefix, observed)) };
-    connect(Side::Database, Handle::new(backend), &config.options).await
+    let connected = connect(Side::Database, Handle::new(backend), &config.options).await;
+    if let (Err(_), Some(chain)) = (&connected, &chain) {
+        chain.stop();
+    }
+    Ok(OpenDatabase { handle: connected?, chain })
+}
+
+/// Opens what stands behind a database, if something does.
+async fn chain(primary: &Arc<dyn DatabaseBackend>, config: &DatabaseConfig) -> Result<Option<Arc<DatabaseChain>>> {
+    let Some(fallback) = config.effective_fallback() else { return Ok(None) };
+    if !primary.capabilities().replay {
+        if matches!(config.fallback, Fallback::To(_)) {
+            tracing::warn!("the fallback is not in force, because this type of database cannot replay a journal yet");
+        }
+        return Ok(None);
+    }
+    let mut options = ChainOptions::new(config.options.timeout);
+    options.fingerprint = config.backend.address();
+    let opened = DatabaseChain::open(Arc::clone(primary), fallback, &config.chain, options).await?;
+    Ok(Some(Arc::new(opened)))
 }
 
 /// Whether calls share round trips: where there are round trips, or commits, to share.

@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
+use crate::chain::ChainStatus;
 use crate::config::{Problem, SideOptions, StorageConfig};
 use crate::contract::{CacheBackend, Context, DatabaseBackend, Store};
 use crate::error::{Error, Result};
@@ -11,7 +14,7 @@ use crate::layer::Side;
 
 use super::builder::StorageManagerBuilder;
 use super::health::{Health, MemberHealth, SideHealth};
-use super::open;
+use super::open::{self, OpenDatabase};
 use super::slot::Slot;
 
 /// Both handles of a connected storage.
@@ -46,7 +49,7 @@ pub struct StorageManager {
     own_cache: Option<Arc<dyn CacheBackend>>,
     own_database: Option<Arc<dyn DatabaseBackend>>,
     cache: Slot<Cache>,
-    database: Slot<Database>,
+    database: Slot<OpenDatabase>,
 }
 
 impl StorageManager {
@@ -200,13 +203,38 @@ impl StorageManager {
     ///
     /// As [`StorageManager::cache`].
     pub async fn database(&self) -> Result<Database> {
+        Ok(self.open_database().await?.handle)
+    }
+
+    /// How the database's chain is: whether the primary is there, and what it is owed. `None` if nothing stands behind the database,
+    /// or it was not used yet.
+    #[must_use]
+    pub fn database_chain(&self) -> Option<ChainStatus> {
+        Some(self.database.ready()?.chain?.status())
+    }
+
+    /// Tells each change of the state of the database's chain; `None` if nothing stands behind the database. It builds a database
+    /// that was not used yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`StorageManager::database`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`StorageManager::database`].
+    pub async fn watch_database_chain(&self) -> Result<Option<watch::Receiver<ChainStatus>>> {
+        Ok(self.open_database().await?.chain.map(|chain| chain.watch()))
+    }
+
+    async fn open_database(&self) -> Result<OpenDatabase> {
         let build = || {
             let (config, own) = (Arc::clone(&self.config), self.own_database.clone());
             async move {
                 if let Some(own) = own {
                     return open::database(own, &config.database).await;
                 }
-                let backend = open::database_backend(&config.database.backend)?;
+                let backend = open::database_backend(&config.database.effective_backend())?;
                 let opened = open::database(Arc::clone(&backend), &config.database).await;
                 or_close(opened, &*backend, &config.database.options).await
             }
@@ -246,7 +274,10 @@ impl StorageManager {
     /// Dropping it leaves what was not yet closed to close itself.
     pub async fn disconnect(&self) -> Result<()> {
         let close_cache = async { close(self.cache.take().await, &self.config.cache.options).await };
-        let close_database = async { close(self.database.take().await, &self.config.database.options).await };
+        let close_database = async {
+            let database = self.database.take().await.map(|open| open.handle);
+            close(database, &self.config.database.options).await
+        };
         let (cache, database) = tokio::join!(close_cache, close_database);
         if let (Err(_), Err(error)) = (&cache, &database) {
             tracing::warn!(%error, "the database could not be closed either");
@@ -266,7 +297,10 @@ impl StorageManager {
             member_health(self.cache(), cache.backend.kind(), &cache.options),
             member_health(self.database(), database.backend.kind(), &database.options),
         );
-        Health { cache: SideHealth::of(Side::Cache, cache), database: SideHealth::of(Side::Database, database) }
+        Health {
+            cache: SideHealth::of(Side::Cache, cache, None),
+            database: SideHealth::of(Side::Database, database, self.database_chain()),
+        }
     }
 }
 

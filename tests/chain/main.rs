@@ -4,6 +4,7 @@
 mod ambiguity;
 mod degraded;
 mod foreign;
+mod managed;
 mod others;
 mod reconciling;
 mod rig;

@@ -46,6 +46,9 @@ impl Check {
             output.line(format!("{report:#}")).await?;
         } else {
             output.line(report::table(&health)).await?;
+            for line in [&health.cache, &health.database].into_iter().filter_map(report::chain_line) {
+                output.line(line).await?;
+            }
         }
         let errors = |side: &SideHealth| -> Vec<String> {
             side.members.iter().filter_map(|member| member.error.as_ref()).map(ToString::to_string).collect()

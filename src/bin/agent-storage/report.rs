@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use agent_storage::chain::ChainStatus;
 use agent_storage::contract::{Capabilities, Listing, RevisionKind};
 use agent_storage::manager::{MemberHealth, SideHealth};
 use agent_storage::{Error, Health};
@@ -86,7 +87,49 @@ pub(crate) fn json(health: &Health) -> Json {
 }
 
 fn side(side: &SideHealth) -> Json {
-    json!({ "status": side.status().as_str(), "members": side.members.iter().map(member).collect::<Vec<_>>() })
+    json!({
+        "status": side.status().as_str(),
+        "members": side.members.iter().map(member).collect::<Vec<_>>(),
+        "chain": side.chain.as_ref().map(chain),
+    })
+}
+
+fn chain(status: &ChainStatus) -> Json {
+    json!({
+        "state": status.state.as_str(),
+        "fenced": status.fenced,
+        "journal_full": status.journal_full,
+        "journal_bytes": status.journal_bytes,
+        "pending": status.pending,
+        "parked": status.parked,
+        "oldest": status.oldest.map(|at| at.as_millis()),
+        "conflicts": status.conflicts,
+        "reason": status.reason.as_ref().map(error),
+    })
+}
+
+/// The chain of a side in one line.
+pub(crate) fn chain_line(side: &SideHealth) -> Option<String> {
+    let status = side.chain.as_ref()?;
+    let mut line = format!(
+        "{}: {}, {} pending, {} put aside, {} conflicts since the start",
+        side.side.as_str(),
+        status.state.as_str(),
+        status.pending,
+        status.parked,
+        status.conflicts
+    );
+    for (flag, name) in [(status.fenced, "fenced"), (status.journal_full, "journal full")] {
+        if flag {
+            line.push_str(", ");
+            line.push_str(name);
+        }
+    }
+    if let Some(reason) = &status.reason {
+        line.push_str(": ");
+        line.push_str(reason.message());
+    }
+    Some(line)
 }
 
 fn member(member: &MemberHealth) -> Json {

@@ -116,6 +116,11 @@ impl DatabaseChain {
         Ok(Self { core, tasks })
     }
 
+    /// Ends the probes and the replay. What is owed stays in the journal.
+    pub(crate) fn stop(&self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+
     /// How the chain is now.
     #[must_use]
     pub fn status(&self) -> ChainStatus {
@@ -146,7 +151,7 @@ async fn read_owed(journal: &dyn Journal, stamps: &HybridClock) -> Result<Owed> 
 
 impl Drop for DatabaseChain {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.stop();
     }
 }
 
@@ -201,7 +206,7 @@ impl Store for DatabaseChain {
     /// What is still owed stays in the journal, for the next start.
     async fn close(&self, cx: &Context) -> Result<()> {
         if self.core.close() {
-            self.tasks.iter().for_each(JoinHandle::abort);
+            self.stop();
             watching::keep(&self.core).await;
             let owed = self.core.owed().len();
             if owed > 0 {
