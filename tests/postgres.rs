@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         a_deleted_list_takes_its_ids_along
         a_repeated_append_does_not_pass_a_delete_beside_a_newer_one
         a_corrupt_row_fails_alone
+        a_column_that_became_jsonb_is_not_taken_for_json
         a_list_that_lacks_an_item_is_corrupt_wherever_it_was
         no_call_reads_a_whole_table
         a_stamp_that_no_clock_gave_is_not_followed
@@ -755,6 +756,17 @@ async fn a_corrupt_row_fails_alone() {
     assert_eq!(bench.get("c").await.as_deref(), Some("2"));
 }
 
+/// The two look alike to a client, but for a byte before the text.
+async fn a_column_that_became_jsonb_is_not_taken_for_json() {
+    let bench = Bench::new();
+    bench.put("a", "1").await;
+    bench.query(
+        "DROP VIEW agent_storage.live_json; ALTER TABLE agent_storage.kv ALTER json TYPE jsonb USING json::jsonb",
+    );
+    let error = bench.another().get(&key("a"), &GetOptions::default(), &cx()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+}
+
 async fn a_row_without_a_valid_key_hides_no_other() {
     let bench = Bench::with(|config| config.tombstone_retention = Duration::from_secs(1));
     for name in ["a", "b", "c"] {
@@ -861,6 +873,12 @@ async fn no_call_reads_a_whole_table() {
             .unwrap();
         bench.append(&format!("l{round}"), "1").await;
         bench.append(&format!("l{round}"), "2").await;
+        let both = ["l", "m"].map(|list| bench.append_op(&format!("{list}{round}"), "3")).to_vec();
+        for batch in [both.clone(), both] {
+            assert!(bench.database.append_many(batch, &cx()).await.iter().all(Result::is_ok));
+        }
+        let both = ["k", "c"].map(|name| bench.put_op(&format!("{name}{round}"), "3")).to_vec();
+        assert!(bench.database.write_many(both, &cx()).await.iter().all(Result::is_ok));
         bench.items(&format!("l{round}")).await;
         bench.database.length(&key(&format!("l{round}")), &cx()).await.unwrap();
         bench.database.trim(&key(&format!("l{round}")), 1, &cx()).await.unwrap();

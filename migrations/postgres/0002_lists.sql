@@ -20,6 +20,8 @@ CREATE INDEX list_unclean ON list (key) WHERE clean_position < first_position;
 CREATE INDEX list_unused ON list (key) WHERE unused;
 
 -- One row an item. A trimmed item keeps its id, so that an append repeated after the trim is still a repetition.
+--
+-- The ids that are given here rise with time. With them first, new entries of their index go to its end, whatever the list.
 CREATE TABLE item (
     key      text     NOT NULL COLLATE "C",
     position bigint   NOT NULL,
@@ -29,7 +31,7 @@ CREATE TABLE item (
     json     json,
     bin      bytea,
     PRIMARY KEY (key, position),
-    UNIQUE (key, item_id)
+    UNIQUE (item_id, key)
 );
 
 CREATE INDEX item_trimmed ON item (stamp) WHERE kind = 0;

@@ -1,8 +1,5 @@
 //! Batches as the statements take them: cut up, each key once, sorted, a column an array.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::stamp::Stamp;
@@ -10,21 +7,10 @@ use crate::time::Ttl;
 use crate::value::{Format, Value};
 
 /// The most rows of one statement.
-const MAX_ROWS: usize = 1000;
+pub(super) const MAX_ROWS: usize = 1000;
 
 /// The most bytes of values of one statement. A message of the protocol, and an array, may have 1 GiB.
 const MAX_BYTES: usize = 16 << 20;
-
-/// The number in the column `kind` of a row without a value.
-pub(super) const TOMBSTONE: i16 = 0;
-
-/// The number in the column `kind` of a row with this value.
-pub(super) const fn kind_of(value: &Value) -> i16 {
-    match value.format() {
-        Format::Json => 1,
-        Format::Binary => 2,
-    }
-}
 
 /// Cuts items up so that each piece fits into one statement.
 pub(super) fn chunks<T>(items: Vec<T>, bytes: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
@@ -46,15 +32,23 @@ pub(super) fn chunks<T>(items: Vec<T>, bytes: impl Fn(&T) -> usize) -> Vec<Vec<T
     chunks
 }
 
-/// Sorts the indices of items into rounds: each round has each name at most once, and those of one name come in order.
-pub(super) fn rounds<N: Eq + Hash>(names: impl IntoIterator<Item = N>) -> Vec<Vec<usize>> {
-    let mut seen: HashMap<N, usize> = HashMap::new();
+/// Sorts the indices of items into rounds, each sorted by name: each round has each name at most once, and those of one name
+/// come in order.
+pub(super) fn rounds<N: Ord + Copy>(names: &[N]) -> Vec<Vec<usize>> {
+    let mut sorted: Vec<(N, usize)> = names.iter().copied().zip(0..).collect();
+    sorted.sort_unstable();
     let mut rounds: Vec<Vec<usize>> = Vec::new();
-    for (index, name) in names.into_iter().enumerate() {
-        let round = seen.entry(name).and_modify(|round| *round += 1).or_insert(0);
-        match rounds.get_mut(*round) {
-            Some(round) => round.push(index),
-            None => rounds.push(vec![index]),
+    for alike in sorted.chunk_by(|a, b| a.0 == b.0) {
+        for (nth, (_, index)) in alike.iter().enumerate() {
+            match rounds.get_mut(nth) {
+                Some(round) => round.push(*index),
+                None => {
+                    // Nearly always there is one round.
+                    let mut round = Vec::with_capacity(if nth == 0 { names.len() } else { 1 });
+                    round.push(*index);
+                    rounds.push(round);
+                }
+            }
         }
     }
     rounds
@@ -68,18 +62,45 @@ pub(super) fn distinct<'a>(keys: impl IntoIterator<Item = &'a Key>) -> Vec<&'a s
     texts
 }
 
-/// The columns of rows that carry values.
+/// Finds texts among sorted ones: at once while they come in the same order, as the rows of a statement do.
 #[derive(Debug, Default)]
+pub(super) struct Finder {
+    next: usize,
+}
+
+impl Finder {
+    /// The index of what stands for this text among items that are sorted by their texts.
+    pub(super) fn find<T>(&mut self, items: &[T], text: &str, of: impl Fn(&T) -> &str) -> Option<usize> {
+        let found = match items.get(self.next) {
+            Some(item) if of(item) == text => self.next,
+            _ => items.binary_search_by(|item| of(item).cmp(text)).ok()?,
+        };
+        self.next = found + 1;
+        Some(found)
+    }
+}
+
+/// The columns of rows that carry values.
+#[derive(Debug)]
 pub(super) struct Columns<'a> {
     pub(super) keys: Vec<&'a str>,
     pub(super) stamps: Vec<[u8; 16]>,
-    pub(super) kinds: Vec<i16>,
-    pub(super) ttls: Vec<Option<i64>>,
-    pub(super) json: Vec<Option<&'a str>>,
-    pub(super) bin: Vec<Option<&'a [u8]>>,
+    ttls: Vec<Option<i64>>,
+    json: Vec<Option<&'a str>>,
+    bin: Vec<Option<&'a [u8]>>,
 }
 
 impl<'a> Columns<'a> {
+    pub(super) fn with_capacity(rows: usize) -> Self {
+        Self {
+            keys: Vec::with_capacity(rows),
+            stamps: Vec::with_capacity(rows),
+            ttls: Vec::with_capacity(rows),
+            json: Vec::with_capacity(rows),
+            bin: Vec::with_capacity(rows),
+        }
+    }
+
     /// Adds a row; one without a value is a tombstone's.
     pub(super) fn push(&mut self, key: &'a Key, stamp: Stamp, value: Option<(&'a Value, Option<Ttl>)>) -> Result<()> {
         let (json, bin) = match value {
@@ -89,7 +110,6 @@ impl<'a> Columns<'a> {
         };
         self.keys.push(key.as_str());
         self.stamps.push(stamp.to_bytes());
-        self.kinds.push(value.map_or(TOMBSTONE, |(value, _)| kind_of(value)));
         self.ttls.push(value.and_then(|(_, ttl)| ttl).map(millis));
         self.json.push(json);
         self.bin.push(bin);
@@ -102,6 +122,46 @@ impl<'a> Columns<'a> {
             *ttl = Some(KEEP_EXPIRY);
         }
     }
+
+    /// The column of TTLs.
+    pub(super) fn ttls(&self) -> Option<&[Option<i64>]> {
+        unless_empty(&self.ttls)
+    }
+
+    /// The column of JSON values.
+    pub(super) fn json(&self) -> Option<&[Option<&'a str>]> {
+        unless_empty(&self.json)
+    }
+
+    /// The column of binary values.
+    pub(super) fn bin(&self) -> Option<&[Option<&'a [u8]>]> {
+        unless_empty(&self.bin)
+    }
+
+    /// The only row, if there is but one.
+    pub(super) fn only(&self) -> Option<Row<'a>> {
+        match (&*self.keys, &*self.stamps, &*self.ttls, &*self.json, &*self.bin) {
+            ([key], [stamp], [ttl], [json], [bin]) => {
+                Some(Row { key, stamp: *stamp, ttl: *ttl, json: *json, bin: *bin })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A column of NULLs is sent as one NULL.
+fn unless_empty<T>(column: &[Option<T>]) -> Option<&[Option<T>]> {
+    column.iter().any(Option::is_some).then_some(column)
+}
+
+/// One row that carries a value.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row<'a> {
+    pub(super) key: &'a str,
+    pub(super) stamp: [u8; 16],
+    pub(super) ttl: Option<i64>,
+    pub(super) json: Option<&'a str>,
+    pub(super) bin: Option<&'a [u8]>,
 }
 
 /// What stands in the place of a TTL where the entry keeps its expiry; the statement knows it as a negative one.
@@ -122,8 +182,30 @@ mod tests {
 
     #[test]
     fn a_round_has_each_name_once_and_keeps_their_order() {
-        assert_eq!(rounds(["a", "b", "a", "a", "b"]), [vec![0, 1], vec![2, 4], vec![3]]);
-        assert!(rounds(Vec::<u8>::new()).is_empty());
+        assert_eq!(rounds(&["b", "a", "b", "b", "a"]), [vec![1, 0], vec![4, 2], vec![3]]);
+        assert!(rounds::<u8>(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_text_is_found_in_any_order() {
+        let texts = ["a", "b", "d"];
+        let mut finder = Finder::default();
+        let mut find = |text| finder.find(&texts, text, |text| text);
+        assert_eq!(
+            ["a", "b", "c", "d", "a", "d", "e"].map(&mut find),
+            [Some(0), Some(1), None, Some(2), Some(0), Some(2), None]
+        );
+    }
+
+    #[test]
+    fn a_column_without_a_value_is_not_sent() {
+        let (key, value) = (Key::parse("a").unwrap(), Value::json("{}").unwrap());
+        let mut columns = Columns::with_capacity(2);
+        columns.push(&key, Stamp::MIN, Some((&value, None))).unwrap();
+        assert!(columns.only().is_some_and(|row| row.json == Some("{}")));
+        columns.push(&key, Stamp::MIN, None).unwrap();
+        assert_eq!(columns.json(), Some(&[Some("{}"), None][..]));
+        assert!(columns.ttls().is_none() && columns.bin().is_none() && columns.only().is_none());
     }
 
     #[test]

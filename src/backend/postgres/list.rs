@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::stamp::Stamp;
 
-use super::batch::{Columns, chunks};
+use super::batch::{Columns, Finder, Row, chunks};
 use super::error::{column, is_duplicate, is_position_taken};
 use super::record;
 use super::session::{Session, Statement};
@@ -102,11 +102,12 @@ async fn settle_chunk(session: &mut Session, mut pending: Vec<Pending<'_>>, answ
     while !pending.is_empty() {
         let first_key = pending.first().map(|pending| &pending.append.key);
         let sent = match session.check_deadline() {
-            Ok(()) => send(session, &pending, &stamps).await,
+            // What collides may be there already.
+            Ok(()) => send(session, &pending, &stamps, collisions > 0).await,
             Err(error) => Err(error),
         };
-        let rows = match sent {
-            Ok(Sent::Done(rows)) => rows,
+        let appended = match sent {
+            Ok(Sent::Done(appended)) => appended,
             Ok(Sent::Again(_)) if collisions < MOST_COLLISIONS => {
                 collisions += 1;
                 continue;
@@ -124,14 +125,10 @@ async fn settle_chunk(session: &mut Session, mut pending: Vec<Pending<'_>>, answ
                 return pending.iter().for_each(|pending| answer(pending.index, Err(error.clone())));
             }
         };
-        let appended = match rows.iter().map(appended).collect::<Result<HashMap<_, _>>>() {
-            Ok(appended) => appended,
-            Err(error) => return pending.iter().for_each(|pending| answer(pending.index, Err(error.clone()))),
-        };
         let mut refused = Vec::new();
-        for pending in pending {
-            match appended.get(&(pending.append.key.as_str(), pending.append.item_id.as_str())) {
-                Some(ack) => answer(pending.index, Ok(*ack)),
+        for (pending, appended) in pending.into_iter().zip(appended) {
+            match appended {
+                Some(ack) => answer(pending.index, Ok(ack)),
                 None => refused.push(pending),
             }
         }
@@ -183,19 +180,23 @@ async fn restamp<'a>(
 
 /// What came of a chunk that was sent.
 enum Sent {
-    /// There is a row for each item that is now in its list.
-    Done(Vec<PgRow>),
+    /// There is an answer for each item that is now in its list.
+    Done(Vec<Option<AppendAck>>),
     /// Nothing was applied, and it is to be sent again; the error is what it means if that does not help.
     Again(Error),
     /// Nothing was applied: one of the lists cannot be appended to.
     Corrupt(Error),
 }
 
-/// Sends a chunk.
-async fn send(session: &mut Session, pending: &[Pending<'_>], stamps: &HashMap<&Key, Stamp>) -> Result<Sent> {
-    let sql = Arc::clone(&session.sql);
+/// Sends a chunk, whose lists are in order. Items of which none was sent before are taken to be new, until that proves wrong.
+async fn send(
+    session: &mut Session,
+    pending: &[Pending<'_>],
+    stamps: &HashMap<&Key, Stamp>,
+    collided: bool,
+) -> Result<Sent> {
     let ids: Vec<&str> = pending.iter().map(|pending| pending.append.item_id.as_str()).collect();
-    let mut columns = Columns::default();
+    let mut columns = Columns::with_capacity(pending.len());
     for Pending { append, .. } in pending {
         let stamp = stamps.get(&append.key).copied().unwrap_or(append.stamp);
         columns.push(&append.key, stamp, Some((&append.value, None)))?;
@@ -204,19 +205,10 @@ async fn send(session: &mut Session, pending: &[Pending<'_>], stamps: &HashMap<&
         // A collision would end the transaction; the lists are locked, so none can come after this.
         forget(session, &columns.keys, &ids).await?;
     }
-    let sent = session
-        .write(&sql.append, |statement| {
-            statement
-                .bind(columns.keys.as_slice())
-                .bind(ids.as_slice())
-                .bind(columns.stamps.as_slice())
-                .bind(columns.kinds.as_slice())
-                .bind(columns.json.as_slice())
-                .bind(columns.bin.as_slice())
-        })
-        .await;
+    let new = !collided && pending.iter().all(|pending| pending.append.attempt == Attempt::First);
+    let sent = if new { append_new(session, &columns, &ids).await } else { append(session, &columns, &ids).await };
     match sent {
-        Ok(rows) => Ok(Sent::Done(rows)),
+        Ok(appended) => Ok(Sent::Done(appended)),
         // Somebody appended the same id at the same time, or a deleted list's items are still there.
         Err(error) if is_duplicate(&error) && !session.in_transaction() => {
             let forgotten = forget(session, &columns.keys, &ids).await?;
@@ -226,6 +218,108 @@ async fn send(session: &mut Session, pending: &[Pending<'_>], stamps: &HashMap<&
         }
         Err(error) if is_position_taken(&error) => Err(beyond_count(error)),
         Err(error) => Err(error),
+    }
+}
+
+/// Appends items that may be there, one by one.
+async fn append(session: &mut Session, columns: &Columns<'_>, ids: &[&str]) -> Result<Vec<Option<AppendAck>>> {
+    let sql = Arc::clone(&session.sql);
+    let bind = |statement: Statement| {
+        statement
+            .bind(columns.keys.as_slice())
+            .bind(ids)
+            .bind(columns.stamps.as_slice())
+            .bind(columns.json())
+            .bind(columns.bin())
+    };
+    let rows = session.write(&sql.append, bind).await?;
+    let appended = rows.iter().map(appended).collect::<Result<HashMap<_, _>>>()?;
+    Ok(columns.keys.iter().zip(ids).map(|(key, id)| appended.get(&(*key, *id)).copied()).collect())
+}
+
+/// Appends items that are taken to be new, list by list.
+async fn append_new(session: &mut Session, columns: &Columns<'_>, ids: &[&str]) -> Result<Vec<Option<AppendAck>>> {
+    let lists = Lists::of(columns);
+    let rows = match (columns.only(), ids) {
+        // A collision would end a transaction.
+        (Some(item), [id]) if !session.in_transaction() => append_one(session, item, id).await?,
+        _ => append_lists(session, columns, &lists, ids).await?,
+    };
+    if rows.is_empty() {
+        // One of the ids is known, or all lists were deleted later than their items were stamped.
+        return append(session, columns, ids).await;
+    }
+    let mut ends: Vec<Option<u64>> = vec![None; lists.keys.len()];
+    let mut finder = Finder::default();
+    for row in &rows {
+        let index = finder.find(&lists.keys, column(row, 0)?, |key| key);
+        *index.and_then(|index| ends.get_mut(index)).ok_or_else(unanswered)? = Some(record::number(row, 1)?);
+    }
+    let mut acks = Vec::with_capacity(ids.len());
+    for (end, count) in ends.into_iter().zip(&lists.counts) {
+        for back in (1..=count.unsigned_abs()).rev() {
+            acks.push(end.map(|end| AppendAck::primary(end.saturating_sub(back), false)));
+        }
+    }
+    Ok(acks)
+}
+
+async fn append_one(session: &mut Session, item: Row<'_>, id: &str) -> Result<Vec<PgRow>> {
+    let sql = Arc::clone(&session.sql);
+    let bind =
+        |statement: Statement| statement.bind(item.key).bind(&item.stamp[..]).bind(id).bind(item.json).bind(item.bin);
+    session.write(&sql.append_one, bind).await
+}
+
+async fn append_lists(
+    session: &mut Session,
+    columns: &Columns<'_>,
+    lists: &Lists<'_>,
+    ids: &[&str],
+) -> Result<Vec<PgRow>> {
+    let sql = Arc::clone(&session.sql);
+    let bind = |statement: Statement| {
+        statement
+            .bind(lists.keys.as_slice())
+            .bind(lists.stamps.as_slice())
+            .bind(lists.counts.as_slice())
+            .bind(columns.keys.as_slice())
+            .bind(lists.of_items.as_slice())
+            .bind(lists.backs.as_slice())
+            .bind(ids)
+            .bind(columns.stamps.as_slice())
+            .bind(columns.json())
+            .bind(columns.bin())
+    };
+    session.write(&sql.append_new, bind).await
+}
+
+/// The lists of a chunk, and where in them its items go.
+#[derive(Debug, Default)]
+struct Lists<'a> {
+    keys: Vec<&'a str>,
+    stamps: Vec<[u8; 16]>,
+    counts: Vec<i64>,
+    /// Of each item the number of its list, from 1.
+    of_items: Vec<i32>,
+    /// Of each item how far before the end of its list it goes, from 1.
+    backs: Vec<i64>,
+}
+
+impl<'a> Lists<'a> {
+    fn of(columns: &Columns<'a>) -> Self {
+        let mut lists = Self::default();
+        let mut stamps = columns.stamps.iter();
+        for (list, items) in (1..).zip(columns.keys.chunk_by(|a, b| a == b)) {
+            let count = (1..).zip(items).map(|(count, _)| count).last().unwrap_or(0);
+            lists.keys.extend(items.first());
+            // The items of a list go by one stamp.
+            lists.stamps.extend(stamps.by_ref().take(items.len()).last());
+            lists.counts.push(count);
+            lists.of_items.extend(items.iter().map(|_| list));
+            lists.backs.extend((1..=count).rev());
+        }
+        lists
     }
 }
 

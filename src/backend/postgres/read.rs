@@ -1,67 +1,99 @@
 //! Reading values and asking what is there.
 
-use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use crate::contract::{Entry, GetOptions, Identity, Lookup};
+use sqlx::postgres::PgRow;
+
+use crate::contract::{GetOptions, Identity, Lookup};
 use crate::error::{Error, Result};
 use crate::key::Key;
 
-use super::batch::{chunks, distinct};
+use super::batch::{Finder, MAX_ROWS};
 use super::error::column;
 use super::record;
 use super::session::{Session, unanswered};
+use super::sql::Text;
 
 /// Reads values: one answer a key, in the order of the keys.
 pub(super) async fn get_many(session: &mut Session, keys: &[Key], options: GetOptions) -> Vec<Result<Lookup>> {
-    let mut found: HashMap<String, Result<Entry>> = HashMap::new();
-    let mut failed: HashMap<&str, Error> = HashMap::new();
-    let sql = std::sync::Arc::clone(&session.sql);
-    for chunk in chunks(distinct(keys), |_| 0) {
-        match session.read(&sql.get, |statement| statement.bind(chunk.as_slice())).await {
-            Ok(rows) => {
-                for row in &rows {
-                    let Ok(key) = column::<&str>(row, 0) else { continue };
-                    let entry = record::entry(row, options).map(|(entry, stamp)| {
-                        session.clock.observe(stamp);
-                        entry
-                    });
-                    found.insert(key.to_owned(), entry);
-                }
-            }
-            Err(error) => failed.extend(chunk.into_iter().map(|key| (key, error.clone()))),
-        }
-    }
-    let answer = |key: &Key| match (found.get(key.as_str()), failed.get(key.as_str())) {
-        (_, Some(error)) => Err(error.clone()),
-        (Some(entry), None) => entry.clone().map(Lookup::Found),
-        (None, None) => Ok(Lookup::missing()),
+    let (sql, clock) = (Arc::clone(&session.sql), Arc::clone(&session.clock));
+    let read = |row: &PgRow| {
+        let (entry, stamp) = record::entry(row, options)?;
+        clock.observe(stamp);
+        Ok(Lookup::Found(entry))
     };
-    keys.iter().map(answer).collect()
+    ask(session, &sql.get, keys, &Lookup::missing(), read).await
 }
 
 /// Says of each key whether a value or a list with items is there.
 pub(super) async fn exists(session: &mut Session, keys: &[Key]) -> Vec<Result<bool>> {
-    let mut there: HashSet<String> = HashSet::new();
-    let mut failed: HashMap<&str, Error> = HashMap::new();
-    let sql = std::sync::Arc::clone(&session.sql);
-    for chunk in chunks(distinct(keys), |_| 0) {
-        let answer = session.read(&sql.exists, |statement| statement.bind(chunk.as_slice())).await;
-        let keys = answer.and_then(|rows| rows.iter().map(|row| column::<String>(row, 0)).collect::<Result<Vec<_>>>());
-        match keys {
-            Ok(keys) => there.extend(keys),
-            Err(error) => failed.extend(chunk.into_iter().map(|key| (key, error.clone()))),
+    let sql = Arc::clone(&session.sql);
+    ask(session, &sql.exists, keys, &false, |_| Ok(true)).await
+}
+
+/// Sends a statement over keys that answers a row for each that is there, beginning with the key.
+async fn ask<T: Clone + Send + Sync>(
+    session: &mut Session,
+    text: &Text,
+    keys: &[Key],
+    absent: &T,
+    read: impl Fn(&PgRow) -> Result<T> + Send + Sync,
+) -> Vec<Result<T>> {
+    let sorted = Sorted::new(keys);
+    let mut answers: Vec<Result<T>> = Vec::with_capacity(sorted.texts.len());
+    for chunk in sorted.texts.chunks(MAX_ROWS) {
+        let rows = session.read(text, |statement| statement.bind(chunk)).await;
+        match rows.and_then(|rows| of_chunk(chunk, &rows, absent, &read)) {
+            Ok(of_chunk) => answers.extend(of_chunk),
+            Err(error) => answers.extend(chunk.iter().map(|_| Err(error.clone()))),
         }
     }
-    let answer = |key: &Key| match failed.get(key.as_str()) {
-        Some(error) => Err(error.clone()),
-        None => Ok(there.contains(key.as_str())),
-    };
-    keys.iter().map(answer).collect()
+    sorted.places.iter().map(|place| answers.get(*place).cloned().unwrap_or_else(|| Err(unanswered()))).collect()
+}
+
+fn of_chunk<T: Clone>(
+    chunk: &[&str],
+    rows: &[PgRow],
+    absent: &T,
+    read: impl Fn(&PgRow) -> Result<T>,
+) -> Result<Vec<Result<T>>> {
+    let mut answers: Vec<Result<T>> = chunk.iter().map(|_| Ok(absent.clone())).collect();
+    let mut finder = Finder::default();
+    for row in rows {
+        let index = finder.find(chunk, column(row, 0)?, |text| text);
+        // A row of another key would leave the one that was asked for missing.
+        *index.and_then(|index| answers.get_mut(index)).ok_or_else(unanswered)? = read(row);
+    }
+    Ok(answers)
+}
+
+/// The texts of keys, sorted, each once, and where that of each key is.
+struct Sorted<'a> {
+    texts: Vec<&'a str>,
+    places: Vec<usize>,
+}
+
+impl<'a> Sorted<'a> {
+    fn new(keys: &'a [Key]) -> Self {
+        let mut order: Vec<(&str, usize)> = keys.iter().map(Key::as_str).zip(0..).collect();
+        order.sort_unstable();
+        let mut texts: Vec<&str> = Vec::with_capacity(keys.len());
+        let mut places = vec![0; keys.len()];
+        for (text, index) in order {
+            if texts.last() != Some(&text) {
+                texts.push(text);
+            }
+            if let Some(place) = places.get_mut(index) {
+                *place = texts.len() - 1;
+            }
+        }
+        Self { texts, places }
+    }
 }
 
 /// Proves that the server takes writes; answers its version.
 pub(super) async fn ping(session: &mut Session) -> Result<String> {
-    let sql = std::sync::Arc::clone(&session.sql);
+    let sql = Arc::clone(&session.sql);
     // A canary raised twice, or unseen, harms nothing.
     let rows = session.read(&sql.ping, |statement| statement).await?;
     column(rows.first().ok_or_else(unanswered)?, 0)
@@ -69,7 +101,7 @@ pub(super) async fn ping(session: &mut Session) -> Result<String> {
 
 /// Says which database this is.
 pub(super) async fn identity(session: &mut Session) -> Result<Identity> {
-    let sql = std::sync::Arc::clone(&session.sql);
+    let sql = Arc::clone(&session.sql);
     let rows = session.read(&sql.identity, |statement| statement).await?;
     let row = rows.first().ok_or_else(|| Error::corrupt("the table `meta` of the schema is empty"))?;
     let id: [u8; 16] = column::<&[u8]>(row, 0)?

@@ -1,7 +1,9 @@
 //! Stored rows, read back. One that cannot be read is an error of its own, never of the rows beside it.
 
 use bytes::Bytes;
-use sqlx::postgres::PgRow;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::{PgRow, PgTypeInfo, PgValueRef};
+use sqlx::{Decode, Postgres, Type, TypeInfo};
 
 use crate::contract::{Entry, GetOptions, Item, ItemId};
 use crate::error::{Error, Result};
@@ -12,10 +14,30 @@ use crate::value::{Format, Value};
 
 use super::error::column;
 
+/// A column of the type `json`, which the server sends as the text it is. Nothing else passes for it, as `jsonb`, which begins
+/// with a version.
+struct Json<'r>(&'r str);
+
+impl Type<Postgres> for Json<'_> {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_name("json")
+    }
+
+    fn compatible(ty: &PgTypeInfo) -> bool {
+        ty.name().eq_ignore_ascii_case("json")
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for Json<'r> {
+    fn decode(value: PgValueRef<'r>) -> std::result::Result<Self, BoxDynError> {
+        value.as_str().map(Self)
+    }
+}
+
 /// Reads a value from the columns kind, JSON and binary.
-fn value(kind: i16, json: Option<&str>, bin: Option<&[u8]>) -> Result<Value> {
+fn value(kind: i16, json: Option<Json<'_>>, bin: Option<&[u8]>) -> Result<Value> {
     match (kind, json, bin) {
-        (1, Some(text), None) => Ok(Value::from_stored(Bytes::copy_from_slice(text.as_bytes()), Format::Json)),
+        (1, Some(Json(text)), None) => Ok(Value::from_stored(Bytes::copy_from_slice(text.as_bytes()), Format::Json)),
         (2, None, Some(bytes)) => Ok(Value::from_stored(Bytes::copy_from_slice(bytes), Format::Binary)),
         _ => Err(Error::corrupt("a stored value has no readable payload")),
     }

@@ -10,14 +10,18 @@
 //! - Rows are locked in the order of their keys, those of `kv` before those of `list`. A condition that does not look at the
 //!   row, as `(SELECT count(*) FROM locked) >= 0`, is judged once and first: it is how one part of a statement waits for
 //!   another.
+//! - Arrays are unfolded in the list of what is selected, in step with each other: that keeps their order, stores no copy of
+//!   them, and an array that is NULL is a column of NULLs. `unnest` after FROM copies every row twice more.
+//! - What need not be computed stands in a `CASE`, or in a subquery that is run once if it is asked: the server would compute
+//!   each argument of an operator first, also where one of them is NULL.
 
 use std::sync::Arc;
 
 /// Milliseconds since the epoch as the server's clock shows them now: after a wait for a lock, the time after it.
-const NOW: &str = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+const NOW: &str = "floor(date_part('epoch', clock_timestamp()) * 1000)::bigint";
 
 /// Milliseconds since the epoch when the statement arrived.
-const ARRIVED: &str = "floor(extract(epoch FROM statement_timestamp()) * 1000)::bigint";
+const ARRIVED: &str = "(SELECT floor(date_part('epoch', statement_timestamp()) * 1000)::bigint)";
 
 /// Whether the row `t` of `kv` is a live value now.
 const LIVE: &str = "(t.kind <> 0 AND (t.expires_at IS NULL OR t.expires_at > {now}))";
@@ -32,27 +36,46 @@ const UNREADABLE: &str = "(length(t.stamp) <> 16 OR t.stamp >= decode('0699e991a
 /// Whether the item `i` went with the last delete of its list `l`.
 const GONE: &str = "(i.stamp <= l.floor AND length(l.floor) = 16)";
 
-/// The rows of a write, and the columns they bring. An expiry is counted from after the wait for the row's lock.
+/// The rows of a write, and the columns they bring, in the order of the arrays. One without a value is a tombstone's.
 const ROWS: &str = "
-    SELECT * FROM unnest($1::text[], $2::bytea[], $3::smallint[], $4::bigint[], $5::text[], $6::bytea[])
-    WITH ORDINALITY AS w (key, stamp, kind, ttl, json, bin, n)";
+    SELECT key, stamp, {kind} AS kind, ttl, json, bin
+    FROM (SELECT unnest($1::text[]) AS key, unnest($2::bytea[]) AS stamp, unnest($3::bigint[]) AS ttl,
+        unnest($4::text[]) AS json, unnest($5::bytea[]) AS bin) AS r";
 
-const UPSERT_INTO_KV: &str = "
+/// The only row of a write.
+const ROW: &str = "
+    SELECT key, stamp, {kind} AS kind, ttl, json, bin
+    FROM (SELECT $1::text AS key, $2::bytea AS stamp, $3::bigint AS ttl, $4::text AS json, $5::bytea AS bin) AS r";
+
+/// The number of what a row brings: 0 nothing, 1 JSON, 2 binary.
+const KIND: &str =
+    "CASE WHEN json IS NOT NULL THEN 1::smallint WHEN bin IS NOT NULL THEN 2::smallint ELSE 0::smallint END";
+
+/// What begins the writing of rows, which are to follow.
+const INTO_KV: &str = "
     INSERT INTO {s}.kv AS t (key, stamp, kind, expires_at, json, bin, replaced)
-    SELECT key, stamp, kind, {arrived} + 1 + ttl, json::json, bin, false FROM ({rows}) AS w ORDER BY n
+    SELECT key, stamp, kind, CASE WHEN ttl IS NOT NULL THEN {arrived} + 1 + ttl END, json::json, bin, false FROM";
+
+/// What becomes of a row that is there. An expiry is counted from after the wait for its lock.
+const OR_REPLACE: &str = "
     ON CONFLICT (key) DO UPDATE SET
         replaced = CASE WHEN t.stamp = excluded.stamp THEN t.replaced ELSE {live} END,
         stamp = excluded.stamp,
         kind = excluded.kind,
-        expires_at = excluded.expires_at + ({now} - {arrived}),
+        expires_at = CASE WHEN excluded.expires_at IS NOT NULL THEN excluded.expires_at + ({now} - {arrived}) END,
         json = excluded.json,
         bin = excluded.bin";
 
-const PUT: &str = "{upsert_into_kv}
+const PUT: &str = "{into_kv} ({rows}) AS w {or_replace}
     WHERE excluded.stamp >= t.stamp OR {unreadable}
     RETURNING t.key, t.replaced";
 
-const CREATE: &str = "{upsert_into_kv}
+/// A put alone: the server is through with single arguments sooner than with arrays of one.
+const PUT_ONE: &str = "{into_kv} ({row}) AS w {or_replace}
+    WHERE excluded.stamp >= t.stamp OR {unreadable}
+    RETURNING t.key, t.replaced";
+
+const CREATE: &str = "{into_kv} ({rows}) AS w {or_replace}
     WHERE (excluded.stamp = t.stamp AND t.kind <> 0) OR ((excluded.stamp > t.stamp OR {unreadable}) AND NOT {live})
     RETURNING t.key, false";
 
@@ -60,14 +83,14 @@ const CREATE: &str = "{upsert_into_kv}
 /// statement then runs into. Each half answers for itself, because the planner, which knows no lengths of arrays, would join
 /// them row by row.
 const PUT_OR_DELETE: &str = "
-    WITH w AS ({rows}), v AS ({upsert_into_kv}
+    WITH w AS ({rows}), v AS ({into_kv} w {or_replace}
         WHERE excluded.stamp >= t.stamp OR {unreadable}
         RETURNING t.key, t.replaced
     ), l AS (
         INSERT INTO {s}.list AS t
             (key, floor, max_stamp, first_position, next_position, clean_position, removed, unused)
         SELECT key, stamp, stamp, 0, 0, 0, 0, true
-        FROM w WHERE kind = 0 AND (SELECT count(*) FROM v) >= 0 ORDER BY n
+        FROM w WHERE kind = 0 AND (SELECT count(*) FROM v) >= 0
         ON CONFLICT (key) DO UPDATE SET
             removed = CASE WHEN t.floor = excluded.floor THEN t.removed ELSE t.next_position - t.first_position END,
             floor = excluded.floor,
@@ -87,14 +110,16 @@ const LOCKED: &str = "
 const UPDATE: &str = "{locked}
     UPDATE {s}.kv AS t SET
         replaced = true, stamp = w.stamp, kind = w.kind, json = w.json::json, bin = w.bin,
-        expires_at = CASE WHEN w.ttl < 0 THEN t.expires_at ELSE {now} + 1 + w.ttl END
-    FROM unnest($1::text[], $2::bytea[], $3::smallint[], $4::bigint[], $5::text[], $6::bytea[], $7::bytea[])
-        AS w (key, stamp, kind, ttl, json, bin, expected)
+        expires_at = CASE WHEN w.ttl < 0 THEN t.expires_at WHEN w.ttl IS NOT NULL THEN {now} + 1 + w.ttl END
+    FROM (SELECT key, stamp, {kind} AS kind, ttl, json, bin, expected
+        FROM (SELECT unnest($1::text[]) AS key, unnest($2::bytea[]) AS stamp, unnest($3::bigint[]) AS ttl,
+            unnest($4::text[]) AS json, unnest($5::bytea[]) AS bin, unnest($6::bytea[]) AS expected) AS r) AS w
     WHERE (SELECT count(*) FROM locked) >= 0 AND t.key = w.key AND ((t.stamp = w.expected AND {live}) OR (t.stamp = w.stamp AND t.kind <> 0))
     RETURNING t.key, true";
 
 const TOUCH: &str = "{locked}
-    UPDATE {s}.kv AS t SET replaced = true, stamp = w.stamp, expires_at = {now} + 1 + w.ttl
+    UPDATE {s}.kv AS t SET replaced = true, stamp = w.stamp,
+        expires_at = CASE WHEN w.ttl IS NOT NULL THEN {now} + 1 + w.ttl END
     FROM unnest($1::text[], $2::bytea[], $3::bigint[]) AS w (key, stamp, ttl)
     WHERE (SELECT count(*) FROM locked) >= 0 AND t.key = w.key AND (w.stamp >= t.stamp OR {unreadable}) AND {live}
     RETURNING t.key, true";
@@ -122,7 +147,7 @@ const LOCK_LISTS: &str = "
     ON CONFLICT (key) DO UPDATE SET floor = t.floor WHERE false";
 
 const GET: &str = "
-    SELECT key, stamp, kind, expires_at, json::text, bin
+    SELECT key, stamp, kind, expires_at, json, bin
     FROM {s}.kv AS t WHERE key = ANY($1::text[]) AND {present}";
 
 const EXISTS: &str = "
@@ -157,14 +182,72 @@ const CLEAR_LISTS: &str = "
     SELECT t.key, t.max_stamp FROM {s}.list AS t
     WHERE {under} AND t.first_position < t.next_position ORDER BY t.key LIMIT $4 FOR NO KEY UPDATE";
 
-/// Appends in one statement. `known` are the items that are there already by their ids, as far as the statement's moment
-/// shows; one that came later collides with the unique id and fails the statement as a whole, to be sent again. `grown` takes
-/// the locks in the order of the keys and with them the positions, unless a delete was newer.
+/// Grows lists, which bring the columns key, stamp and count, in the order of their keys, and so gives out the positions, unless
+/// a delete was newer. The row of a list that is made first brings what its first items take.
+const OR_GROW: &str = "
+    ON CONFLICT (key) DO UPDATE SET
+        floor = CASE WHEN length(t.floor) = 16 THEN t.floor ELSE excluded.floor END,
+        max_stamp = greatest(CASE WHEN length(t.max_stamp) = 16 THEN t.max_stamp END, excluded.max_stamp),
+        next_position = t.next_position + excluded.next_position,
+        unused = false
+    WHERE excluded.max_stamp > t.floor OR length(t.floor) <> 16
+    RETURNING t.key, t.next_position";
+
+/// What begins the growing of lists.
+const INTO_LIST: &str = "
+    INSERT INTO {s}.list AS t
+        (key, floor, max_stamp, first_position, next_position, clean_position, removed, unused)
+    SELECT key, decode('00000000000000000000000000000000', 'hex'), stamp, 0, count, 0, 0, false FROM";
+
+/// Appends items whose ids are new, and answers for each list its next position after them: `$1` to `$3` are the lists, sorted,
+/// `$4` to `$10` the items, with the number of their list and how far before its end they go. If one of the ids is known it
+/// does nothing. One that comes meanwhile collides with the unique id and fails the statement as a whole.
+///
+/// The positions are looked up by the list's number. Where a list did not grow the numbers are not those of the arrays, and the
+/// keys must be compared one by one.
+const APPEND_NEW: &str = "
+    WITH known AS (
+        SELECT 1 FROM (SELECT unnest($4::text[]) AS key, unnest($7::text[]) AS item_id) AS w
+        CROSS JOIN LATERAL (
+            SELECT 1 FROM {s}.item AS t WHERE t.key = w.key AND t.item_id = w.item_id LIMIT 1
+        ) AS i
+        LIMIT 1
+    ), grown AS ({into_list}
+        (SELECT unnest($1::text[]) AS key, unnest($2::bytea[]) AS stamp, unnest($3::bigint[]) AS count) AS w
+        WHERE NOT EXISTS (SELECT FROM known) {or_grow}
+    ), added AS (
+        INSERT INTO {s}.item AS t (key, position, item_id, stamp, kind, json, bin)
+        SELECT key, (ARRAY(SELECT next_position FROM grown ORDER BY key))[list] - back,
+            item_id, stamp, {kind}, json::json, bin
+        FROM ({items}) AS w WHERE (SELECT count(*) FROM grown) = cardinality($1::text[])
+        UNION ALL
+        SELECT w.key, g.next_position - back, item_id, stamp, {kind}, json::json, bin
+        FROM ({items}) AS w JOIN grown AS g ON g.key = w.key
+        WHERE (SELECT count(*) FROM grown) < cardinality($1::text[])
+    )
+    SELECT key, next_position FROM grown";
+
+/// The items of [`APPEND_NEW`].
+const ITEMS: &str = "
+    SELECT unnest($4::text[]) AS key, unnest($5::integer[]) AS list, unnest($6::bigint[]) AS back,
+        unnest($7::text[]) AS item_id, unnest($8::bytea[]) AS stamp, unnest($9::text[]) AS json, unnest($10::bytea[]) AS bin";
+
+/// Appends one item, whose id collides if it is known.
+const APPEND_ONE: &str = "
+    WITH grown AS ({into_list} (SELECT $1::text AS key, $2::bytea AS stamp, 1 AS count) AS w {or_grow}), added AS (
+        INSERT INTO {s}.item AS t (key, position, item_id, stamp, kind, json, bin)
+        SELECT key, next_position - 1, $3, $2, {kind}, json::json, bin
+        FROM grown, (SELECT $4::text AS json, $5::bytea AS bin) AS w
+    )
+    SELECT key, next_position FROM grown";
+
+/// Appends items of which some may be there. `known` are those that are, as far as the statement's moment shows; one that came
+/// later collides with the unique id and fails the statement as a whole, to be sent again.
 const APPEND: &str = "
     WITH w AS (
-        SELECT key COLLATE \"C\" AS key, item_id, stamp, kind, json, bin, n
-        FROM unnest($1::text[], $2::text[], $3::bytea[], $4::smallint[], $5::text[], $6::bytea[])
-        WITH ORDINALITY AS w (key, item_id, stamp, kind, json, bin, n)
+        SELECT key COLLATE \"C\" AS key, item_id, stamp, {kind} AS kind, json, bin, n
+        FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::bytea[])
+        WITH ORDINALITY AS w (key, item_id, stamp, json, bin, n)
     ), known AS (
         SELECT w.n, w.key, w.item_id, i.position
         FROM w
@@ -175,19 +258,7 @@ const APPEND: &str = "
     ), fresh AS (
         SELECT w.*, row_number() OVER (PARTITION BY key ORDER BY n) AS nth, count(*) OVER (PARTITION BY key) AS count
         FROM w WHERE n NOT IN (SELECT n FROM known)
-    ), grown AS (
-        INSERT INTO {s}.list AS t
-            (key, floor, max_stamp, first_position, next_position, clean_position, removed, unused)
-        SELECT key, zero, stamp, 0, nth, 0, 0, false
-        FROM fresh, decode(repeat('00', 16), 'hex') AS zero
-        WHERE nth = count ORDER BY n
-        ON CONFLICT (key) DO UPDATE SET
-            floor = CASE WHEN length(t.floor) = 16 THEN t.floor ELSE excluded.floor END,
-            max_stamp = greatest(CASE WHEN length(t.max_stamp) = 16 THEN t.max_stamp END, excluded.max_stamp),
-            next_position = t.next_position + excluded.next_position,
-            unused = false
-        WHERE excluded.max_stamp > t.floor OR length(t.floor) <> 16
-        RETURNING t.key, t.next_position
+    ), grown AS ({into_list} (SELECT key, stamp, count FROM fresh WHERE nth = count ORDER BY n) AS w {or_grow}
     ), added AS (
         INSERT INTO {s}.item AS t (key, position, item_id, stamp, kind, json, bin)
         SELECT f.key, g.next_position - f.count + f.nth - 1, f.item_id, f.stamp, f.kind, f.json::json, f.bin
@@ -223,7 +294,7 @@ const RANGE: &str = "
             first + CASE WHEN $3 < 0 THEN length + $3 ELSE least($3, length - 1) END AS high
         FROM l
     )
-    SELECT i.position, i.item_id, i.kind, i.json::text, i.bin, CASE WHEN high < low THEN 0 ELSE high - low + 1 END
+    SELECT i.position, i.item_id, i.kind, i.json, i.bin, CASE WHEN high < low THEN 0 ELSE high - low + 1 END
     FROM bounds LEFT JOIN {s}.item AS i ON i.key = $1 AND i.position >= bounds.low AND i.position <= bounds.high
     ORDER BY i.position";
 
@@ -317,6 +388,7 @@ macro_rules! statements {
 
 statements! {
     put => PUT;
+    put_one => PUT_ONE;
     create => CREATE;
     put_or_delete => PUT_OR_DELETE;
     update => UPDATE;
@@ -327,6 +399,8 @@ statements! {
     get => GET;
     exists => EXISTS;
     append => APPEND;
+    append_new => APPEND_NEW;
+    append_one => APPEND_ONE;
     forget => FORGET;
     range => RANGE;
     length => LENGTH;
@@ -368,8 +442,14 @@ impl Scans {
 /// Fills in the parts, then the schema: last, so that its name is never taken for a part.
 fn render(template: &str, schema: &str) -> Text {
     let parts = [
-        ("{upsert_into_kv}", UPSERT_INTO_KV),
+        ("{into_kv}", INTO_KV),
+        ("{or_replace}", OR_REPLACE),
+        ("{into_list}", INTO_LIST),
+        ("{or_grow}", OR_GROW),
         ("{rows}", ROWS),
+        ("{row}", ROW),
+        ("{items}", ITEMS),
+        ("{kind}", KIND),
         ("{locked}", LOCKED),
         ("{live}", LIVE),
         ("{present}", PRESENT),
@@ -390,8 +470,14 @@ mod tests {
     fn every_part_is_filled_in() {
         let sql = format!("{:?}", Sql::new("\"a\""));
         for part in [
-            "{upsert_into_kv}",
+            "{into_kv}",
+            "{or_replace}",
+            "{into_list}",
+            "{or_grow}",
             "{rows}",
+            "{row}",
+            "{items}",
+            "{kind}",
             "{locked}",
             "{live}",
             "{present}",

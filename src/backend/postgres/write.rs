@@ -10,9 +10,9 @@ use crate::error::{Error, Result};
 use crate::revision::Revision;
 use crate::stamp::Stamp;
 
-use super::batch::{Columns, chunks, millis, rounds};
+use super::batch::{Columns, Finder, chunks, millis, rounds};
 use super::error::{column, is_contention};
-use super::session::{Session, Statement};
+use super::session::{Session, Statement, unanswered};
 use super::standing::{self, Standing};
 
 /// Which statement a write goes by.
@@ -91,9 +91,12 @@ impl Taken {
 /// Applies writes: one answer a write, in order; those of one key are applied in order.
 pub(super) async fn write_many(session: &mut Session, writes: &[Write]) -> Vec<Result<WriteAck>> {
     let mut answers: Vec<Option<Result<WriteAck>>> = writes.iter().map(|_| None).collect();
+    let keys: Vec<&str> = writes.iter().map(|write| write.key.as_str()).collect();
+    let rounds = rounds(&keys);
+    let repeats = rounds.len() > 1;
     // A later write of a key must not be older than an earlier one of the same batch.
     let mut newest: HashMap<&str, Stamp> = HashMap::new();
-    for round in rounds(writes.iter().map(|write| &write.key)) {
+    for round in rounds {
         let mut pending: Vec<Pending<'_>> = Vec::with_capacity(round.len());
         for index in round {
             let Some(write) = writes.get(index) else { continue };
@@ -107,10 +110,11 @@ pub(super) async fn write_many(session: &mut Session, writes: &[Write]) -> Vec<R
                     continue;
                 }
             };
-            newest.insert(write.key.as_str(), stamp);
+            if repeats {
+                newest.insert(write.key.as_str(), stamp);
+            }
             pending.push(Pending { index, write, stamp, begun: false, existed: false });
         }
-        pending.sort_unstable_by(|a, b| a.write.key.cmp(&b.write.key));
         for classes in CLASSES {
             let of_class = |pending: &&Pending<'_>| classes.contains(&class(&pending.write.op));
             let group: Vec<Pending<'_>> = pending.iter().filter(of_class).cloned().collect();
@@ -142,13 +146,12 @@ async fn settle_chunk(session: &mut Session, mut pending: Vec<Pending<'_>>, answ
             Ok(()) => send(session, &mut pending).await,
             Err(error) => Err(error),
         };
-        let mut taken = match sent {
+        let taken = match sent {
             Ok(taken) => taken,
             Err(error) => return pending.iter().for_each(|pending| answer(pending.index, Err(pending.failed(&error)))),
         };
         let mut refused = Vec::new();
-        for mut pending in pending {
-            let taken = taken.remove(pending.write.key.as_str()).unwrap_or_default();
+        for (mut pending, taken) in pending.into_iter().zip(taken) {
             if taken.removed_items() {
                 session.mark_unclean(&pending.write.key);
             }
@@ -216,13 +219,43 @@ fn ack(pending: &Pending<'_>) -> WriteAck {
     WriteAck::primary(revision, Some(pending.existed))
 }
 
-/// Sends a chunk of one class; answers what was taken, by key.
-async fn send(session: &mut Session, pending: &mut [Pending<'_>]) -> Result<HashMap<String, Taken>> {
+/// Sends a chunk of one class, sorted by key; answers what was taken of each write.
+async fn send(session: &mut Session, pending: &mut [Pending<'_>]) -> Result<Vec<Taken>> {
     let sql = Arc::clone(&session.sql);
-    let classes: Vec<Class> = pending.iter().map(|pending| class(&pending.write.op)).collect();
-    if classes.contains(&Class::Touch) {
-        return touch(session, pending).await;
-    }
+    let deletes = pending.iter().any(|pending| matches!(pending.write.op, WriteOp::Delete { .. }));
+    let text = match pending.first().map(|pending| class(&pending.write.op)) {
+        Some(Class::Touch) => return touch(session, pending).await,
+        Some(Class::Create) => &sql.create,
+        Some(Class::Update) => &sql.update,
+        _ if deletes => &sql.put_or_delete,
+        _ if pending.len() == 1 => return put_one(session, pending).await,
+        _ => &sql.put,
+    };
+    let expected = expected(session, pending);
+    let columns = columns(pending)?;
+    let bind = |statement: Statement| {
+        let statement = statement
+            .bind(columns.keys.as_slice())
+            .bind(columns.stamps.as_slice())
+            .bind(columns.ttls())
+            .bind(columns.json())
+            .bind(columns.bin());
+        if expected.is_empty() { statement } else { statement.bind(expected.as_slice()) }
+    };
+    taken(pending, &session.write(text, bind).await?, deletes)
+}
+
+async fn put_one(session: &mut Session, pending: &[Pending<'_>]) -> Result<Vec<Taken>> {
+    let sql = Arc::clone(&session.sql);
+    let columns = columns(pending)?;
+    let row = columns.only().ok_or_else(unanswered)?;
+    let bind =
+        |statement: Statement| statement.bind(row.key).bind(&row.stamp[..]).bind(row.ttl).bind(row.json).bind(row.bin);
+    taken(pending, &session.write(&sql.put_one, bind).await?, false)
+}
+
+/// The stamps that updates expect, and stamps of their own that are newer.
+fn expected(session: &Session, pending: &mut [Pending<'_>]) -> Vec<[u8; 16]> {
     let mut expected = Vec::new();
     for pending in pending.iter_mut() {
         if let WriteOp::Put { mode: WriteMode::Update(revision) | WriteMode::Replace(revision), .. } = &pending.write.op
@@ -235,8 +268,12 @@ async fn send(session: &mut Session, pending: &mut [Pending<'_>]) -> Result<Hash
             expected.push(stamp.to_bytes());
         }
     }
-    let mut columns = Columns::default();
-    for pending in pending.iter() {
+    expected
+}
+
+fn columns<'a>(pending: &[Pending<'a>]) -> Result<Columns<'a>> {
+    let mut columns = Columns::with_capacity(pending.len());
+    for pending in pending {
         let value = match &pending.write.op {
             WriteOp::Put { value, ttl, .. } => Some((value, *ttl)),
             WriteOp::Delete { .. } | WriteOp::Touch { .. } => None,
@@ -246,28 +283,10 @@ async fn send(session: &mut Session, pending: &mut [Pending<'_>]) -> Result<Hash
             columns.keep_expiry();
         }
     }
-    let deletes = classes.iter().any(|class| matches!(class, Class::Delete | Class::DeleteIf));
-    let text = match classes.first() {
-        Some(Class::Create) => &sql.create,
-        Some(Class::Update) => &sql.update,
-        _ if deletes => &sql.put_or_delete,
-        _ => &sql.put,
-    };
-    let bind = |statement: Statement| {
-        let statement = statement
-            .bind(columns.keys.as_slice())
-            .bind(columns.stamps.as_slice())
-            .bind(columns.kinds.as_slice())
-            .bind(columns.ttls.as_slice())
-            .bind(columns.json.as_slice())
-            .bind(columns.bin.as_slice());
-        if expected.is_empty() { statement } else { statement.bind(expected.as_slice()) }
-    };
-    let rows = session.write(text, bind).await?;
-    taken(&rows, deletes)
+    Ok(columns)
 }
 
-async fn touch(session: &mut Session, pending: &[Pending<'_>]) -> Result<HashMap<String, Taken>> {
+async fn touch(session: &mut Session, pending: &[Pending<'_>]) -> Result<Vec<Taken>> {
     let sql = Arc::clone(&session.sql);
     let keys: Vec<&str> = pending.iter().map(|pending| pending.write.key.as_str()).collect();
     let stamps: Vec<[u8; 16]> = pending.iter().map(|pending| pending.stamp.to_bytes()).collect();
@@ -277,14 +296,16 @@ async fn touch(session: &mut Session, pending: &[Pending<'_>]) -> Result<HashMap
     };
     let ttls: Vec<Option<i64>> = pending.iter().map(ttl).collect();
     let bind = |statement: Statement| statement.bind(keys.as_slice()).bind(stamps.as_slice()).bind(ttls.as_slice());
-    taken(&session.write(&sql.touch, bind).await?, false)
+    taken(pending, &session.write(&sql.touch, bind).await?, false)
 }
 
 /// Reads the columns key and replaced; with deletes among the writes also the number of items removed, in rows of their own.
-fn taken(rows: &[PgRow], deletes: bool) -> Result<HashMap<String, Taken>> {
-    let mut taken: HashMap<String, Taken> = HashMap::with_capacity(rows.len());
+fn taken(pending: &[Pending<'_>], rows: &[PgRow], deletes: bool) -> Result<Vec<Taken>> {
+    let mut taken: Vec<Taken> = pending.iter().map(|_| Taken::default()).collect();
+    let mut finder = Finder::default();
     for row in rows {
-        let of_key = taken.entry(column(row, 0)?).or_default();
+        let index = finder.find(pending, column(row, 0)?, |pending| pending.write.key.as_str());
+        let of_key = index.and_then(|index| taken.get_mut(index)).ok_or_else(unanswered)?;
         of_key.value = of_key.value.or(column(row, 1)?);
         if deletes {
             of_key.list = of_key.list.or(column(row, 2)?);
@@ -331,7 +352,7 @@ async fn delete_if_locked(session: &mut Session, pending: &Pending<'_>) -> Resul
     let stamp =
         if mine { pending.stamp } else { standing.newer(&session.clock, pending.stamp, pending.write.attempt)? };
     let mut delete = [Pending { stamp, ..pending.clone() }];
-    let taken = send(session, &mut delete).await?.remove(key.as_str()).unwrap_or_default();
+    let taken = send(session, &mut delete).await?.pop().unwrap_or_default();
     if !taken.is_whole(&pending.write.op) {
         return Err(Error::internal("a delete of locked rows was refused"));
     }

@@ -1,7 +1,7 @@
 //! Lists: appending, naming items, trimming, and lists beside values.
 
 use super::tools::{assert_kind, assert_value, binary, json, show};
-use crate::contract::{Append, DatabaseBackend, Durability, ItemId, ListRange};
+use crate::contract::{Append, AppendAck, DatabaseBackend, Durability, ItemId, ListRange};
 use crate::testkit::case::cases;
 use crate::testkit::{Case, Outcome, Subject};
 use crate::{ErrorKind, Result, Value};
@@ -14,6 +14,7 @@ pub(super) fn cases() -> Vec<Case<dyn DatabaseBackend>> {
         positions_begin_at_zero_and_increase,
         an_empty_append_is_a_no_op,
         several_lists_share_a_batch,
+        a_batch_may_hold_new_and_known_items,
         items_come_back_byte_for_byte,
         items_carry_their_position_and_name,
         an_item_is_named_by_its_stamp,
@@ -33,6 +34,7 @@ pub(super) fn cases() -> Vec<Case<dyn DatabaseBackend>> {
         an_append_after_a_delete_begins_a_fresh_list,
         an_append_by_a_slow_clock_is_last,
         an_append_by_a_slow_clock_after_a_delete_is_there,
+        a_list_that_was_deleted_later_shares_a_batch,
     ]
 }
 
@@ -81,6 +83,29 @@ async fn several_lists_share_a_batch(subject: Database) -> Outcome {
     assert_eq!(subject.range("b", 0, -1).await?, ["1", "3"]);
     assert_eq!(subject.range("c", 0, -1).await?, ["4"]);
     Ok(())
+}
+
+/// Asserts that these items, in this order, are where their acknowledgements say.
+async fn assert_where(subject: &Database, key: &str, acks: &[AppendAck], values: &[&str]) -> Outcome {
+    let items = subject.items(key, ListRange::ALL).await?;
+    let seen: Vec<_> = items.iter().map(|item| (Some(item.position), show(&item.value))).collect();
+    let told: Vec<_> = acks.iter().zip(values).map(|(ack, value)| (ack.position, (*value).to_owned())).collect();
+    assert_eq!(seen, told);
+    Ok(())
+}
+
+async fn a_batch_may_hold_new_and_known_items(subject: Database) -> Outcome {
+    let item = |key, id, value| named(&subject, key, id, value);
+    let first = subject.append_many(vec![item("a", "1", "1"), item("b", "1", "1")]).await?;
+    let batch =
+        vec![item("a", "2", "2"), item("b", "2", "2"), item("a", "1", "0"), item("c", "1", "1"), item("a", "3", "3")];
+    let acks = subject.append_many(batch).await?;
+    let existed: Vec<_> = acks.iter().map(|ack| ack.existed == Some(true)).collect();
+    assert_eq!(existed, [false, false, true, false, false]);
+    assert_eq!(acks[2].position, first[0].position);
+    assert_where(&subject, "a", &[first[0], acks[0], acks[4]], &["1", "2", "3"]).await?;
+    assert_where(&subject, "b", &[first[1], acks[1]], &["1", "2"]).await?;
+    assert_where(&subject, "c", &[acks[3]], &["1"]).await
 }
 
 async fn items_come_back_byte_for_byte(subject: Database) -> Outcome {
@@ -266,4 +291,18 @@ async fn an_append_by_a_slow_clock_after_a_delete_is_there(subject: Database) ->
     subject.append("list", json("3")).await?;
     assert_eq!(subject.range("list", 0, -1).await?, ["2", "3"]);
     Ok(())
+}
+
+async fn a_list_that_was_deleted_later_shares_a_batch(subject: Database) -> Outcome {
+    let slow = subject.slow_clock();
+    let first = subject.append_many(["a", "b", "c"].map(|key| subject.append_op(key, json("0"))).to_vec()).await?;
+    subject.delete("b").await?;
+    let item = |(key, value)| Append::new(subject.key(key), json(value), slow.issue());
+    let batch = [("b", "1"), ("c", "1"), ("a", "1"), ("b", "2"), ("c", "2"), ("d", "1")];
+    let acks = subject.append_many(batch.map(item).to_vec()).await?;
+    assert!(acks.iter().all(|ack| ack.existed == Some(false)));
+    assert_where(&subject, "a", &[first[0], acks[2]], &["0", "1"]).await?;
+    assert_where(&subject, "b", &[acks[0], acks[3]], &["1", "2"]).await?;
+    assert_where(&subject, "c", &[first[2], acks[1], acks[4]], &["0", "1", "2"]).await?;
+    assert_where(&subject, "d", &[acks[5]], &["1"]).await
 }
