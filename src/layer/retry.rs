@@ -14,7 +14,7 @@ use crate::contract::{
     GetOptions, Identity, IncrementOptions, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions,
     ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Outage, Result};
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 
@@ -28,6 +28,7 @@ use crate::stamp::Stamp;
 pub struct Retry<B: ?Sized> {
     config: RetryConfig,
     stamp_guard: bool,
+    leaves_outages: bool,
     inner: Arc<B>,
 }
 
@@ -72,7 +73,19 @@ impl<B: Store + ?Sized> Retry<B> {
     #[must_use]
     pub fn new(config: RetryConfig, inner: Arc<B>) -> Self {
         let stamp_guard = inner.capabilities().stamp_guard;
-        Self { config, stamp_guard, inner }
+        Self { config, stamp_guard, leaves_outages: false, inner }
+    }
+
+    /// Leaves alone what failed because the store is down, or another one answers: for a store with a chain above, which knows what to
+    /// do then and must not be kept waiting.
+    #[must_use]
+    pub const fn leaving_outages(mut self) -> Self {
+        self.leaves_outages = true;
+        self
+    }
+
+    fn leaves(&self, error: &Error) -> bool {
+        self.leaves_outages && matches!(error.outage(), Some(Outage::Down | Outage::Foreign))
     }
 
     /// Calls until it succeeds, fails for good, or attempts or time run out. The call is told, and so is the caller, whether an
@@ -91,7 +104,7 @@ impl<B: Store + ?Sized> Retry<B> {
             if error.kind() == ErrorKind::OutcomeUnknown {
                 attempt = Attempt::Repeat;
             }
-            if !repeat.allows(&error) || !wait(delays.next(), cx).await {
+            if self.leaves(&error) || !repeat.allows(&error) || !wait(delays.next(), cx).await {
                 return Err(if attempt == Attempt::Repeat { as_unknown(error) } else { error });
             }
         }
@@ -126,7 +139,8 @@ impl<B: Store + ?Sized> Retry<B> {
                 }
             }
             let again = retryable(&items, &answers);
-            if again.is_empty() || !wait(delays.next(), cx).await {
+            let left = answers.iter().filter_map(|answer| answer.as_ref().err()).any(|error| self.leaves(error));
+            if left || again.is_empty() || !wait(delays.next(), cx).await {
                 break;
             }
             let batch = again.iter().filter_map(|index| items.get(*index).cloned()).collect();
@@ -187,7 +201,13 @@ fn as_unknown(error: Error) -> Error {
         return error;
     }
     let unknown = Error::outcome_unknown("an earlier attempt may have been applied, and the later ones were not");
-    unknown.with_source(error)
+    let outage = error.outage();
+    let unknown = unknown.with_source(error);
+    // What the later attempt found out of the store stays known.
+    match outage {
+        Some(outage) => unknown.with_outage(outage),
+        None => unknown,
+    }
 }
 
 /// The failed items that may be sent again: none after which another item of its key has, or may have, been applied.

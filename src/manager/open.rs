@@ -66,11 +66,11 @@ pub(super) struct OpenDatabase {
 
 /// Puts the layers before a database and connects it.
 pub(super) async fn database(backend: Arc<dyn DatabaseBackend>, config: &DatabaseConfig) -> Result<OpenDatabase> {
-    let mut layered: Arc<dyn DatabaseBackend> = Arc::new(Retry::new(config.options.retry, backend));
-    let chain = chain(&layered, config).await?;
-    if let Some(chain) = &chain {
-        layered = chain.clone();
-    }
+    let chain = chain(&backend, config).await?;
+    let mut layered: Arc<dyn DatabaseBackend> = match &chain {
+        Some(chain) => chain.clone(),
+        None => Arc::new(Retry::new(config.options.retry, backend)),
+    };
     if is_batched(&layered.capabilities(), &config.options) {
         layered = Arc::new(Coalesce::database(&config.options.batching, layered));
     }
@@ -84,7 +84,7 @@ pub(super) async fn database(backend: Arc<dyn DatabaseBackend>, config: &Databas
     Ok(OpenDatabase { handle: connected?, chain })
 }
 
-/// Opens what stands behind a database, if something does.
+/// Opens what stands behind a database, if something does, with the retries below it.
 async fn chain(primary: &Arc<dyn DatabaseBackend>, config: &DatabaseConfig) -> Result<Option<Arc<DatabaseChain>>> {
     let Some(fallback) = config.effective_fallback() else { return Ok(None) };
     if !primary.capabilities().replay {
@@ -95,7 +95,8 @@ async fn chain(primary: &Arc<dyn DatabaseBackend>, config: &DatabaseConfig) -> R
     }
     let mut options = ChainOptions::new(config.options.timeout);
     options.fingerprint = config.backend.address();
-    let opened = DatabaseChain::open(Arc::clone(primary), fallback, &config.chain, options).await?;
+    let retried = Retry::new(config.options.retry, Arc::clone(primary)).leaving_outages();
+    let opened = DatabaseChain::open(Arc::new(retried), fallback, &config.chain, options).await?;
     Ok(Some(Arc::new(opened)))
 }
 

@@ -15,7 +15,7 @@ use crate::contract::Context;
 use crate::error::{Error, Result};
 use crate::stamp::HybridClock;
 
-use super::error::{Doubt, timed_out};
+use super::error::{Doubt, silent, timed_out};
 use super::migrate::Target;
 use super::options::{quoted_schema, timeouts};
 use super::pool::Pool;
@@ -119,7 +119,7 @@ impl Connector {
             return Ok(());
         }
         let outcome = self.attempt().outcome;
-        tokio::time::timeout_at(deadline.into(), outcome).await.map_err(|_| timed_out(Doubt::None))?
+        tokio::time::timeout_at(deadline.into(), outcome).await.map_err(|_| silent(Doubt::None))?
     }
 
     /// The attempt under way, or a new one.
@@ -150,7 +150,7 @@ impl Connector {
         let deadline = Instant::now() + READY_WITHIN;
         let mut connection = self.pool.connect(deadline).await?;
         let migrated = tokio::time::timeout_at(deadline.into(), self.target.migrate(&mut connection)).await;
-        migrated.map_err(|_| timed_out(Doubt::None))??;
+        migrated.map_err(|_| silent(Doubt::None))??;
         // It was a connection of its own; what it held on the server ends with it.
         let _ = tokio::time::timeout_at(deadline.into(), connection.close()).await;
         Ok(())

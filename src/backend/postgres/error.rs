@@ -5,7 +5,7 @@
 
 use std::error::Error as StdError;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Outage, Result};
 
 /// What is known of a statement that failed without the server's word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,8 @@ pub(super) fn from_connect(error: sqlx::Error) -> Error {
             "the server offers no acceptable TLS; check the `ssl` settings and the server's certificate",
         )
         .permanent(),
-        sqlx::Error::Io(_) => Error::unavailable("the server cannot be reached; check host, port and that it runs"),
+        sqlx::Error::Io(_) => Error::unavailable("the server cannot be reached; check host, port and that it runs")
+            .with_outage(Outage::Down),
         _ => return from_sqlx(error, Doubt::None),
     };
     mapped.with_source(error)
@@ -60,6 +61,12 @@ fn lost(doubt: Doubt) -> Error {
         Doubt::None => Error::unavailable("the connection to the server was lost"),
         Doubt::Possible => Error::outcome_unknown("the connection was lost before the server's reply to a write"),
     }
+    .with_outage(Outage::Silent)
+}
+
+/// Makes an error of a statement that was sent so long before the deadline that an answer could be expected.
+pub(super) fn silent(doubt: Doubt) -> Error {
+    timed_out(doubt).with_outage(Outage::Silent)
 }
 
 /// Makes an error of one that came too late for the deadline.
@@ -81,7 +88,7 @@ fn from_code(code: &str, doubt: Doubt) -> Error {
         "42501" => {
             Error::config("the role lacks a privilege (42501); it must own the schema, or be allowed to make it")
         }
-        "25006" => Error::unavailable("the server is read-only (25006); it may be a replica"),
+        "25006" => Error::unavailable("the server is read-only (25006); it may be a replica").with_outage(Outage::Down),
         "40001" | "40P01" => Error::unavailable(format!("the statement collided with another ({code})")),
         "55P03" => Error::unavailable("a lock was not free within `lockTimeout` (55P03)"),
         "57014" => Error::unavailable("the server ended the statement (57014), as by `statementTimeout`"),
@@ -89,7 +96,8 @@ fn from_code(code: &str, doubt: Doubt) -> Error {
         "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => match doubt {
             Doubt::None => Error::unavailable(format!("the server is shutting down or starting ({code})")),
             Doubt::Possible => Error::outcome_unknown(format!("the server shut down during a write ({code})")),
-        },
+        }
+        .with_outage(Outage::Down),
         "42P01" | "42703" | "42883" | "3F000" => {
             Error::unavailable(format!("the tables are not as this program made them ({code}); restore the schema"))
                 .permanent()

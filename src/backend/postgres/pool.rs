@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::config::{PoolConfig, PostgresConfig};
 use crate::error::{Error, Result};
 
-use super::error::{Doubt, from_connect, timed_out};
+use super::error::{Doubt, from_connect, silent};
 use super::options::connect_options;
 
 /// After how long without use a connection is asked whether it is still there. A server that went away is then found before
@@ -81,7 +81,7 @@ impl Pool {
         let deadline = deadline.min(Instant::now() + self.connection_timeout);
         match tokio::time::timeout_at(deadline.into(), self.options.connect()).await {
             Ok(connected) => connected.map_err(from_connect),
-            Err(_) => Err(timed_out(Doubt::None)),
+            Err(_) => Err(silent(Doubt::None)),
         }
     }
 

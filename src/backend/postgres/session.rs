@@ -1,7 +1,7 @@
 //! One use of a connection, for one call, under its deadline: the [`Session`].
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
@@ -11,12 +11,15 @@ use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::stamp::HybridClock;
 
-use super::error::{Doubt, from_sqlx, is_answer, is_contention, timed_out};
+use super::error::{Doubt, from_sqlx, is_answer, is_contention, silent, timed_out};
 use super::pool::Lease;
 use super::sql::{Sql, Text};
 
 /// How often a statement that collided with others is sent again before the caller hears of it.
 const CONTENTION_ATTEMPTS: u32 = 20;
+
+/// From when on a statement without an answer says something of the server, and not only of the time that was left for it.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A statement with its arguments.
 pub(super) type Statement = Query<'static, Postgres, PgArguments>;
@@ -112,8 +115,9 @@ impl Session {
         let statement = bind(sqlx::query(AssertSqlSafe(Arc::clone(text))).persistent(persistent));
         let deadline = self.deadline.into();
         let connection = self.lease.connection()?;
+        let sent = Instant::now();
         let outcome = tokio::time::timeout_at(deadline, connection.fetch_all(statement)).await;
-        self.settle(outcome.ok(), doubt)
+        self.settle(outcome.ok(), sent, doubt)
     }
 
     /// Begins a transaction.
@@ -151,15 +155,18 @@ impl Session {
         let text = sqlx::raw_sql(AssertSqlSafe(Arc::clone(command)));
         let deadline = self.deadline.into();
         let connection = self.lease.connection()?;
+        let sent = Instant::now();
         let outcome = tokio::time::timeout_at(deadline, connection.execute(text)).await;
-        self.settle(outcome.ok(), doubt).map(drop)
+        self.settle(outcome.ok(), sent, doubt).map(drop)
     }
 
     /// Judges what came of a request; `None` is nothing before the deadline.
-    fn settle<T>(&mut self, outcome: Option<sqlx::Result<T>>, doubt: Doubt) -> Result<T> {
+    fn settle<T>(&mut self, outcome: Option<sqlx::Result<T>>, sent: Instant, doubt: Doubt) -> Result<T> {
         let error = match outcome {
             Some(Ok(answer)) => return Ok(answer),
             Some(Err(error)) => from_sqlx(error, doubt),
+            None if sent.elapsed() >= PATIENCE => silent(doubt),
+            // The time went by before it was sent, in the queue for a connection: that says nothing of the server.
             None => timed_out(doubt),
         };
         if !is_answer(&error) {
