@@ -4,6 +4,7 @@
 mod ambiguity;
 mod degraded;
 mod foreign;
+mod ledger;
 mod managed;
 mod others;
 mod reconciling;
