@@ -10,7 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_storage::backend::memory::{MemoryCache, MemoryDatabase};
-use agent_storage::config::{BatchingConfig, MemoryCacheConfig, MemoryDatabaseConfig, RetryConfig};
+use agent_storage::chain::{ChainOptions, DatabaseChain};
+use agent_storage::config::{
+    BatchingConfig, DatabaseChainConfig, DatabaseFallback, MemoryCacheConfig, MemoryDatabaseConfig, RetryConfig,
+};
 use agent_storage::contract::{CacheBackend, Context, DatabaseBackend, Store, Write};
 use agent_storage::layer::{Coalesce, Observe, Prefix, Retry, Side};
 use agent_storage::testkit::{Case, Elapse, Subject, cache_cases, database_cases};
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
     databases(&mut suite, "layers_over_memory_database", &[], layered_database);
     caches(&mut suite, "coalesce_over_memory_cache", &[], coalesced_cache);
     databases(&mut suite, "coalesce_over_memory_database", &[], coalesced_database);
+    databases(&mut suite, "chain_over_memory_database", &[], chained_database);
     #[cfg(feature = "sqlite")]
     databases(&mut suite, "sqlite", &[], sqlite);
     #[cfg(feature = "jetstream")]
@@ -127,6 +131,19 @@ fn coalesced_database() -> Making<dyn DatabaseBackend> {
         let database = MemoryDatabase::with_clocks(&MemoryDatabaseConfig::default(), clock.clone(), stamps.clone());
         let layer = Coalesce::database(&BatchingConfig::default(), Arc::new(database));
         (Subject::database(Arc::new(layer), Elapse::Manual(clock)).with_stamps(stamps), nothing())
+    })
+}
+
+/// A database with a journal behind it, whose primary is there.
+fn chained_database() -> Making<dyn DatabaseBackend> {
+    Box::pin(async {
+        let (clock, stamps) = clocks();
+        let database = MemoryDatabase::with_clocks(&MemoryDatabaseConfig::default(), clock.clone(), stamps.clone());
+        let mut options = ChainOptions::new(LIMIT);
+        (options.clock, options.stamps) = (clock.clone(), stamps.clone());
+        let config = DatabaseChainConfig::default();
+        let chain = DatabaseChain::open(Arc::new(database), DatabaseFallback::Memory, &config, options).await.unwrap();
+        (Subject::database(Arc::new(chain), Elapse::Manual(clock)).with_stamps(stamps), nothing())
     })
 }
 

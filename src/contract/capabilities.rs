@@ -33,7 +33,8 @@ pub struct Capabilities {
     pub lists: bool,
     /// Whether `apply` is there: several operations, all or nothing (databases).
     pub transactions: bool,
-    /// Whether `replay`, `expect`, `conflicts` and `forget_conflict` are there (databases).
+    /// Whether `replay` and `expect` are there, and with them `conflicts` and `forget_conflict` (databases). A chain, which replays by
+    /// itself, has only the latter two.
     pub replay: bool,
     /// Whether entries may be evicted before they are deleted or expire.
     pub evicts: bool,
