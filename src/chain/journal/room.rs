@@ -12,12 +12,14 @@ const FREE_PART: u64 = 16;
 pub(super) struct Room {
     max_bytes: u64,
     used: AtomicU64,
+    /// What was added since it was last said how much is in use.
+    added: AtomicU64,
     full: AtomicBool,
 }
 
 impl Room {
     pub(super) fn new(max_bytes: u64) -> Self {
-        Self { max_bytes, used: AtomicU64::new(0), full: AtomicBool::new(false) }
+        Self { max_bytes, used: AtomicU64::new(0), added: AtomicU64::new(0), full: AtomicBool::new(false) }
     }
 
     /// The bytes in use.
@@ -35,14 +37,21 @@ impl Room {
         self.used().saturating_add(bytes) <= self.max_bytes
     }
 
-    /// Notes that so many bytes more are in use.
+    /// Notes that about so many bytes more are in use.
     pub(super) fn add(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::AcqRel);
+        self.added.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// Whether so much was added that it should be looked how much is in use.
+    pub(super) fn is_vague(&self) -> bool {
+        self.added.load(Ordering::Acquire) > self.margin()
     }
 
     /// Says how many bytes are in use.
     pub(super) fn set_used(&self, bytes: u64) {
         self.used.store(bytes, Ordering::Release);
+        self.added.store(0, Ordering::Release);
         if bytes <= self.max_bytes - self.margin() {
             self.full.store(false, Ordering::Release);
         }

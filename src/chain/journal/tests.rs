@@ -1,5 +1,12 @@
 //! What every journal promises.
 
+#[cfg(feature = "sqlite")]
+mod crash;
+#[cfg(feature = "sqlite")]
+mod disk;
+#[cfg(feature = "sqlite")]
+mod folder;
+
 use std::time::{Duration, Instant};
 
 use super::{Action, Effect, Exported, Header, Journal, Meta, Operation, VolatileJournal};
@@ -33,6 +40,13 @@ fn large(name: &str, bytes: usize) -> Operation {
     operation(Action::Put { key: key(name), value: Value::binary(vec![7; bytes]).unwrap(), expires_at: None })
 }
 
+/// Moves the log of a closed journal into its file: its threads may have ended together, so that none of them did it.
+#[cfg(feature = "sqlite")]
+fn move_log_into(journal: &std::path::Path) {
+    let connection = rusqlite::Connection::open(journal).unwrap();
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+}
+
 /// One of each kind.
 fn all_kinds() -> Vec<Operation> {
     vec![
@@ -61,6 +75,13 @@ fn all_kinds() -> Vec<Operation> {
 /// Runs a test on a journal of each kind.
 async fn each(test: impl AsyncFn(&dyn Journal)) {
     test(&VolatileJournal::new(MAX_BYTES)).await;
+    #[cfg(feature = "sqlite")]
+    {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = super::JournalFolder::new(temporary.path(), None, MAX_BYTES);
+        let (journal, _) = folder.open(soon()).await.unwrap();
+        test(&journal).await;
+    }
 }
 
 #[tokio::test]

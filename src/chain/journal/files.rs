@@ -1,0 +1,116 @@
+//! The files of a folder of journals: how they are named, made and removed.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+use super::lock::OwnerLock;
+
+/// What stands beside a journal under the same name. The lock goes last.
+const BESIDE: [&str; 4] = ["db-wal", "db-shm", "reserve", "probe"];
+
+/// How often another name is tried.
+const ATTEMPTS: usize = 8;
+
+/// Makes the folder if it is missing, open to this user alone, and sees that the disk knows of it.
+pub(super) fn create_folder(folder: &Path) -> Result<()> {
+    let missing: Vec<&Path> =
+        folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder).map_err(|error| unusable("the journal folder cannot be made", folder, error))?;
+    for made in missing {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        sync_folder(parent)?;
+    }
+    Ok(())
+}
+
+/// Forces to the disk which files a folder has.
+#[cfg(unix)]
+pub(super) fn sync_folder(folder: &Path) -> Result<()> {
+    let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|error| unusable("the journal folder cannot be forced to the disk", folder, error))
+}
+
+/// Elsewhere a folder is no file that could be forced to the disk.
+#[cfg(not(unix))]
+pub(super) fn sync_folder(_: &Path) -> Result<()> {
+    Ok(())
+}
+
+/// The journals of a folder, and the locks that have lost theirs.
+pub(super) fn list(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let unreadable = |error| unusable("the journal folder cannot be read", folder, error);
+    let (mut journals, mut locks) = (Vec::new(), Vec::new());
+    for entry in fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        let is_named_so = path.file_stem().is_some_and(|stem| stem.to_string_lossy().starts_with("journal-"));
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("db") if is_named_so => journals.push(path),
+            Some("lock") if is_named_so => locks.push(path),
+            _ => {}
+        }
+    }
+    journals.sort();
+    locks.retain(|lock| journals.binary_search(&lock.with_extension("db")).is_err());
+    Ok((journals, locks))
+}
+
+/// The lock of a journal, if its owner is dead.
+pub(super) fn lock(journal: &Path) -> Result<Option<OwnerLock>> {
+    let path = journal.with_extension("lock");
+    OwnerLock::take(&path).map_err(|error| match error.kind() {
+        ErrorKind::Unsupported => Error::unavailable(format!(
+            "the file system of {} cannot lock files, so that nobody would know whose a journal is; choose a folder on a local \
+             disk",
+            path.display()
+        ))
+        .permanent(),
+        _ => unusable("the lock of a journal cannot be taken", &path, error),
+    })
+}
+
+/// Finds a name for a new journal, and locks it.
+pub(super) fn create_journal(folder: &Path) -> Result<(PathBuf, OwnerLock)> {
+    for _ in 0..ATTEMPTS {
+        let random = getrandom::u64()
+            .map_err(|error| Error::unavailable("the system gives no random numbers").with_source(error))?;
+        let path = folder.join(format!("journal-{random:016x}.db"));
+        if let Some(lock) = lock(&path)?.filter(|_| !path.exists()) {
+            return Ok((path, lock));
+        }
+    }
+    Err(Error::unavailable("no name for a journal was free"))
+}
+
+/// Removes a journal and all that stands beside it.
+pub(super) fn remove_journal(journal: &Path, lock: OwnerLock) -> Result<()> {
+    let beside = BESIDE.iter().map(|extension| journal.with_extension(extension));
+    for path in std::iter::once(journal.to_owned()).chain(beside) {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(unusable("a journal cannot be removed", &path, error));
+            }
+            _ => {}
+        }
+    }
+    lock.remove().map_err(|error| unusable("the lock of a journal cannot be removed", journal, error))
+}
+
+fn unusable(what: &str, path: &Path, error: io::Error) -> Error {
+    let stays = matches!(
+        error.kind(),
+        ErrorKind::PermissionDenied
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::NotADirectory
+            | ErrorKind::AlreadyExists
+            | ErrorKind::InvalidFilename
+    );
+    let ours = Error::unavailable(format!("{what}: {}: {error}", path.display())).with_source(error);
+    if stays { ours.permanent() } else { ours }
+}

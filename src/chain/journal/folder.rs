@@ -1,0 +1,231 @@
+//! The folder of the journals: [`JournalFolder`]. Each process has a file of its own in it, and takes over those of the dead.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use rusqlite::Connection;
+
+use crate::error::{Error, Result};
+
+use super::candidate::{self, Candidate, Dead};
+use super::disk::DiskJournal;
+use super::files;
+use super::import;
+use super::operation::Meta;
+use super::shared::Shared;
+use super::store::Journal as _;
+use super::table;
+
+/// Where the journals of the processes on this machine are.
+#[derive(Debug)]
+pub(crate) struct JournalFolder {
+    path: PathBuf,
+    /// Which primary the configuration names. A journal of another one is left alone.
+    fingerprint: Option<String>,
+    max_bytes: u64,
+    /// The files that were left alone, so that they are not read again and again.
+    left: Mutex<HashSet<PathBuf>>,
+}
+
+/// What was found in the folder beside this process's own file and those of other living ones.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// How many operations were taken over from dead processes; they are the newest of the journal.
+    pub(crate) imported: u64,
+    /// The files that were left alone.
+    pub(crate) left: Vec<LeftFile>,
+}
+
+/// A file of a dead process that was left as it is.
+#[derive(Debug)]
+pub(crate) struct LeftFile {
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// Why it was left.
+    pub(crate) reason: LeftReason,
+}
+
+/// Why a file was left as it is.
+#[derive(Debug)]
+pub(crate) enum LeftReason {
+    /// It cannot be read: it is damaged, of a newer program, no journal, or cannot be taken over now.
+    Unreadable(Error),
+    /// What it holds is owed to another database than ours.
+    OwedElsewhere { operations: u64 },
+}
+
+impl JournalFolder {
+    /// Names a folder, the primary of the configuration without its secrets, and the bytes that this process's journal may hold.
+    pub(crate) fn new(path: impl Into<PathBuf>, fingerprint: Option<String>, max_bytes: u64) -> Self {
+        Self { path: path.into(), fingerprint, max_bytes, left: Mutex::default() }
+    }
+
+    /// Opens this process's journal: that of a dead process if there is one, else a new one. What other dead processes have left is
+    /// copied into it.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if the folder or the file cannot be used, `permanent` where waiting does not help.
+    pub(crate) async fn open(&self, deadline: Instant) -> Result<(DiskJournal, Found)> {
+        let path = self.path.clone();
+        let dead = blocking(move || {
+            files::create_folder(&path)?;
+            candidate::dead(&path, &HashSet::new())
+        });
+        let (mut ours, mut found) = self.sort(dead.await?, None);
+        let largest = ours.iter().enumerate().max_by_key(|(_, candidate)| candidate.operations);
+        let journal = match largest.map(|(index, _)| index) {
+            Some(index) => {
+                let Candidate { path, lock, connection, .. } = ours.swap_remove(index);
+                drop(connection);
+                DiskJournal::open(path, lock, self.max_bytes, deadline).await?
+            }
+            None => {
+                let folder = self.path.clone();
+                let (path, lock) = blocking(move || files::create_journal(&folder)).await?;
+                let journal = DiskJournal::open(path, lock, self.max_bytes, deadline).await?;
+                let folder = self.path.clone();
+                blocking(move || files::sync_folder(&folder)).await?;
+                journal
+            }
+        };
+        self.sign(&journal, deadline).await?;
+        self.import(&journal, ours, &mut found, deadline).await;
+        Ok((journal, found))
+    }
+
+    /// Takes over what processes have left that died since. What was left alone before is not told again.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if the folder cannot be read.
+    pub(crate) async fn adopt(&self, journal: &DiskJournal, deadline: Instant) -> Result<Found> {
+        let path = self.path.clone();
+        let known = self.left.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let dead = blocking(move || candidate::dead(&path, &known)).await?;
+        if dead.is_empty() {
+            return Ok(Found::default());
+        }
+        let meta = journal.meta().await?;
+        let (ours, mut found) = self.sort(dead, Some(&meta));
+        self.import(journal, ours, &mut found, deadline).await;
+        Ok(found)
+    }
+
+    /// Tells the files that can be taken over from those that are left alone.
+    fn sort(&self, dead: Vec<Dead>, meta: Option<&Meta>) -> (Vec<Candidate>, Found) {
+        let (mut ours, mut found) = (Vec::new(), Found::default());
+        let mut identity = meta.and_then(|meta| meta.identity);
+        for one in dead {
+            match one {
+                Dead::Unreadable { path, error } => {
+                    self.leave(path, LeftReason::Unreadable(error), &mut found);
+                }
+                Dead::Readable(candidate) => {
+                    let theirs = candidate.meta.identity;
+                    let same = identity.zip(theirs).is_none_or(|(ours, theirs)| ours.id == theirs.id);
+                    if same && self.names_our_primary(&candidate) {
+                        identity = identity.or(theirs);
+                        ours.push(*candidate);
+                    } else if candidate.operations > 0 {
+                        let Candidate { path, operations, .. } = *candidate;
+                        self.leave(path, LeftReason::OwedElsewhere { operations }, &mut found);
+                    }
+                }
+            }
+        }
+        (ours, found)
+    }
+
+    fn names_our_primary(&self, candidate: &Candidate) -> bool {
+        let fresh = candidate.operations == 0 && candidate.meta.fingerprint.is_none();
+        fresh || candidate.meta.fingerprint == self.fingerprint
+    }
+
+    fn leave(&self, path: PathBuf, reason: LeftReason, found: &mut Found) {
+        match &reason {
+            LeftReason::Unreadable(error) => {
+                tracing::error!(path = %path.display(), %error, "a journal of a dead process was left alone");
+                // A failure that passes is tried again.
+                if !error.is_transient() {
+                    self.left.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
+                }
+            }
+            LeftReason::OwedElsewhere { operations } => {
+                tracing::warn!(
+                    path = %path.display(),
+                    operations,
+                    "a journal of a dead process is owed to another database than the one that is configured"
+                );
+                self.left.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
+            }
+        }
+        found.left.push(LeftFile { path, reason });
+    }
+
+    /// Writes down which primary the journal is owed to, before the first operation is kept.
+    async fn sign(&self, journal: &DiskJournal, deadline: Instant) -> Result<()> {
+        let folder = self.path.clone();
+        let fingerprint = self.fingerprint.clone();
+        let sign = move |connection: &Connection, _: &Shared| {
+            let meta = table::meta(connection)?;
+            if meta.fingerprint != fingerprint {
+                table::set_meta(connection, &Meta { fingerprint: fingerprint.clone(), ..meta })?;
+            }
+            import::forget(connection, |name| !folder.join(name).exists())
+        };
+        journal.change(deadline, sign).await
+    }
+
+    /// Copies journals into ours and removes them. One that cannot be copied now stays.
+    async fn import(&self, journal: &DiskJournal, dead: Vec<Candidate>, found: &mut Found, deadline: Instant) {
+        for candidate in dead {
+            let path = candidate.path.clone();
+            match import_one(journal, candidate, deadline).await {
+                Ok(count) => found.imported += count,
+                Err(error) => self.leave(path, LeftReason::Unreadable(error), found),
+            }
+        }
+    }
+}
+
+async fn import_one(journal: &DiskJournal, candidate: Candidate, deadline: Instant) -> Result<u64> {
+    let Candidate { path, lock, connection, .. } = candidate;
+    let name = file_name(&path);
+    // The writer's thread reads from it; nobody else does.
+    let source = Arc::new(Mutex::new(Some(connection)));
+    let copy = {
+        let (source, name) = (Arc::clone(&source), name.clone());
+        move |target: &Connection, shared: &Shared| {
+            let source = source.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(source) = &*source else { return Err(Error::internal("a journal was copied twice").into()) };
+            let count = import::copy(source, &name, target, || shared.next_seq())?;
+            shared.measure(target)?;
+            Ok(count)
+        }
+    };
+    let count = journal.change(deadline, copy).await?;
+    // From here on the source is not needed any more; should it not be removed now, it is not copied again.
+    let removed = blocking(move || {
+        source.lock().unwrap_or_else(PoisonError::into_inner).take();
+        files::remove_journal(&path, lock)
+    });
+    if let Err(error) = removed.await {
+        tracing::warn!(%error, "a journal that was taken over could not be removed; it is tried again at the next start");
+        return Ok(count);
+    }
+    journal.change(deadline, move |connection, _| import::forget(connection, |gone| gone == name)).await?;
+    Ok(count)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Runs what blocks on a thread for that.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let task = tokio::task::spawn_blocking(work);
+    task.await.map_err(|error| Error::internal("looking through the journals panicked").with_source(error))?
+}

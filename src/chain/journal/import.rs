@@ -1,0 +1,65 @@
+//! The operations of one journal copied to the end of another.
+
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, params_from_iter};
+
+use crate::engine::sqlite::SqlResult;
+
+use super::operation::Meta;
+use super::record::signed;
+use super::table;
+
+/// The columns of an operation but its number, as they are.
+const COLUMNS: &str = "version, stamp, kind, key, expires_at, item_id, parked, payload";
+
+/// How many they are.
+const WIDTH: usize = 8;
+
+/// Copies what another journal holds, in its order, and says how many operations that were. A file that was copied before, and
+/// could not be removed since, is not copied twice.
+pub(super) fn copy(
+    source: &Connection,
+    name: &str,
+    target: &Connection,
+    mut next_seq: impl FnMut() -> u64,
+) -> SqlResult<u64> {
+    if target.prepare_cached("SELECT 1 FROM imported WHERE source = ?1")?.exists([name])? {
+        return Ok(0);
+    }
+    let mut insert = target
+        .prepare_cached(&format!("INSERT INTO op ({COLUMNS}, seq) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"))?;
+    let mut count = 0;
+    table::scan(source, COLUMNS, 0, usize::MAX, |row| {
+        let mut columns = Vec::with_capacity(WIDTH + 1);
+        for column in 0..WIDTH {
+            columns.push(ToSqlOutput::Borrowed(row.get_ref(column)?));
+        }
+        columns.push(ToSqlOutput::Borrowed(ValueRef::Integer(signed(next_seq())?)));
+        insert.execute(params_from_iter(columns))?;
+        count += 1;
+        Ok(true)
+    })?;
+    table::set_meta(target, &merged(table::meta(target)?, table::meta(source)?))?;
+    target.prepare_cached("INSERT INTO imported (source) VALUES (?1)")?.execute([name])?;
+    Ok(count)
+}
+
+/// Forgets that a file was copied, because it is gone.
+pub(super) fn forget(target: &Connection, is_gone: impl Fn(&str) -> bool) -> SqlResult<()> {
+    let names: Vec<String> =
+        target.prepare("SELECT source FROM imported")?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    for name in names.iter().filter(|name| is_gone(name)) {
+        target.prepare_cached("DELETE FROM imported WHERE source = ?1")?.execute([name])?;
+    }
+    Ok(())
+}
+
+/// What two journals of the same primary know together.
+fn merged(ours: Meta, theirs: Meta) -> Meta {
+    let identity = match (ours.identity, theirs.identity) {
+        (Some(ours), Some(theirs)) if ours.id == theirs.id && ours.canary < theirs.canary => Some(theirs),
+        (ours, theirs) => ours.or(theirs),
+    };
+    let clock_reserve = ours.clock_reserve.max(theirs.clock_reserve);
+    Meta { fingerprint: ours.fingerprint, identity, clock_reserve }
+}

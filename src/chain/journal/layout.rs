@@ -1,0 +1,71 @@
+//! The tables of a journal's file, and how the file is told from others.
+
+use rusqlite::Connection;
+
+use crate::engine::sqlite::{Layout, LayoutState, SqlResult};
+use crate::error::Error;
+
+/// "agsj" in ASCII: a journal is never taken for a database of this crate, nor the other way round.
+const APPLICATION_ID: i32 = 0x6167_736A;
+
+/// The newest form of a journal's file that this program knows, kept in its `user_version`.
+const NEWEST_FORMAT: i32 = 1;
+
+const TABLES: &str = "
+    CREATE TABLE op (
+        seq        INTEGER PRIMARY KEY,
+        version    INTEGER NOT NULL,
+        stamp      BLOB    NOT NULL CHECK (length(stamp) = 16),
+        kind       INTEGER NOT NULL,
+        key        TEXT    NOT NULL,
+        expires_at INTEGER,
+        item_id    TEXT,
+        parked     TEXT,
+        payload    BLOB
+    ) STRICT;
+    CREATE TABLE meta (
+        id            INTEGER PRIMARY KEY CHECK (id = 1),
+        fingerprint   TEXT,
+        identity      BLOB CHECK (length(identity) = 16),
+        canary        INTEGER,
+        clock_reserve INTEGER
+    ) STRICT;
+    INSERT INTO meta (id) VALUES (1);
+    -- Files that were taken over, but may not have been removed yet.
+    CREATE TABLE imported (source TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+";
+
+/// The layout of a journal, for the engine.
+pub(super) const LAYOUT: Layout = Layout { inspect, migrate };
+
+/// Looks without changing anything; refuses what is not a journal, and one of a newer program.
+pub(super) fn inspect(connection: &Connection) -> SqlResult<LayoutState> {
+    let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    if id == APPLICATION_ID {
+        let format: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        return if format <= NEWEST_FORMAT { Ok(LayoutState::Current) } else { Err(newer(format).into()) };
+    }
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if id != 0 || tables != 0 {
+        return Err(Error::config("the file is not a journal and was left as it is; choose another folder").into());
+    }
+    // It holds for a file that is still empty, and is forgotten with the connection for any other.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    Ok(LayoutState::Outdated)
+}
+
+fn migrate(connection: &Connection) -> SqlResult<()> {
+    if inspect(connection)? == LayoutState::Outdated {
+        connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+        connection.pragma_update(None, "user_version", NEWEST_FORMAT)?;
+        connection.execute_batch(TABLES)?;
+    }
+    Ok(())
+}
+
+fn newer(format: i32) -> Error {
+    Error::config(format!(
+        "the journal has format {format}, made by a newer agent-storage; this one knows up to {NEWEST_FORMAT}: upgrade it, so \
+         that what it holds is replayed"
+    ))
+}

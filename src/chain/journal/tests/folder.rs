@@ -1,0 +1,247 @@
+//! What becomes of the journals of processes that died.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use super::{key, move_log_into, put, soon};
+use crate::chain::journal::{DiskJournal, Exported, Found, Journal as _, JournalFolder, LeftReason, Meta};
+use crate::contract::Identity;
+use crate::error::ErrorKind;
+use crate::time::Timestamp;
+
+const MAX_BYTES: u64 = 64 << 20;
+
+fn folder(path: &Path) -> JournalFolder {
+    JournalFolder::new(path, Some("ours".to_owned()), MAX_BYTES)
+}
+
+async fn open(path: &Path) -> (DiskJournal, Found) {
+    folder(path).open(soon()).await.unwrap()
+}
+
+/// What a journal of a process that died holds: so many puts of a key.
+async fn leave_behind(path: &Path, name: &str, count: usize) -> PathBuf {
+    let other = tempfile::tempdir().unwrap();
+    let (journal, _) = open(other.path()).await;
+    journal.append((0..count).map(|number| put(name, &number.to_string())).collect(), soon()).await.unwrap();
+    journal.close(soon()).await.unwrap();
+    move_log_into(journal.path());
+    let left = path.join(journal.path().file_name().unwrap());
+    fs::rename(journal.path(), &left).unwrap();
+    left
+}
+
+async fn all(journal: &DiskJournal) -> Vec<Exported> {
+    journal.export(0, 10_000, usize::MAX).await.unwrap()
+}
+
+fn files(path: &Path) -> Vec<String> {
+    let entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut files: Vec<_> = entries.filter(|name| name.ends_with(".db") || name.ends_with(".lock")).collect();
+    files.sort();
+    files
+}
+
+#[tokio::test]
+async fn each_process_has_a_file_of_its_own() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (first, _) = open(temporary.path()).await;
+    first.append(vec![put("a", "1")], soon()).await.unwrap();
+    let (second, found) = open(temporary.path()).await;
+    assert_ne!(first.path(), second.path());
+    assert!(found.imported == 0 && found.left.is_empty());
+    assert!(all(&second).await.is_empty());
+    assert_eq!(folder(temporary.path()).adopt(&second, soon()).await.unwrap().imported, 0);
+}
+
+#[tokio::test]
+async fn what_the_dead_have_left_is_taken_over_in_its_order_and_their_files_go() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut left = Vec::new();
+    for (name, count) in [("a", 3), ("b", 5), ("c", 0)] {
+        left.push(leave_behind(temporary.path(), name, count).await);
+    }
+    {
+        let connection = Connection::open(&left[0]).unwrap();
+        connection.execute("UPDATE op SET parked = 'poison' WHERE seq = 2", []).unwrap();
+        connection.execute("UPDATE meta SET clock_reserve = 77", []).unwrap();
+    }
+    let stamps = |path: &Path| {
+        let connection = Connection::open(path).unwrap();
+        let mut statement = connection.prepare("SELECT stamp FROM op ORDER BY seq").unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect::<Vec<[u8; 16]>>()
+    };
+    let expected = [stamps(&left[1]), stamps(&left[0])].concat();
+    let (journal, found) = open(temporary.path()).await;
+    assert_eq!(journal.path(), left[1], "the largest is not copied");
+    assert!(found.imported == 3 && found.left.is_empty(), "{found:?}");
+    let kept = all(&journal).await;
+    assert_eq!(kept.iter().map(|exported| exported.operation.stamp.to_bytes()).collect::<Vec<_>>(), expected);
+    assert!(kept.iter().map(|exported| exported.seq).is_sorted());
+    let parked: Vec<_> = kept.iter().map(|exported| exported.parked.as_deref()).collect();
+    assert_eq!(parked, [None, None, None, None, None, None, Some("poison"), None]);
+    assert_eq!(journal.meta().await.unwrap().clock_reserve, Some(Timestamp::from_millis(77)));
+    assert_eq!(files(temporary.path()).len(), 2, "{:?}", files(temporary.path()));
+}
+
+#[tokio::test]
+async fn a_process_that_dies_later_is_found_too() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (ours, _) = open(temporary.path()).await;
+    let seqs = ours.append(vec![put("a", "1")], soon()).await.unwrap();
+    let (theirs, _) = open(temporary.path()).await;
+    theirs.append(vec![put("b", "1"), put("b", "2")], soon()).await.unwrap();
+    let folder = folder(temporary.path());
+    assert_eq!(folder.adopt(&ours, soon()).await.unwrap().imported, 0);
+    theirs.close(soon()).await.unwrap();
+    let found = folder.adopt(&ours, soon()).await.unwrap();
+    assert_eq!(found.imported, 2);
+    let newest = ours.headers(seqs[0], 10).await.unwrap();
+    assert!(newest.len() == 2 && newest[0].effect == crate::chain::journal::Effect::Put(key("b"), None));
+    assert_eq!(files(temporary.path()).len(), 2);
+}
+
+#[tokio::test]
+async fn a_crash_after_the_copy_does_not_copy_it_twice() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (journal, _) = open(temporary.path()).await;
+    journal.append(vec![put("a", "1")], soon()).await.unwrap();
+    let path = leave_behind(temporary.path(), "b", 2).await;
+    let saved = fs::read(&path).unwrap();
+    assert_eq!(folder(temporary.path()).adopt(&journal, soon()).await.unwrap().imported, 2);
+    // As if the process had died before it removed the file: it is there, and the journal knows that it was copied.
+    fs::write(&path, saved).unwrap();
+    let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+    let mark = move |connection: &Connection, _: &_| {
+        connection.execute("INSERT INTO imported (source) VALUES (?1)", [&name])?;
+        Ok(())
+    };
+    journal.change(soon(), mark).await.unwrap();
+    journal.close(soon()).await.unwrap();
+    let (journal, found) = open(temporary.path()).await;
+    assert!(found.imported == 0 && found.left.is_empty());
+    assert_eq!(all(&journal).await.len(), 3);
+    assert_eq!(files(temporary.path()).len(), 2);
+    let marks = |connection: &Connection, _: &_| {
+        Ok(connection.query_row("SELECT count(*) FROM imported", [], |row| row.get::<_, i64>(0))?)
+    };
+    assert_eq!(journal.change(soon(), marks).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_removed_journal_goes() {
+    let temporary = tempfile::tempdir().unwrap();
+    for name in ["journal-0.lock", "journal-0.reserve", "journal-0.db-wal"] {
+        fs::write(temporary.path().join(name), b"x").unwrap();
+    }
+    fs::write(temporary.path().join("something.lock"), b"x").unwrap();
+    let (_journal, found) = open(temporary.path()).await;
+    assert!(found.left.is_empty());
+    let left: Vec<_> = fs::read_dir(temporary.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("journal-0.")), "{left:?}");
+    assert!(temporary.path().join("something.lock").exists(), "what is not ours stays");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_left_as_it_is_and_told_once() {
+    let temporary = tempfile::tempdir().unwrap();
+    let newer = leave_behind(temporary.path(), "a", 1).await;
+    Connection::open(&newer).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    let damaged = leave_behind(temporary.path(), "b", 500).await;
+    let mut bytes = fs::read(&damaged).unwrap();
+    let middle = bytes.len() / 2 / 4096 * 4096;
+    bytes[middle..middle + 4096].fill(0xA5);
+    fs::write(&damaged, &bytes).unwrap();
+    let text = temporary.path().join("journal-1.db");
+    fs::write(&text, "no database at all\n".repeat(100)).unwrap();
+    let record = leave_behind(temporary.path(), "c", 3).await;
+    Connection::open(&record).unwrap().execute("UPDATE op SET version = 2 WHERE seq = 2", []).unwrap();
+    let before: Vec<_> = [&newer, &damaged, &text, &record].map(|path| fs::read(path).unwrap()).to_vec();
+
+    let folder = folder(temporary.path());
+    let (journal, found) = folder.open(soon()).await.unwrap();
+    journal.append(vec![put("d", "1")], soon()).await.unwrap();
+    let mut told: Vec<_> = found.left.into_iter().map(|left| (left.path, left.reason)).collect();
+    told.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(told.len(), 4, "{told:?}");
+    for (path, reason) in told {
+        let LeftReason::Unreadable(error) = reason else { panic!("{reason:?}") };
+        let said = if path == newer {
+            "made by a newer agent-storage"
+        } else if path == damaged {
+            "damaged"
+        } else if path == text {
+            "no SQLite database"
+        } else {
+            "cannot be read: it is damaged, or of a newer version"
+        };
+        assert!(error.message().contains(said) && !error.is_transient(), "{error}");
+    }
+    let after: Vec<_> = [&newer, &damaged, &text, &record].map(|path| fs::read(path).unwrap()).to_vec();
+    assert!(before == after);
+    assert!(folder.adopt(&journal, soon()).await.unwrap().left.is_empty(), "it is told once");
+}
+
+#[tokio::test]
+async fn what_is_owed_to_another_database_is_left_for_it() {
+    let temporary = tempfile::tempdir().unwrap();
+    let theirs = JournalFolder::new(temporary.path(), Some("theirs".to_owned()), MAX_BYTES);
+    let (journal, _) = theirs.open(soon()).await.unwrap();
+    journal.append(vec![put("a", "1"), put("a", "2")], soon()).await.unwrap();
+    journal.close(soon()).await.unwrap();
+    let (ours, found) = open(temporary.path()).await;
+    assert_ne!(ours.path(), journal.path());
+    assert!(matches!(
+        found.left[..],
+        [crate::chain::journal::LeftFile { reason: LeftReason::OwedElsewhere { operations: 2 }, .. }]
+    ));
+    assert!(all(&ours).await.is_empty());
+    let (journal, _) = theirs.open(soon()).await.unwrap();
+    assert_eq!(all(&journal).await.len(), 2, "nobody holds it back from those it belongs to");
+    journal.settle(vec![1, 2], Vec::new()).await.unwrap();
+    journal.close(soon()).await.unwrap();
+    ours.close(soon()).await.unwrap();
+    let (_ours, found) = open(temporary.path()).await;
+    assert!(found.left.is_empty(), "it owes nothing");
+}
+
+#[tokio::test]
+async fn what_is_owed_to_another_identity_is_not_mixed_with_ours() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (ours, _) = open(temporary.path()).await;
+    let identity =
+        |id| Meta { fingerprint: Some("ours".to_owned()), identity: Some(Identity::new(id, 1)), clock_reserve: None };
+    ours.set_meta(identity(1)).await.unwrap();
+    let (theirs, _) = open(temporary.path()).await;
+    theirs.set_meta(identity(2)).await.unwrap();
+    theirs.append(vec![put("a", "1")], soon()).await.unwrap();
+    theirs.close(soon()).await.unwrap();
+    let found = folder(temporary.path()).adopt(&ours, soon()).await.unwrap();
+    assert!(matches!(found.left[0].reason, LeftReason::OwedElsewhere { operations: 1 }));
+    assert_eq!(found.imported, 0);
+}
+
+#[tokio::test]
+async fn a_file_that_was_made_and_not_filled_is_used() {
+    let temporary = tempfile::tempdir().unwrap();
+    fs::write(temporary.path().join("journal-2.db"), b"").unwrap();
+    let (journal, found) = open(temporary.path()).await;
+    assert!(found.left.is_empty());
+    assert_eq!(journal.path(), temporary.path().join("journal-2.db"));
+    journal.append(vec![put("a", "1")], soon()).await.unwrap();
+    assert_eq!(journal.meta().await.unwrap().fingerprint.as_deref(), Some("ours"));
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_used_is_told() {
+    let temporary = tempfile::tempdir().unwrap();
+    let file = temporary.path().join("file");
+    fs::write(&file, b"x").unwrap();
+    for path in [file.clone(), file.join("below")] {
+        let error = folder(&path).open(soon()).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Unavailable && !error.is_transient(), "{error}");
+        assert!(error.message().contains("the journal folder cannot be made"), "{error}");
+    }
+}
