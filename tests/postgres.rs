@@ -584,7 +584,7 @@ async fn many_that_start_at_once_migrate_once() {
     let identities = futures_util::future::join_all(starts).await;
     assert!(identities.iter().all(|identity| *identity == identities[0]));
     assert_ne!(identities[0].id, 0);
-    assert_eq!(bench.query("SELECT count(*), max(schema) FROM agent_storage.meta"), "1|3");
+    assert_eq!(bench.query("SELECT count(*), max(schema) FROM agent_storage.meta"), "1|4");
     assert!(bench.query("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'").is_empty());
 }
 

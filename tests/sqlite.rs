@@ -14,7 +14,7 @@ use agent_storage::config::SqliteConfig;
 use agent_storage::contract::{
     Append, Context, DatabaseBackend, GetOptions, ListOptions, ListRange, Store, Write, WriteMode, WriteOp,
 };
-use agent_storage::{Error, ErrorKind, HybridClock, Key, KeyPrefix, Result, Value};
+use agent_storage::{Error, ErrorKind, HybridClock, Key, KeyPrefix, Outage, Result, Value};
 use rusqlite::Connection;
 use support::Suite;
 use support::process::{freeze_family, thaw_family, wait_until};
@@ -615,7 +615,7 @@ async fn outgrow(database: &SqliteDatabase) {
     };
     assert!(written > 0 && written < 64, "{written} written");
     assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::OutcomeUnknown), "{error}");
-    assert!(error.is_transient(), "{error}");
+    assert!(error.is_transient() && error.outage() == Some(Outage::Down), "{error}");
     set(database, "after", 1).await.unwrap();
     for number in 0..written {
         let lookup = database.get(&key(&format!("large {number}")), &GetOptions::default(), &cx()).await.unwrap();

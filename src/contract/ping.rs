@@ -48,6 +48,12 @@ impl Identity {
     pub const fn new(id: u128, canary: u64) -> Self {
         Self { id, canary }
     }
+
+    /// Whether this is the database that was seen before, at that state or a later one.
+    #[must_use]
+    pub const fn continues(self, seen: Self) -> bool {
+        self.id == seen.id && self.canary >= seen.canary
+    }
 }
 
 impl fmt::Debug for Identity {

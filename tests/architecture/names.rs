@@ -16,6 +16,7 @@ const JOBS: &[(&str, &str)] = &[
     ("counter", "increments"),
     ("database", "the backend as a database"),
     ("error", "the client's errors as ours"),
+    ("expected", "which database must answer"),
     ("fence", "what a given-up connection still has on the way kept out"),
     ("lane", "a connection that gives up in time"),
     ("link", "the connection kept"),

@@ -172,8 +172,8 @@ impl DatabaseBackend for MemoryDatabase {
 
     /// The canary rises by pings alone, and none is answered while another database is expected: so once is enough.
     fn expect(&self, identity: Option<Identity>) -> Result<()> {
-        let canary = self.canary.load(Ordering::SeqCst);
-        self.table.set_foreign(identity.is_some_and(|expected| expected.id != self.id || expected.canary > canary));
+        let found = Identity::new(self.id, self.canary.load(Ordering::SeqCst));
+        self.table.set_foreign(identity.is_some_and(|expected| !found.continues(expected)));
         Ok(())
     }
 

@@ -124,6 +124,11 @@ pub(super) fn is_contention(error: &Error) -> bool {
     matches!(code_of(error).as_deref(), Some("40001" | "40P01"))
 }
 
+/// Whether a schema, table or function is there that the session did not know of: it looks anew only at the next transaction.
+pub(super) fn is_made_already(error: &Error) -> bool {
+    matches!(code_of(error).as_deref(), Some("42P06" | "42P07" | "42723"))
+}
+
 /// Whether a row is there that the statement's snapshot did not show.
 pub(super) fn is_duplicate(error: &Error) -> bool {
     code_of(error).as_deref() == Some(UNIQUE_VIOLATION)

@@ -12,14 +12,15 @@ use sqlx::{AssertSqlSafe, Executor};
 
 use crate::error::{Error, Result};
 
-use super::error::{Doubt, column, from_sqlx, is_contention, is_duplicate};
+use super::error::{Doubt, column, from_sqlx, is_contention, is_duplicate, is_made_already};
 use super::session::unanswered;
 
 /// The migrations in order; their numbers count from 1. `migrations/sqlite` has the same numbers with the same meaning.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../../../migrations/postgres/0001_kv.sql"),
     include_str!("../../../migrations/postgres/0002_lists.sql"),
     include_str!("../../../migrations/postgres/0003_meta.sql"),
+    include_str!("../../../migrations/postgres/0004_replay.sql"),
 ];
 
 /// The oldest server that is supported: 12, as the server writes it in `server_version_num`.
@@ -61,7 +62,7 @@ impl Target {
                 Ok(Outcome::UpToDate) => return Ok(()),
                 Ok(Outcome::Busy) => tokio::time::sleep(LOCK_INTERVAL).await,
                 // Somebody else made the schema between our look and our attempt.
-                Err(error) if is_duplicate(&error) || is_contention(&error) => {}
+                Err(error) if is_made_already(&error) || is_duplicate(&error) || is_contention(&error) => {}
                 Err(error) => return Err(error),
             }
         }

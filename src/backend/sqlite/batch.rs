@@ -5,14 +5,16 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
+use crate::contract::{ReplayOptions, ReplayOutcome, Step};
 use crate::engine::sqlite::{Atomicity, Engine, SqlResult};
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::KeyPrefix;
+use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 
 use super::error::{during, for_all, of_item};
 use super::scan::{self, KeyRange};
-use super::session::{Clocks, Session};
+use super::session::{Session, Shared};
+use super::{apply, replay};
 
 /// Items that one job writes.
 const BATCH_ITEMS: usize = 1000;
@@ -26,7 +28,7 @@ pub(super) type InFlight = watch::Receiver<()>;
 /// What writes in a task of its own.
 pub(super) struct Batch {
     pub(super) engine: Arc<Engine>,
-    pub(super) clocks: Clocks,
+    pub(super) shared: Shared,
     pub(super) deadline: Instant,
     /// Dropped with the task, which is what closing waits for.
     pub(super) _call: InFlight,
@@ -84,7 +86,7 @@ impl Batch {
             let mut removed = 0;
             loop {
                 let work = move |session: &Session<'_>| scan::clear(session, &range, stamp);
-                let (count, next) = self.job(0, work).await.map_err(|failure| broken_off(failure, removed))?;
+                let (count, next) = self.job(0, work).await.map_err(|failure| broken_off(failure, removed > 0))?;
                 removed += count;
                 match next {
                     Some(last) => range = KeyRange::new(&prefix, Some(last.as_str())),
@@ -96,14 +98,85 @@ impl Batch {
         during("clear", task.await.map_err(cut_off).flatten())
     }
 
+    /// Replays steps in order, in one job but for the clears among them; each answers for itself.
+    ///
+    /// # Cancel safety
+    ///
+    /// From the first poll on it runs to its end, whether its caller waits or not.
+    pub(super) async fn replay(self, steps: Vec<Step>, options: ReplayOptions) -> Vec<Result<ReplayOutcome>> {
+        let count = steps.len();
+        let task = tokio::spawn(async move {
+            let mut answers = Vec::with_capacity(count);
+            for part in parts(steps) {
+                let answered = match part {
+                    Part::Steps(steps) => self.replay_steps(steps.into(), &options).await,
+                    Part::Clear(prefix, stamp) => {
+                        self.replay_clear(&prefix, stamp, &options).await.map(|one| vec![one])
+                    }
+                };
+                // What came before is in the database already, whatever becomes of the rest.
+                answers.extend(answered.map_err(|failure| broken_off(failure, !answers.is_empty()))?);
+            }
+            Ok(answers)
+        });
+        let cut_off = |_| Error::outcome_unknown("the replay was cut off in the middle; some of it may be applied");
+        let answers = for_all(task.await.map_err(cut_off).flatten(), count);
+        answers.into_iter().map(|answer| during("replay", answer)).collect()
+    }
+
+    /// Replays steps in one job. If that fails by something other than time, lock or disk, each gets a job of its own, so that
+    /// the one to blame is found.
+    async fn replay_steps(&self, steps: Arc<[Step]>, options: &ReplayOptions) -> Result<Vec<Result<ReplayOutcome>>> {
+        let failure = match self.replay_part(Arc::clone(&steps), options).await {
+            Err(failure) if is_of_all(&failure) => return Err(failure),
+            Err(failure) => failure,
+            answered => return answered,
+        };
+        if steps.len() == 1 {
+            return Ok(vec![Err(failure)]);
+        }
+        let mut answers = Vec::with_capacity(steps.len());
+        for step in steps.iter() {
+            match self.replay_part(Arc::new([step.clone()]), options).await {
+                Err(failure) if is_of_all(&failure) => return Err(broken_off(failure, !answers.is_empty())),
+                answered => answers.extend(for_all(answered, 1)),
+            }
+        }
+        Ok(answers)
+    }
+
+    async fn replay_part(&self, steps: Arc<[Step]>, options: &ReplayOptions) -> Result<Vec<Result<ReplayOutcome>>> {
+        let (weight, options) = (apply::weight(&steps), options.clone());
+        self.job(weight, move |session| replay::replay(session, &steps, &options)).await
+    }
+
+    async fn replay_clear(
+        &self,
+        prefix: &KeyPrefix,
+        stamp: Stamp,
+        options: &ReplayOptions,
+    ) -> Result<Result<ReplayOutcome>> {
+        let mut last: Option<Key> = None;
+        loop {
+            let range = KeyRange::new(prefix, last.as_ref().map(Key::as_str));
+            let options = options.clone();
+            match self.job(0, move |session| replay::clear(session, &range, stamp, &options)).await {
+                Ok((_, Some(next))) => last = Some(next),
+                Ok((outcome, None)) => return Ok(Ok(outcome)),
+                Err(failure) if is_of_all(&failure) => return Err(broken_off(failure, last.is_some())),
+                Err(failure) => return Ok(Err(failure)),
+            }
+        }
+    }
+
     async fn job<T, F>(&self, weight: usize, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Session<'_>) -> SqlResult<T> + Send + 'static,
     {
-        let Self { engine, clocks, deadline, _call: _ } = self;
-        let clocks = clocks.clone();
-        let work = move |connection: &rusqlite::Connection| work(&clocks.session(connection));
+        let Self { engine, shared, deadline, _call: _ } = self;
+        let shared = shared.clone();
+        let work = move |connection: &rusqlite::Connection| work(&shared.session(connection)?);
         engine.write(weight, Atomicity::Savepoint, *deadline, work).await
     }
 }
@@ -123,12 +196,41 @@ fn portions<T>(items: Vec<T>, weigh: fn(&T) -> usize) -> impl Iterator<Item = (u
     })
 }
 
-/// A failure after some keys went is not one of a write that was not applied.
-fn broken_off(failure: Error, removed: u64) -> Error {
-    if removed == 0 || !matches!(failure.kind(), ErrorKind::Unavailable | ErrorKind::Closed) {
+/// Steps of a replay that are applied together.
+enum Part {
+    Steps(Vec<Step>),
+    Clear(KeyPrefix, Stamp),
+}
+
+/// Cuts a replay up at its clears.
+fn parts(steps: Vec<Step>) -> Vec<Part> {
+    let mut parts = Vec::new();
+    for step in steps {
+        match (step, parts.last_mut()) {
+            (Step::Clear { prefix, stamp }, _) => parts.push(Part::Clear(prefix, stamp)),
+            (step, Some(Part::Steps(steps))) => steps.push(step),
+            (step, _) => parts.push(Part::Steps(vec![step])),
+        }
+    }
+    parts
+}
+
+/// Whether a job failed for a reason that is not in one of its steps.
+fn is_of_all(failure: &Error) -> bool {
+    matches!(failure.kind(), ErrorKind::Unavailable | ErrorKind::OutcomeUnknown | ErrorKind::Closed)
+}
+
+/// A failure after a part was applied is not one of a write that was not applied.
+fn broken_off(failure: Error, applied: bool) -> Error {
+    if !applied || !matches!(failure.kind(), ErrorKind::Unavailable | ErrorKind::Closed) {
         return failure;
     }
-    Error::outcome_unknown("clearing broke off in the middle; some keys are gone").with_source(failure)
+    let unknown = Error::outcome_unknown("it broke off in the middle; a part of it was applied");
+    let unknown = match failure.outage() {
+        Some(outage) => unknown.with_outage(outage),
+        None => unknown,
+    };
+    unknown.with_source(failure)
 }
 
 #[cfg(test)]
@@ -157,8 +259,8 @@ mod tests {
     #[test]
     fn a_clear_that_fails_is_unknown_only_once_keys_are_gone() {
         for kind in [ErrorKind::Unavailable, ErrorKind::Closed] {
-            assert_eq!(broken_off(Error::new(kind, ""), 0).kind(), kind);
-            assert_eq!(broken_off(Error::new(kind, ""), 1).kind(), ErrorKind::OutcomeUnknown);
+            assert_eq!(broken_off(Error::new(kind, ""), false).kind(), kind);
+            assert_eq!(broken_off(Error::new(kind, ""), true).kind(), ErrorKind::OutcomeUnknown);
         }
     }
 }

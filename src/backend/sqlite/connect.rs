@@ -4,16 +4,17 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rusqlite::Connection;
 use tokio::sync::{OnceCell, watch};
 
 use crate::config::SqliteConfig;
 use crate::contract::Context;
-use crate::engine::sqlite::{Engine, Options};
+use crate::engine::sqlite::{Admission, Engine, Options};
 use crate::error::{Error, Result};
 
 use super::batch::InFlight;
 use super::migrate::LAYOUT;
-use super::session::Clocks;
+use super::session::Shared;
 use super::sweep;
 
 type Slot = Arc<OnceCell<Arc<Engine>>>;
@@ -21,7 +22,7 @@ type Slot = Arc<OnceCell<Arc<Engine>>>;
 /// The engine behind a database, opened on first use and anew after a commit failed on the disk.
 pub(super) struct Connector {
     config: SqliteConfig,
-    clocks: Clocks,
+    shared: Shared,
     slot: Mutex<Slot>,
     closed: AtomicBool,
     /// Each call that takes several jobs holds a receiver.
@@ -29,8 +30,8 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    pub(super) fn new(config: SqliteConfig, clocks: Clocks) -> Self {
-        Self { config, clocks, slot: Mutex::default(), closed: AtomicBool::new(false), calls: watch::Sender::new(()) }
+    pub(super) fn new(config: SqliteConfig, shared: Shared) -> Self {
+        Self { config, shared, slot: Mutex::default(), closed: AtomicBool::new(false), calls: watch::Sender::new(()) }
     }
 
     /// Makes closing wait for a call. It asks for the engine after that, which says whether the database is closed already.
@@ -79,11 +80,18 @@ impl Connector {
             readers: usize::try_from(readers).unwrap_or(usize::MAX),
             busy_timeout,
             layout: LAYOUT,
-            maintenance: Some(sweep::maintenance(self.clocks.clone(), tombstone_retention)),
+            admission: self.admission(),
+            maintenance: Some(sweep::maintenance(self.shared.clone(), tombstone_retention)),
         };
         let engine = Arc::new(Engine::open(options, cx.deadline).await?);
         // Whoever closed in the meantime found nothing to close.
         if self.is_closed() { Err(Error::closed()) } else { Ok(engine) }
+    }
+
+    /// While a certain database is expected, no other is made in its place.
+    fn admission(&self) -> Option<Admission> {
+        let expected = Arc::clone(&self.shared.expected);
+        expected.get().map(|_| Box::new(move |connection: &Connection| expected.check_file(connection)) as Admission)
     }
 
     /// The slot that replaces a failed one, whoever comes first.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use rusqlite::Connection;
 
 use crate::config::SqliteConfig;
 use crate::contract::{
@@ -12,7 +13,7 @@ use crate::contract::{
     Write, WriteAck,
 };
 use crate::engine::sqlite::{Atomicity, ReadKind, SqlResult};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::{HybridClock, Stamp};
 use crate::time::Clock;
@@ -21,8 +22,8 @@ use super::batch::{Batch, Each};
 use super::connect::Connector;
 use super::error::{BACKEND, during, for_all};
 use super::scan::KeyRange;
-use super::session::{Clocks, Session};
-use super::{apply, list, meta, read, scan, write};
+use super::session::{Session, Shared};
+use super::{apply, conflict, list, meta, read, scan, write};
 
 /// A read of more keys than this shares no snapshot, so that single reads do not wait behind it.
 const POINT_KEYS: usize = 64;
@@ -56,7 +57,7 @@ const POINT_KEYS: usize = 64;
 #[derive(Debug)]
 pub struct SqliteDatabase {
     connector: Connector,
-    clocks: Clocks,
+    shared: Shared,
 }
 
 impl SqliteDatabase {
@@ -69,8 +70,8 @@ impl SqliteDatabase {
     /// Makes a database that reads the time and its stamps from these clocks.
     #[must_use]
     pub fn with_clocks(config: &SqliteConfig, clock: Clock, stamps: Arc<HybridClock>) -> Self {
-        let clocks = Clocks { wall: clock, stamps };
-        Self { connector: Connector::new(config.clone(), clocks.clone()), clocks }
+        let shared = Shared::new(clock, stamps);
+        Self { connector: Connector::new(config.clone(), shared.clone()), shared }
     }
 
     async fn read_job<T, F>(&self, operation: &'static str, kind: ReadKind, cx: &Context, work: F) -> Result<T>
@@ -78,10 +79,10 @@ impl SqliteDatabase {
         T: Send + 'static,
         F: FnOnce(&Session<'_>) -> SqlResult<T> + Send + 'static,
     {
-        let clocks = self.clocks.clone();
+        let shared = self.shared.clone();
         let run = async {
             let engine = self.connector.engine(cx).await?;
-            engine.read(kind, cx.deadline, move |connection| work(&clocks.session(connection))).await
+            engine.read(kind, cx.deadline, move |connection| work(&shared.session(connection)?)).await
         };
         during(operation, run.await)
     }
@@ -98,10 +99,10 @@ impl SqliteDatabase {
         T: Send + 'static,
         F: FnOnce(&Session<'_>) -> SqlResult<T> + Send + 'static,
     {
-        let clocks = self.clocks.clone();
+        let shared = self.shared.clone();
         let run = async {
             let engine = self.connector.engine(cx).await?;
-            engine.write(weight, atomicity, cx.deadline, move |connection| work(&clocks.session(connection))).await
+            engine.write(weight, atomicity, cx.deadline, move |connection| work(&shared.session(connection)?)).await
         };
         during(operation, run.await)
     }
@@ -110,7 +111,7 @@ impl SqliteDatabase {
     async fn batch(&self, operation: &'static str, cx: &Context) -> Result<Batch> {
         let _call = self.connector.enter();
         let engine = during(operation, self.connector.engine(cx).await)?;
-        Ok(Batch { engine, clocks: self.clocks.clone(), deadline: cx.deadline, _call })
+        Ok(Batch { engine, shared: self.shared.clone(), deadline: cx.deadline, _call })
     }
 
     async fn write_each<T, A>(&self, items: Vec<T>, cx: &Context, each: Each<T, A>) -> Vec<Result<A>>
@@ -183,8 +184,8 @@ impl Store for SqliteDatabase {
 
     async fn ping(&self, cx: &Context) -> Result<Ping> {
         let begun = Instant::now();
-        self.write_job("ping", 0, Atomicity::Statement, cx, meta::raise_canary).await?;
-        Ok(Ping::new(begun.elapsed(), Some(rusqlite::version().to_owned())))
+        let identity = self.write_job("ping", 0, Atomicity::Statement, cx, meta::raise_canary).await?;
+        Ok(Ping::new(begun.elapsed(), Some(rusqlite::version().to_owned())).with_identity(identity))
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -195,6 +196,7 @@ impl Store for SqliteDatabase {
         capabilities.conditional_delete = true;
         capabilities.lists = true;
         capabilities.transactions = true;
+        capabilities.replay = true;
         capabilities
     }
 
@@ -235,33 +237,43 @@ impl DatabaseBackend for SqliteDatabase {
         self.write_job("apply", weight, Atomicity::Savepoint, cx, work).await
     }
 
-    async fn replay(&self, steps: Vec<Step>, _options: &ReplayOptions, _cx: &Context) -> Vec<Result<ReplayOutcome>> {
-        let unsupported =
-            || Error::unsupported("a SQLite database cannot replay a journal").with_context(BACKEND, "replay");
-        steps.into_iter().map(|_| Err(unsupported())).collect()
+    async fn replay(&self, steps: Vec<Step>, options: &ReplayOptions, cx: &Context) -> Vec<Result<ReplayOutcome>> {
+        if steps.is_empty() {
+            return Vec::new();
+        }
+        match self.batch("replay", cx).await {
+            Ok(batch) => batch.replay(steps, options.clone()).await,
+            Err(error) => for_all(Err(error), steps.len()),
+        }
     }
 
     async fn identity(&self, cx: &Context) -> Result<Identity> {
-        self.read_job("identity", ReadKind::Point, cx, meta::identity).await
+        let shared = self.shared.clone();
+        let run = async {
+            let engine = self.connector.engine(cx).await?;
+            let work = move |connection: &Connection| meta::identity(&shared.any_session(connection));
+            engine.read(ReadKind::Point, cx.deadline, work).await
+        };
+        during("identity", run.await)
     }
 
-    async fn conflicts(&self, _options: &ConflictOptions, _cx: &Context) -> Result<Vec<ConflictRecord>> {
-        Err(no_replay())
+    fn expect(&self, identity: Option<Identity>) -> Result<()> {
+        self.shared.expected.set(identity);
+        Ok(())
     }
 
-    async fn forget_conflict(&self, _key: &Key, _stamp: Stamp, _cx: &Context) -> Result<bool> {
-        Err(no_replay())
+    async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {
+        let options = options.clone();
+        self.read_job("conflicts", ReadKind::Scan, cx, move |session| conflict::page(session, &options)).await
     }
 
-    fn expect(&self, _identity: Option<Identity>) -> Result<()> {
-        Err(no_replay())
+    async fn forget_conflict(&self, key: &Key, stamp: Stamp, cx: &Context) -> Result<bool> {
+        let key = key.clone();
+        let work = move |session: &Session<'_>| conflict::forget(session, &key, stamp);
+        self.write_job("forget_conflict", 0, Atomicity::Statement, cx, work).await
     }
 }
 
 const fn kind_of(keys: usize) -> ReadKind {
     if keys <= POINT_KEYS { ReadKind::Point } else { ReadKind::Scan }
-}
-
-fn no_replay() -> Error {
-    Error::unsupported("a SQLite database cannot replay a journal")
 }

@@ -13,6 +13,9 @@ use super::session::Session;
 
 const HEAD: &str = "SELECT floor, max_stamp, first_position, next_position FROM list WHERE key = ?1";
 
+// A delete that found no list left its stamp with the value, or as the tombstone.
+const DELETED: &str = "SELECT CASE kind WHEN 0 THEN stamp ELSE floor END FROM kv WHERE key = ?1";
+
 const PUT_HEAD: &str = "INSERT INTO list (key, floor, max_stamp, first_position, next_position) \
                         VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (key) DO UPDATE SET floor = excluded.floor, \
                         max_stamp = excluded.max_stamp, first_position = excluded.first_position, \
@@ -34,10 +37,10 @@ const DELETE: &str = "DELETE FROM item WHERE key = ?1";
 /// The head of a list: its items are the positions from `first` up to, not including, `next`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
-    floor: Stamp,
+    pub(super) floor: Stamp,
     pub(super) max_stamp: Stamp,
-    first: u64,
-    next: u64,
+    pub(super) first: u64,
+    pub(super) next: u64,
 }
 
 impl Head {
@@ -46,6 +49,17 @@ impl Head {
         let mut statement = session.connection.prepare_cached(HEAD)?;
         let mut rows = statement.query([key.as_str()])?;
         rows.next()?.map(Self::read).transpose()
+    }
+
+    /// As [`Head::of`]; where there is no list, one that begins with the last delete of the key as its floor.
+    pub(super) fn to_append(session: &Session<'_>, key: &Key) -> SqlResult<Self> {
+        if let Some(head) = Self::of(session, key)? {
+            return Ok(head);
+        }
+        let mut statement = session.connection.prepare_cached(DELETED)?;
+        let mut rows = statement.query([key.as_str()])?;
+        let deleted = rows.next()?.and_then(|row| codec::stamp(row, 0).ok());
+        Ok(Self { floor: deleted.unwrap_or(Stamp::MIN), ..Self::new() })
     }
 
     /// As [`Head::of`], for the delete that mends a corrupt list: what cannot be read of it counts as nothing.
@@ -79,7 +93,12 @@ impl Head {
         self.next - self.first
     }
 
-    fn put(&self, session: &Session<'_>, key: &Key) -> SqlResult<()> {
+    /// The stamp of the last delete, if there was one.
+    pub(super) fn deleted(&self) -> Option<Stamp> {
+        Some(self.floor).filter(|floor| *floor > Stamp::MIN)
+    }
+
+    pub(super) fn put(&self, session: &Session<'_>, key: &Key) -> SqlResult<()> {
         let Self { floor, max_stamp, first, next } = *self;
         let (first, next) = (codec::signed(first)?, codec::signed(next)?);
         let parameters = (key.as_str(), floor.to_bytes(), max_stamp.to_bytes(), first, next);
@@ -96,7 +115,7 @@ pub(super) fn weight(append: &Append) -> usize {
 /// Puts an item at the tail, unless the list has, or lately had, one of that id.
 pub(super) fn append(session: &Session<'_>, append: &Append) -> SqlResult<AppendAck> {
     let Append { key, value, item_id, stamp, attempt } = append;
-    let head = Head::of(session, key)?.unwrap_or(Head::new());
+    let head = Head::to_append(session, key)?;
     let mut find = session.connection.prepare_cached(FIND)?;
     let mut found = find.query((key.as_str(), item_id.as_str()))?;
     if let Some(row) = found.next()? {
@@ -110,6 +129,21 @@ pub(super) fn append(session: &Session<'_>, append: &Append) -> SqlResult<Append
     session.connection.prepare_cached(INSERT)?.execute(parameters).map_err(position_is_taken)?;
     Head { max_stamp: head.max_stamp.max(stamp), next: head.next + 1, ..head }.put(session, key)?;
     Ok(AppendAck::primary(head.next, false))
+}
+
+/// Whether the list has, or lately had, an item of an id.
+pub(super) fn knows(session: &Session<'_>, key: &Key, id: &ItemId) -> SqlResult<bool> {
+    Ok(session.connection.prepare_cached(FIND)?.exists((key.as_str(), id.as_str()))?)
+}
+
+/// Puts an item of an unknown id at the tail, under the stamp it has.
+pub(super) fn push(session: &Session<'_>, append: &Append, head: Head) -> SqlResult<()> {
+    let Append { key, value, item_id, stamp, .. } = append;
+    let Columns { kind, json, bin } = Columns::from(value);
+    let position = codec::signed(head.next)?;
+    let parameters = (key.as_str(), position, item_id.as_str(), stamp.to_bytes(), kind, json, bin);
+    session.connection.prepare_cached(INSERT)?.execute(parameters).map_err(position_is_taken)?;
+    Head { max_stamp: head.max_stamp.max(*stamp), next: head.next + 1, ..head }.put(session, key)
 }
 
 /// Reads items in order. It costs what it returns, wherever in the list that is.

@@ -14,10 +14,11 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     Migration { number: 1, sql: include_str!("../../../migrations/sqlite/0001_kv.sql") },
     Migration { number: 2, sql: include_str!("../../../migrations/sqlite/0002_lists.sql") },
     Migration { number: 3, sql: include_str!("../../../migrations/sqlite/0003_meta.sql") },
+    Migration { number: 4, sql: include_str!("../../../migrations/sqlite/0004_replay.sql") },
 ];
 
 /// The newest layout that this program knows.
@@ -91,7 +92,7 @@ fn find(connection: &Connection) -> SqlResult<Found> {
 }
 
 /// Whether SQLite answered that there is no such table, column or row, and did not fail to read.
-fn is_answer(error: &rusqlite::Error) -> bool {
+pub(super) fn is_answer(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), None | Some(rusqlite::ErrorCode::Unknown))
 }
 

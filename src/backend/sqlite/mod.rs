@@ -9,13 +9,16 @@
 mod apply;
 mod batch;
 mod codec;
+mod conflict;
 mod connect;
 mod database;
 mod error;
+mod expected;
 mod list;
 mod meta;
 mod migrate;
 mod read;
+mod replay;
 mod scan;
 mod session;
 mod sweep;

@@ -13,7 +13,7 @@ use super::session::Session;
 use super::write;
 
 /// Keys that one job of a clear removes, so that other writes get their turn in between.
-const CLEAR_PAGE: usize = 1000;
+pub(super) const CLEAR_PAGE: usize = 1000;
 
 // A list whose positions were corrupted counts as there: only an empty one is known not to be.
 // Both tables are in the order of their keys, so the union is a merge that stops at the limit.
@@ -95,7 +95,7 @@ pub(super) fn clear(session: &Session<'_>, range: &KeyRange, stamp: Stamp) -> Sq
 ///
 /// A row whose key is none was not written by this crate. It is passed over, so that it does not hide the others; so is a page
 /// of nothing else.
-fn keys(session: &Session<'_>, range: &KeyRange, limit: usize) -> SqlResult<(Vec<Key>, bool)> {
+pub(super) fn keys(session: &Session<'_>, range: &KeyRange, limit: usize) -> SqlResult<(Vec<Key>, bool)> {
     let mut from = range.from.clone();
     loop {
         let mut statement = session.connection.prepare_cached(LIST)?;

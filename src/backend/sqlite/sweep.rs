@@ -9,7 +9,7 @@ use crate::stamp::Stamp;
 use crate::time::Timestamp;
 
 use super::codec;
-use super::session::Clocks;
+use super::session::Shared;
 
 /// Rows of each sort that one portion takes; a few milliseconds at most.
 const PORTION: i64 = 500;
@@ -35,19 +35,20 @@ const TRIMMED: &str = "DELETE FROM item WHERE (key, position) IN \
                        (SELECT key, position FROM item WHERE kind = 0 AND stamp < ?1 LIMIT ?2)";
 
 /// Sweeps what is older than the retention, from time to time.
-pub(super) fn maintenance(clocks: Clocks, retention: Duration) -> Maintenance {
+pub(super) fn maintenance(shared: Shared, retention: Duration) -> Maintenance {
     Maintenance {
         every: (retention / 4).clamp(MIN_REST, MAX_REST),
         portion: Box::new(move |connection| {
             let age = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
-            let cutoff = clocks.wall.now().as_millis().saturating_sub(age);
+            shared.session(connection)?;
+            let cutoff = shared.wall.now().as_millis().saturating_sub(age);
             sweep(connection, Timestamp::from_millis(cutoff))
         }),
     }
 }
 
 /// Takes one portion of what is older than a moment.
-fn sweep(connection: &Connection, cutoff: Timestamp) -> SqlResult<Progress> {
+pub(super) fn sweep(connection: &Connection, cutoff: Timestamp) -> SqlResult<Progress> {
     let bound = Stamp::earliest(cutoff).to_bytes();
     let millis = codec::millis(cutoff);
     let has_work: bool = connection.prepare_cached(HAS_WORK)?.query_row((bound, millis), |row| row.get(0))?;

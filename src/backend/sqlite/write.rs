@@ -15,13 +15,15 @@ use super::session::Session;
 
 const STANDING: &str = "SELECT stamp, expires_at, kind FROM kv WHERE key = ?1";
 
-const PUT: &str = "INSERT INTO kv (key, stamp, expires_at, kind, json, bin) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
-                   ON CONFLICT (key) DO UPDATE SET stamp = excluded.stamp, expires_at = excluded.expires_at, \
-                   kind = excluded.kind, json = excluded.json, bin = excluded.bin";
+// The tombstone that a value takes the place of is still known to a list that is made later.
+pub(super) const PUT: &str = "INSERT INTO kv (key, stamp, expires_at, kind, json, bin) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+                              ON CONFLICT (key) DO UPDATE SET stamp = excluded.stamp, \
+                              expires_at = excluded.expires_at, kind = excluded.kind, json = excluded.json, \
+                              bin = excluded.bin, floor = CASE kv.kind WHEN 0 THEN kv.stamp ELSE kv.floor END";
 
-const BURY: &str = "INSERT INTO kv (key, stamp, kind) VALUES (?1, ?2, 0) \
-                    ON CONFLICT (key) DO UPDATE SET stamp = excluded.stamp, expires_at = NULL, kind = 0, \
-                    json = NULL, bin = NULL";
+pub(super) const BURY: &str = "INSERT INTO kv (key, stamp, kind) VALUES (?1, ?2, 0) \
+                               ON CONFLICT (key) DO UPDATE SET stamp = excluded.stamp, expires_at = NULL, kind = 0, \
+                               json = NULL, bin = NULL, floor = NULL";
 
 const TOUCH: &str = "UPDATE kv SET stamp = ?2, expires_at = ?3 WHERE key = ?1";
 

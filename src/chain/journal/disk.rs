@@ -121,6 +121,7 @@ impl DiskJournal {
             readers: 2,
             busy_timeout: BUSY_TIMEOUT,
             layout: LAYOUT,
+            admission: None,
             // The writer holds on to what it is shown here, and so to the lock, until it has closed the file.
             maintenance: Some(Maintenance {
                 every: TIDY_EVERY,

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout_at;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Outage, Result};
 
 use super::error::{SqlError, SqlResult, locked};
 use super::job::{Atomicity, Terms, job};
@@ -120,7 +120,10 @@ impl Engine {
             }
             Error::unavailable("the write waited in the queue until its deadline; nothing was written")
         };
-        let begun = || Error::outcome_unknown("the write had begun when its deadline passed; it may have been applied");
+        let begun = || {
+            let why = "the write had begun when its deadline passed; it may have been applied";
+            Error::outcome_unknown(why).with_outage(Outage::Silent)
+        };
         waiter.wait(not_begun, begun).await
     }
 

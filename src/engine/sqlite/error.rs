@@ -4,7 +4,10 @@ use std::fmt;
 
 use rusqlite::ErrorCode;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Outage};
+
+/// What an error says of a file that cannot be used.
+const DOWN: Option<Outage> = Some(Outage::Down);
 
 /// The result of what runs on a connection.
 pub(crate) type SqlResult<T> = Result<T, SqlError>;
@@ -90,27 +93,35 @@ fn from_sqlite(error: rusqlite::Error) -> Error {
     let Some(code) = error.sqlite_error_code() else {
         return from_row(error);
     };
-    let (kind, message, stays) = match code {
+    let (kind, message, stays, outage) = match code {
         Code::DatabaseBusy | Code::DatabaseLocked | Code::FileLockingProtocolFailed => {
             return locked().with_source(error);
         }
-        Code::DiskFull => (ErrorKind::Unavailable, "the disk is full, or the database may not grow further", false),
-        Code::SystemIoFailure => (ErrorKind::Unavailable, "reading or writing the database file failed", false),
-        Code::OperationInterrupted => (ErrorKind::Unavailable, "the call did not end before its deadline", false),
-        Code::OutOfMemory => (ErrorKind::Unavailable, "SQLite has no memory left", false),
-        Code::ReadOnly => (ErrorKind::Unavailable, "the database file, or its folder, cannot be written", true),
+        Code::DiskFull => {
+            (ErrorKind::Unavailable, "the disk is full, or the database may not grow further", false, DOWN)
+        }
+        Code::SystemIoFailure => (ErrorKind::Unavailable, "reading or writing the database file failed", false, DOWN),
+        Code::OperationInterrupted => (ErrorKind::Unavailable, "the call did not end before its deadline", false, None),
+        Code::OutOfMemory => (ErrorKind::Unavailable, "SQLite has no memory left", false, None),
+        Code::ReadOnly => (ErrorKind::Unavailable, "the database file, or its folder, cannot be written", true, DOWN),
         Code::CannotOpen | Code::PermissionDenied | Code::AuthorizationForStatementDenied => {
-            (ErrorKind::Unavailable, "the database file cannot be opened; check its path and permissions", true)
+            let why = "the database file cannot be opened; check its path and permissions";
+            (ErrorKind::Unavailable, why, true, DOWN)
         }
+        // No reason to go on elsewhere: it would go on for ever.
         Code::DatabaseCorrupt => {
-            (ErrorKind::Corrupt, "the database file is damaged; `PRAGMA integrity_check` says where", false)
+            (ErrorKind::Corrupt, "the database file is damaged; `PRAGMA integrity_check` says where", false, None)
         }
-        Code::NotADatabase => (ErrorKind::Corrupt, "the file is no SQLite database any more", false),
-        Code::TooBig => (ErrorKind::TooLarge, "the value is larger than SQLite takes", false),
-        _ => (ErrorKind::Internal, "SQLite refused a statement", false),
+        Code::NotADatabase => (ErrorKind::Corrupt, "the file is no SQLite database any more", false, None),
+        Code::TooBig => (ErrorKind::TooLarge, "the value is larger than SQLite takes", false, None),
+        _ => (ErrorKind::Internal, "SQLite refused a statement", false, None),
     };
     let ours = Error::new(kind, message).with_source(error);
-    if stays { ours.permanent() } else { ours }
+    let ours = if stays { ours.permanent() } else { ours };
+    match outage {
+        Some(outage) => ours.with_outage(outage),
+        None => ours,
+    }
 }
 
 /// What rusqlite reports by itself is about a column that holds something else than was written there.
@@ -141,6 +152,20 @@ mod tests {
         assert!(full.kind() == ErrorKind::Unavailable && full.is_transient());
         let read_only = failure(rusqlite::ffi::SQLITE_READONLY).into_error();
         assert!(read_only.kind() == ErrorKind::Unavailable && !read_only.is_transient());
+    }
+
+    #[test]
+    fn what_the_disk_refuses_is_an_outage_and_what_is_damaged_or_locked_is_none() {
+        use rusqlite::ffi;
+        let refused = [ffi::SQLITE_FULL, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_READONLY, ffi::SQLITE_CANTOPEN];
+        for code in refused {
+            assert_eq!(failure(code).into_error().outage(), Some(Outage::Down), "{code}");
+        }
+        let answers =
+            [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_BUSY, ffi::SQLITE_INTERRUPT, ffi::SQLITE_NOMEM];
+        for code in answers {
+            assert_eq!(failure(code).into_error().outage(), None, "{code}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind as IoErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Outage, Result};
 
 /// SQLite's smallest page, and so its smallest file that is not empty.
 const MIN_BYTES: u64 = 512;
@@ -18,11 +18,15 @@ pub(super) struct DatabaseFile {
 }
 
 impl DatabaseFile {
-    /// Finds the file, or makes it and its folders, readable by this user alone.
-    pub(super) fn locate(path: &Path) -> Result<Self> {
+    /// Finds the file. If it is missing, it is made where that is `allowed`, and its folders too, readable by this user alone.
+    pub(super) fn locate(path: &Path, allowed: bool) -> Result<Self> {
         let path = check_path(path)?;
         let metadata = match fs::metadata(&path) {
             Ok(metadata) => metadata,
+            Err(error) if error.kind() == IoErrorKind::NotFound && !allowed => {
+                let why = "the database file is missing, and a certain database is expected there; put it back";
+                return Err(Error::unavailable(why).with_outage(Outage::Foreign).with_source(error));
+            }
             Err(error) if error.kind() == IoErrorKind::NotFound => {
                 create(&path)?;
                 fs::metadata(&path).map_err(|error| unusable("the database file cannot be read", &path, error))?
@@ -55,10 +59,12 @@ impl DatabaseFile {
             Ok(metadata) if FileId::of(&metadata) == self.id => Ok(()),
             Ok(_) => Err(Error::unavailable(
                 "the database file was replaced by another while it was open; put it back, or restart to use the new one",
-            )),
+            )
+            .with_outage(Outage::Foreign)),
             Err(error) if error.kind() == IoErrorKind::NotFound => Err(Error::unavailable(
                 "the database file was removed while it was open; put it back, or restart to begin a new one",
-            )),
+            )
+            .with_outage(Outage::Foreign)),
             Err(error) => Err(unusable("the database file cannot be reached", &self.path, error)),
         }
     }
@@ -136,6 +142,7 @@ fn unusable(what: &str, path: &Path, error: io::Error) -> Error {
             | IoErrorKind::AlreadyExists
             | IoErrorKind::InvalidFilename
     );
-    let ours = Error::unavailable(format!("{what}: {}: {error}", path.display())).with_source(error);
+    let ours = Error::unavailable(format!("{what}: {}: {error}", path.display()));
+    let ours = ours.with_outage(Outage::Down).with_source(error);
     if stays { ours.permanent() } else { ours }
 }

@@ -22,5 +22,5 @@ mod writer;
 pub(crate) use engine::{Engine, ReadKind};
 pub(crate) use error::{SqlError, SqlResult};
 pub(crate) use job::Atomicity;
-pub(crate) use open::{Layout, LayoutState, Options};
+pub(crate) use open::{Admission, Layout, LayoutState, Options};
 pub(crate) use writer::{Maintenance, Progress};

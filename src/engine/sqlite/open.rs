@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use crate::config::Synchronous;
-use crate::error::{Error, Result};
+use crate::error::{Error, Outage, Result};
 
 use super::connection::{execute, open, roll_back, set_up_reader, set_up_writer};
 use super::error::{SqlError, SqlResult, locked};
@@ -29,9 +29,14 @@ pub(crate) struct Options {
     pub(crate) busy_timeout: Duration,
     /// The tables.
     pub(crate) layout: Layout,
+    /// Asked before tables are made or changed. Where it is there, a file that is missing is not made.
+    pub(crate) admission: Option<Admission>,
     /// What the writer does from time to time.
     pub(crate) maintenance: Option<Maintenance>,
 }
+
+/// Looks at a file that lacks tables, and refuses it if it is not the one to make them in.
+pub(crate) type Admission = Box<dyn Fn(&Connection) -> SqlResult<()> + Send>;
 
 /// How a file is recognised and brought to its tables. Both run again if another process was in the way.
 #[derive(Clone, Copy)]
@@ -73,13 +78,17 @@ pub(super) fn open_all(options: &Options, deadline: Instant) -> Result<Opened> {
 }
 
 fn attempt(options: &Options) -> SqlResult<Opened> {
-    let file = DatabaseFile::locate(&options.path)?;
+    let file = DatabaseFile::locate(&options.path, options.admission.is_none())?;
     let writer = open(file.path())?;
     let state = inspect(&writer, &file, options.layout)?;
+    if state == LayoutState::Outdated
+        && let Some(admit) = &options.admission
+    {
+        admit(&writer)?;
+    }
     if writer.is_readonly("main")? {
-        return Err(Error::unavailable("the database file cannot be written; check its permissions")
-            .permanent()
-            .into());
+        let why = "the database file cannot be written; check its permissions";
+        return Err(Error::unavailable(why).permanent().with_outage(Outage::Down).into());
     }
     switch_to_log(&writer)?;
     set_up_writer(&writer, options.synchronous)?;
@@ -114,7 +123,7 @@ fn switch_to_log(connection: &Connection) -> SqlResult<()> {
         return Ok(());
     }
     let why = "this file system cannot hold SQLite's write-ahead log; choose a path on a local disk";
-    Err(Error::unavailable(why).permanent().into())
+    Err(Error::unavailable(why).permanent().with_outage(Outage::Down).into())
 }
 
 fn migrate(connection: &Connection, layout: Layout) -> SqlResult<()> {

@@ -45,6 +45,7 @@ async fn open_with(path: &Path, maintenance: Option<Maintenance>) -> Engine {
         readers: 2,
         busy_timeout: Duration::from_secs(5),
         layout: LAYOUT,
+        admission: None,
         maintenance,
     };
     Engine::open(options, soon()).await.unwrap()

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Outage, Result};
 
 use super::connection::{execute, roll_back};
 use super::error::{SqlError, SqlResult, locked};
@@ -173,7 +173,8 @@ impl Writer {
         // disk that failed to force data once may drop it silently the next time, so this connection ends here.
         tracing::error!(%error, "a commit to the SQLite database failed");
         self.state.failed.store(true, Ordering::Release);
-        Err(Error::outcome_unknown("the disk failed while the write was committed; it may have been applied"))
+        let why = "the disk failed while the write was committed; it may have been applied";
+        Err(Error::outcome_unknown(why).with_outage(Outage::Down))
     }
 
     /// Does one portion of maintenance and says when the next is due. Callers never fail by it.
@@ -214,6 +215,7 @@ impl Drop for Exit {
     fn drop(&mut self) {
         self.state.note_panic();
         let reason = Error::unavailable("the SQLite writer has stopped after a failure; nothing was written");
+        let reason = reason.with_outage(Outage::Down);
         self.queue.close(reason.clone());
         let mut left = VecDeque::new();
         while matches!(self.queue.take(GROUP, Some(Instant::now()), &mut left), Taken::Jobs) {
@@ -230,5 +232,7 @@ fn refuse(job: Box<dyn Job>, error: &Error) {
 }
 
 fn rolled_back() -> Error {
-    Error::unavailable("SQLite undid a group of writes because one of them failed badly; nothing was written")
+    let why = "SQLite undid a group of writes because one of them failed badly; nothing was written";
+    // It does so by itself only where disk or memory gave out.
+    Error::unavailable(why).with_outage(Outage::Down)
 }

@@ -23,6 +23,7 @@ pub(super) fn database_cases() -> Vec<Case<dyn DatabaseBackend>> {
         a_repeated_append_is_there_once,
         a_repeated_append_does_not_outlive_a_delete,
         a_repeated_append_of_a_fast_clock_does_not_outlive_a_delete,
+        a_repeated_append_does_not_outlive_a_delete_that_found_no_list,
     ]
 }
 
@@ -160,5 +161,25 @@ async fn a_repeated_append_of_a_fast_clock_does_not_outlive_a_delete(subject: Su
     let answers = subject.backend().append_many(vec![append], &subject.cx()).await;
     assert_eq!(answers[0].as_ref().unwrap_err().kind(), ErrorKind::OutcomeUnknown);
     assert_eq!(subject.length("list").await?, 0);
+    Ok(())
+}
+
+async fn a_repeated_append_does_not_outlive_a_delete_that_found_no_list(
+    subject: Subject<dyn DatabaseBackend>,
+) -> Outcome {
+    let appends = ["nothing", "value"].map(|key| {
+        let mut append = subject.append_op(key, json("1"));
+        append.attempt = Attempt::Repeat;
+        append
+    });
+    subject.put("value", json("1")).await?;
+    for key in ["nothing", "value"] {
+        subject.delete(key).await?;
+    }
+    subject.put("value", json("2")).await?;
+    for answer in subject.backend().append_many(appends.into(), &subject.cx()).await {
+        assert_kind(answer, ErrorKind::OutcomeUnknown);
+    }
+    assert_eq!(subject.names("").await?, ["value"]);
     Ok(())
 }

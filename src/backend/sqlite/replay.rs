@@ -1,0 +1,517 @@
+//! Replay: steps that may have been applied before, each once in effect.
+//!
+//! A step looks at all it must before it changes anything, so that one that fails by what it finds leaves nothing behind.
+
+use crate::contract::{
+    Append, ItemId, LostOperation, ReplayDecision, ReplayOptions, ReplayOutcome, Step, Write, WriteOp,
+};
+use crate::engine::sqlite::SqlResult;
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::stamp::Stamp;
+use crate::time::Ttl;
+use crate::value::Value;
+
+use super::codec::{self, Columns, GONE};
+use super::error::of_item;
+use super::list::{self, Head};
+use super::scan::{self, KeyRange};
+use super::session::Session;
+use super::{conflict, meta, write};
+
+const STANDING: &str = "SELECT stamp, kind, floor FROM kv WHERE key = ?1";
+
+const OVERWRITTEN: &str = "SELECT expires_at, kind, json, bin FROM kv WHERE key = ?1";
+
+// Beneath a value, the delete of a list that there is not, or not yet.
+const RAISE_FLOOR: &str = "UPDATE kv SET floor = ?2 WHERE key = ?1 AND kind <> 0 AND (floor IS NULL OR floor < ?2)";
+
+const ITEM_STAMPS: &str = "SELECT position, stamp FROM item WHERE key = ?1 AND position >= ?2 AND position < ?3 \
+                           ORDER BY position";
+
+const ITEM: &str = "SELECT item_id, kind, json, bin FROM item WHERE key = ?1 AND position = ?2";
+
+const DELETE_ITEM: &str = "DELETE FROM item WHERE key = ?1 AND position = ?2";
+
+const MOVE_ITEM: &str = "UPDATE item SET position = ?3 WHERE key = ?1 AND position = ?2";
+
+// The id of an item trimmed later is still to be known.
+const DELETE_ALL: &str = "DELETE FROM item WHERE key = ?1 AND NOT (kind = 0 AND stamp > ?2)";
+
+const DELETE_TRIMMED: &str = "DELETE FROM item WHERE key = ?1 AND kind = 0 AND stamp <= ?2";
+
+/// Replays steps in order, each with its own answer.
+pub(super) fn replay(
+    session: &Session<'_>,
+    steps: &[Step],
+    options: &ReplayOptions,
+) -> SqlResult<Vec<Result<ReplayOutcome>>> {
+    let replay = Replay::new(session, options)?;
+    steps.iter().map(|step| of_item(replay.step(step))).collect()
+}
+
+/// Replays a clear on the first keys of a range; says where to go on, if there are more.
+pub(super) fn clear(
+    session: &Session<'_>,
+    range: &KeyRange,
+    stamp: Stamp,
+    options: &ReplayOptions,
+) -> SqlResult<(ReplayOutcome, Option<Key>)> {
+    let replay = Replay::new(session, options)?;
+    if let Some(too_old) = replay.too_old(stamp) {
+        return Ok((too_old, None));
+    }
+    let (keys, more) = scan::keys(session, range, scan::CLEAR_PAGE)?;
+    for key in &keys {
+        replay.delete(key, stamp, Loss::OfClear)?;
+    }
+    Ok((ReplayOutcome::Applied, keys.last().filter(|_| more).cloned()))
+}
+
+/// What a delete may lose by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loss {
+    /// Anything of somebody else's that stays.
+    OfDelete,
+    /// What was written before it and stays; what was written later is none of a clear's matter.
+    OfClear,
+}
+
+/// What stands under a key, without its value.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    stamp: Stamp,
+    /// The stamp of the last delete.
+    floor: Option<Stamp>,
+}
+
+/// What a delete does to a list.
+#[derive(Debug, Default)]
+struct Sentence {
+    /// Whether items that it beats go, and its stamp becomes the floor.
+    applies: bool,
+    head: Option<Head>,
+    /// The positions of the items that go, if some stay, and those of the items that stay.
+    gone: Vec<u64>,
+    stay: Vec<u64>,
+    /// The items of others that go, which were appended meanwhile.
+    overwritten: Vec<(Stamp, LostOperation)>,
+    /// The newest stamp of what stays of others.
+    winner: Option<Stamp>,
+}
+
+impl Sentence {
+    /// Whether any item goes.
+    fn removes(&self) -> bool {
+        self.applies && self.head.is_some_and(|head| head.length() > self.stay.len() as u64)
+    }
+}
+
+/// One replay in its transaction.
+struct Replay<'a> {
+    session: &'a Session<'a>,
+    options: &'a ReplayOptions,
+    /// Deletes before this stamp may be forgotten.
+    gc_floor: Stamp,
+}
+
+impl<'a> Replay<'a> {
+    fn new(session: &'a Session<'a>, options: &'a ReplayOptions) -> SqlResult<Self> {
+        Ok(Self { session, options, gc_floor: meta::gc_floor(session)? })
+    }
+
+    fn step(&self, step: &Step) -> SqlResult<ReplayOutcome> {
+        step.check_replayable()?;
+        match step {
+            Step::Append(append) => self.append(append),
+            Step::Write(Write { key, op: WriteOp::Put { value, ttl, .. }, stamp, .. }) => {
+                self.put(key, value, *ttl, *stamp)
+            }
+            Step::Write(Write { key, op: WriteOp::Delete { .. }, stamp, .. }) => {
+                self.delete(key, *stamp, Loss::OfDelete)
+            }
+            Step::Write(_) | Step::Trim { .. } | Step::Clear { .. } => {
+                Err(Error::internal("a step was replayed as one that it is not").into())
+            }
+        }
+    }
+
+    fn put(&self, key: &Key, value: &Value, ttl: Option<Ttl>, stamp: Stamp) -> SqlResult<ReplayOutcome> {
+        check_size(value)?;
+        let standing = self.standing(key)?.map(|standing| standing.stamp);
+        let expires_at = ttl.map(|ttl| self.session.now.after(ttl));
+        match self.judge(stamp, standing) {
+            ReplayDecision::Skip => Ok(ReplayOutcome::AlreadyApplied),
+            ReplayDecision::Lose { winner } => {
+                self.lose(key, stamp, &LostOperation::Put { value: value.clone(), expires_at }, winner)
+            }
+            ReplayDecision::Apply { keep_overwritten } => {
+                if let Some(too_old) = self.too_old(stamp) {
+                    return Ok(too_old);
+                }
+                self.keep_overwritten(key, standing.filter(|_| keep_overwritten), stamp)?;
+                let Columns { kind, json, bin } = Columns::from(value);
+                let parameters = (key.as_str(), stamp.to_bytes(), expires_at.map(codec::millis), kind, json, bin);
+                self.session.connection.prepare_cached(write::PUT)?.execute(parameters)?;
+                Ok(ReplayOutcome::Applied)
+            }
+        }
+    }
+
+    fn append(&self, append: &Append) -> SqlResult<ReplayOutcome> {
+        let Append { key, value, item_id, stamp, .. } = append;
+        check_size(value)?;
+        if list::knows(self.session, key, item_id)? {
+            return Ok(ReplayOutcome::AlreadyApplied);
+        }
+        let head = Head::to_append(self.session, key)?;
+        match self.judge(*stamp, head.deleted()) {
+            ReplayDecision::Skip => Ok(ReplayOutcome::AlreadyApplied),
+            ReplayDecision::Lose { winner } => {
+                let lost = LostOperation::Append { value: value.clone(), item_id: item_id.clone() };
+                self.lose(key, *stamp, &lost, winner)
+            }
+            ReplayDecision::Apply { .. } => match self.too_old(*stamp) {
+                Some(too_old) => Ok(too_old),
+                None => list::push(self.session, append, head).map(|()| ReplayOutcome::Applied),
+            },
+        }
+    }
+
+    /// Value and list are judged apart.
+    fn delete(&self, key: &Key, stamp: Stamp, loss: Loss) -> SqlResult<ReplayOutcome> {
+        let standing = self.standing(key)?;
+        let value = self.judge(stamp, standing.map(|standing| standing.stamp));
+        let list = self.judge_list(key, stamp, standing)?;
+        let deletes_value = matches!(value, ReplayDecision::Apply { .. });
+        let changes = deletes_value || list.removes();
+        if changes && let Some(too_old) = self.too_old(stamp) {
+            return Ok(too_old);
+        }
+        if let ReplayDecision::Apply { keep_overwritten } = value {
+            let overwritten = standing.map(|standing| standing.stamp).filter(|_| keep_overwritten);
+            self.keep_overwritten(key, overwritten, stamp)?;
+            self.session.connection.prepare_cached(write::BURY)?.execute((key.as_str(), stamp.to_bytes()))?;
+        }
+        let newer = if let ReplayDecision::Lose { winner } = value { Some(winner) } else { None };
+        let winner = newer.max(list.winner);
+        self.execute(key, stamp, list)?;
+        match winner {
+            Some(winner) if loss == Loss::OfDelete || winner < stamp => {
+                self.lose(key, stamp, &LostOperation::Delete, winner)
+            }
+            _ if changes => Ok(ReplayOutcome::Applied),
+            _ => Ok(ReplayOutcome::AlreadyApplied),
+        }
+    }
+
+    fn judge_list(&self, key: &Key, stamp: Stamp, standing: Option<Standing>) -> SqlResult<Sentence> {
+        let head = Head::to_delete(self.session, key)?;
+        let floor = match head {
+            Some(head) => head.deleted(),
+            None => standing.and_then(|standing| standing.floor),
+        };
+        let mut sentence = Sentence { head, ..Sentence::default() };
+        match self.judge(stamp, floor) {
+            ReplayDecision::Skip => return Ok(sentence),
+            ReplayDecision::Lose { winner } => {
+                sentence.winner = Some(winner);
+                return Ok(sentence);
+            }
+            ReplayDecision::Apply { .. } => sentence.applies = true,
+        }
+        // Where nobody changed the list since the outage began, all of it goes.
+        if let Some(head) = head.filter(|head| head.length() > 0 && head.max_stamp >= self.options.since.min(stamp)) {
+            self.judge_items(key, stamp, head, &mut sentence)?;
+        }
+        Ok(sentence)
+    }
+
+    fn judge_items(&self, key: &Key, stamp: Stamp, head: Head, sentence: &mut Sentence) -> SqlResult<()> {
+        let mut statement = self.session.connection.prepare_cached(ITEM_STAMPS)?;
+        let (first, next) = (codec::signed(head.first)?, codec::signed(head.next)?);
+        let mut rows = statement.query((key.as_str(), first, next))?;
+        while let Some(row) = rows.next()? {
+            // An item whose stamp was corrupted goes with the oldest.
+            let (position, appended) = (codec::number(row, 0)?, codec::stamp(row, 1).unwrap_or(Stamp::MIN));
+            match self.judge(stamp, Some(appended)) {
+                ReplayDecision::Apply { keep_overwritten } => {
+                    sentence.gone.push(position);
+                    if keep_overwritten {
+                        sentence.overwritten.push((appended, self.item(key, position)?));
+                    }
+                }
+                ReplayDecision::Skip => sentence.stay.push(position),
+                ReplayDecision::Lose { winner } => {
+                    sentence.stay.push(position);
+                    sentence.winner = sentence.winner.max(Some(winner));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn item(&self, key: &Key, position: u64) -> SqlResult<LostOperation> {
+        let unreadable = || Error::corrupt("an item that was overwritten cannot be read");
+        let mut statement = self.session.connection.prepare_cached(ITEM)?;
+        let mut rows = statement.query((key.as_str(), codec::signed(position)?))?;
+        let row = rows.next()?.ok_or_else(unreadable)?;
+        let item_id = ItemId::parse(row.get::<_, String>(0)?).map_err(|error| unreadable().with_source(error))?;
+        Ok(LostOperation::Append { value: codec::value(row, 1)?.ok_or_else(unreadable)?, item_id })
+    }
+
+    /// Does to a list what was judged.
+    ///
+    /// Its live items are all positions from the first to the next, so those that stay behind a gap move to the tail.
+    fn execute(&self, key: &Key, stamp: Stamp, list: Sentence) -> SqlResult<()> {
+        if !list.applies {
+            return Ok(());
+        }
+        let connection = self.session.connection;
+        let Some(mut head) = list.head else {
+            connection.prepare_cached(RAISE_FLOOR)?.execute((key.as_str(), stamp.to_bytes()))?;
+            return Ok(());
+        };
+        for (appended, lost) in &list.overwritten {
+            conflict::keep(self.session, key, *appended, lost, stamp)?;
+        }
+        if list.stay.is_empty() {
+            connection.prepare_cached(DELETE_ALL)?.execute((key.as_str(), stamp.to_bytes()))?;
+            head.first = head.next;
+        } else {
+            connection.prepare_cached(DELETE_TRIMMED)?.execute((key.as_str(), stamp.to_bytes()))?;
+            let mut delete = connection.prepare_cached(DELETE_ITEM)?;
+            for position in &list.gone {
+                delete.execute((key.as_str(), codec::signed(*position)?))?;
+            }
+            head = self.close_gaps(key, head, &list.stay)?;
+        }
+        head.floor = head.floor.max(stamp);
+        head.max_stamp = head.max_stamp.max(stamp);
+        head.put(self.session, key)
+    }
+
+    fn close_gaps(&self, key: &Key, mut head: Head, stay: &[u64]) -> SqlResult<Head> {
+        let (first, count) = (stay.first().copied().unwrap_or(head.next), stay.len() as u64);
+        if head.next - first == count {
+            head.first = first;
+            return Ok(head);
+        }
+        head.first = head.next;
+        let mut statement = self.session.connection.prepare_cached(MOVE_ITEM)?;
+        for position in stay {
+            statement.execute((key.as_str(), codec::signed(*position)?, codec::signed(head.next)?))?;
+            head.next += 1;
+        }
+        Ok(head)
+    }
+
+    fn standing(&self, key: &Key) -> SqlResult<Option<Standing>> {
+        let mut statement = self.session.connection.prepare_cached(STANDING)?;
+        let mut rows = statement.query([key.as_str()])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        // A stamp that was corrupted counts as the oldest, so that a write can mend the record.
+        let stamp = codec::stamp(row, 0).unwrap_or(Stamp::MIN);
+        let floor = if row.get::<_, i64>(1)? == GONE { Some(stamp) } else { codec::stamp(row, 2).ok() };
+        Ok(Some(Standing { stamp, floor }))
+    }
+
+    fn judge(&self, stamp: Stamp, standing: Option<Stamp>) -> ReplayDecision {
+        if let Some(standing) = standing {
+            self.session.stamps.observe(standing);
+        }
+        self.options.decide(stamp, standing)
+    }
+
+    fn too_old(&self, stamp: Stamp) -> Option<ReplayOutcome> {
+        (stamp < self.gc_floor).then_some(ReplayOutcome::TooOld { floor: self.gc_floor })
+    }
+
+    fn lose(&self, key: &Key, stamp: Stamp, lost: &LostOperation, winner: Stamp) -> SqlResult<ReplayOutcome> {
+        conflict::keep(self.session, key, stamp, lost, winner)?;
+        Ok(ReplayOutcome::Superseded { winner })
+    }
+
+    /// Keeps what stands under this stamp, if any, as beaten by another one.
+    fn keep_overwritten(&self, key: &Key, standing: Option<Stamp>, winner: Stamp) -> SqlResult<()> {
+        let Some(stamp) = standing else { return Ok(()) };
+        let mut statement = self.session.connection.prepare_cached(OVERWRITTEN)?;
+        let mut rows = statement.query([key.as_str()])?;
+        let Some(row) = rows.next()? else { return Ok(()) };
+        let lost = match codec::value(row, 1)? {
+            Some(value) => LostOperation::Put { value, expires_at: codec::moment(row, 0)? },
+            None => LostOperation::Delete,
+        };
+        conflict::keep(self.session, key, stamp, &lost, winner)
+    }
+}
+
+fn check_size(value: &Value) -> Result<()> {
+    if value.len() <= Value::MAX_BYTES {
+        return Ok(());
+    }
+    Err(Error::too_large(format!("a value may have at most {} bytes", Value::MAX_BYTES)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::sqlite::{migrate, sweep};
+    use crate::contract::{ConflictOptions, WriteMode};
+    use crate::key::KeyPrefix;
+    use crate::stamp::HybridClock;
+    use crate::time::Clock;
+    use rusqlite::Connection;
+    use std::time::Duration;
+
+    struct Database {
+        connection: Connection,
+        wall: Clock,
+        stamps: HybridClock,
+    }
+
+    impl Database {
+        fn new() -> Self {
+            let connection = Connection::open_in_memory().unwrap();
+            (migrate::LAYOUT.migrate)(&connection).unwrap();
+            let wall = Clock::manual();
+            Self { connection, stamps: HybridClock::new(wall.clone()), wall }
+        }
+
+        fn session(&self) -> Session<'_> {
+            Session { connection: &self.connection, now: self.wall.now(), stamps: &self.stamps }
+        }
+
+        fn options(&self) -> ReplayOptions {
+            ReplayOptions::new(Stamp::MIN, vec![self.stamps.writer()])
+        }
+
+        fn replay(&self, step: &Step) -> ReplayOutcome {
+            replay(&self.session(), std::slice::from_ref(step), &self.options()).unwrap().remove(0).unwrap()
+        }
+
+        fn put(&self) -> Step {
+            Step::Write(Write::put(key(), Value::from_integer(1), self.stamps.issue()))
+        }
+
+        fn append(&self) -> Step {
+            Step::Append(Append::new(key(), Value::from_integer(1), self.stamps.issue()))
+        }
+
+        fn delete(&self) -> Step {
+            Step::Write(Write::delete(key(), self.stamps.issue()))
+        }
+
+        /// Sweeps what is older than now.
+        fn sweep(&self) {
+            self.wall.advance(Duration::from_secs(1));
+            sweep::sweep(&self.connection, self.wall.now()).unwrap();
+        }
+
+        fn rows(&self, table: &str) -> i64 {
+            self.connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+        }
+
+        fn assert_too_old(&self, step: &Step) {
+            let before = [self.rows("kv"), self.rows("item"), self.rows("conflict")];
+            let outcome = self.replay(step);
+            let floor = meta::gc_floor(&self.session()).unwrap();
+            assert_eq!(outcome, ReplayOutcome::TooOld { floor }, "{step:?}");
+            assert_eq!([self.rows("kv"), self.rows("item"), self.rows("conflict")], before, "{step:?}");
+        }
+    }
+
+    fn key() -> Key {
+        Key::parse("k").unwrap()
+    }
+
+    #[test]
+    fn a_step_older_than_a_swept_tombstone_is_too_old() {
+        let database = Database::new();
+        let older = [database.put(), database.append(), database.delete()];
+        database.replay(&database.put());
+        database.replay(&database.delete());
+        assert_eq!(database.replay(&older[0]), ReplayOutcome::AlreadyApplied);
+        database.sweep();
+        assert_eq!(database.rows("kv"), 0);
+        for step in &older {
+            database.assert_too_old(step);
+        }
+        for step in [database.put(), database.append(), database.delete()] {
+            assert_eq!(database.replay(&step), ReplayOutcome::Applied, "{step:?}");
+        }
+    }
+
+    #[test]
+    fn a_step_older_than_a_swept_value_is_too_old() {
+        let database = Database::new();
+        let older = database.put();
+        let op = WriteOp::Put {
+            value: Value::from_integer(2),
+            mode: WriteMode::Upsert,
+            ttl: Some(Ttl::from_millis(1).unwrap()),
+        };
+        let step = Step::Write(Write::new(key(), op, database.stamps.issue()));
+        assert_eq!(database.replay(&step), ReplayOutcome::Applied);
+        database.sweep();
+        assert_eq!(database.rows("kv"), 0);
+        database.assert_too_old(&older);
+    }
+
+    #[test]
+    fn a_step_older_than_a_swept_id_is_too_old() {
+        let database = Database::new();
+        let step = database.append();
+        assert_eq!(database.replay(&step), ReplayOutcome::Applied);
+        list::trim(&database.session(), &key(), 0).unwrap();
+        database.sweep();
+        assert_eq!(database.rows("item"), 0);
+        database.assert_too_old(&step);
+    }
+
+    #[test]
+    fn what_is_there_or_beaten_is_not_too_old() {
+        let database = Database::new();
+        let (older, applied, item) = (database.put(), database.put(), database.append());
+        database.replay(&applied);
+        database.replay(&item);
+        let other = Key::parse("other").unwrap();
+        write::delete(&database.session(), &other, None, write::Stamped::first(database.stamps.issue())).unwrap();
+        database.sweep();
+        assert!(meta::gc_floor(&database.session()).unwrap() > Stamp::MIN);
+        for step in [older, applied, item] {
+            assert_eq!(database.replay(&step), ReplayOutcome::AlreadyApplied, "{step:?}");
+        }
+    }
+
+    #[test]
+    fn a_clear_older_than_what_was_swept_is_too_old() {
+        let database = Database::new();
+        let older = database.stamps.issue();
+        database.replay(&database.put());
+        let other = Key::parse("other").unwrap();
+        write::delete(&database.session(), &other, None, write::Stamped::first(database.stamps.issue())).unwrap();
+        database.sweep();
+        let range = KeyRange::new(&KeyPrefix::empty(), None);
+        let (outcome, next) = clear(&database.session(), &range, older, &database.options()).unwrap();
+        assert!(matches!(outcome, ReplayOutcome::TooOld { .. }) && next.is_none());
+        assert_eq!(database.rows("kv"), 1);
+    }
+
+    #[test]
+    fn conflicts_are_read_in_order_without_sorting_them() {
+        let database = Database::new();
+        let theirs = HybridClock::new(database.wall.clone());
+        let step = database.put();
+        let newer = Write::put(key(), Value::from_integer(2), theirs.issue_after(database.stamps.issue()));
+        write::write(&database.session(), &newer).unwrap();
+        assert_eq!(database.replay(&step), ReplayOutcome::Superseded { winner: newer.stamp });
+        assert_eq!(conflict::page(&database.session(), &ConflictOptions::default()).unwrap().len(), 1);
+        let mut plan = database.connection.prepare(&format!("EXPLAIN QUERY PLAN {}", conflict::PAGE)).unwrap();
+        let mut rows = plan.raw_query();
+        while let Some(row) = rows.next().unwrap() {
+            let step: String = row.get(3).unwrap();
+            assert!(step.starts_with("SEARCH conflict USING PRIMARY KEY"), "{step}");
+        }
+    }
+}
