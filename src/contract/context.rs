@@ -1,7 +1,11 @@
 //! What travels down with every call: the [`Context`].
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
+
+use tokio::task::coop::unconstrained;
 
 /// What a call carries through the layers: the moment by which it must have ended.
 ///
@@ -37,12 +41,53 @@ impl Context {
         self.remaining().is_zero()
     }
 
-    /// Waits for a future until the deadline; `None` if the deadline came first, and the future is then dropped.
+    /// Waits for a future until the deadline; `None` if the deadline came first, and the future is then dropped. What is ready at
+    /// once is answered whatever the deadline.
+    ///
+    /// # Panics
+    ///
+    /// If it has to wait outside a Tokio runtime with timers.
     ///
     /// # Cancel safety
     ///
     /// Dropping it drops the future.
     pub async fn limit<F: Future>(&self, future: F) -> Option<F::Output> {
-        tokio::time::timeout_at(self.deadline.into(), future).await.ok()
+        let (mut future, mut timer) = (pin!(future), pin!(None));
+        poll_fn(|task| {
+            if let Poll::Ready(output) = future.as_mut().poll(task) {
+                return Poll::Ready(Some(output));
+            }
+            // What is ready at once costs no timer. What uses up the task's budget does not keep the timer from being looked at.
+            if timer.is_none() {
+                timer.set(Some(unconstrained(tokio::time::sleep_until(self.deadline.into()))));
+            }
+            timer.as_mut().as_pin_mut().map_or(Poll::Pending, |timer| timer.poll(task)).map(|()| None)
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_future_that_is_always_busy_ends_at_the_deadline() {
+        let cx = Context::with_timeout(Duration::from_millis(5));
+        let busy = async {
+            loop {
+                tokio::task::consume_budget().await;
+            }
+        };
+        assert_eq!(cx.limit(busy).await, None::<()>);
+        assert!(cx.is_expired());
+    }
+
+    #[test]
+    fn what_is_ready_at_once_needs_no_runtime() {
+        let cx = Context::with_timeout(Duration::ZERO);
+        let mut limited = pin!(cx.limit(std::future::ready(7)));
+        let task = &mut std::task::Context::from_waker(std::task::Waker::noop());
+        assert_eq!(limited.as_mut().poll(task), Poll::Ready(Some(7)));
     }
 }

@@ -1,7 +1,9 @@
 //! How calls share round trips, and what that must not change.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod deadlines;
 mod recorder;
+mod runtimes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +15,7 @@ use agent_storage::{Database, ErrorKind, SetOptions, Value};
 use recorder::{PANIC, POISON, Recorder};
 use tokio::task::{JoinHandle, yield_now};
 
-fn coalesced(recorder: &Arc<Recorder>, max_batch: u32) -> Database {
+pub(crate) fn coalesced(recorder: &Arc<Recorder>, max_batch: u32) -> Database {
     let mut config = BatchingConfig::default();
     config.lanes = Some(1);
     config.max_batch = max_batch;
@@ -21,20 +23,20 @@ fn coalesced(recorder: &Arc<Recorder>, max_batch: u32) -> Database {
     Database::new(Arc::new(Coalesce::database(&config, inner)))
 }
 
-fn subject() -> (Database, Arc<Recorder>) {
+pub(crate) fn subject() -> (Database, Arc<Recorder>) {
     let recorder = Arc::new(Recorder::closed());
     (coalesced(&recorder, 512), recorder)
 }
 
 /// Starts a set, and lets it come as far as it can.
-async fn set(database: &Database, key: &str, number: i64) -> JoinHandle<agent_storage::Result<()>> {
+pub(crate) async fn set(database: &Database, key: &str, number: i64) -> JoinHandle<agent_storage::Result<()>> {
     let (database, key) = (database.clone(), key.to_owned());
     let call = tokio::spawn(async move { database.set(key, Value::from_integer(number)).await.map(drop) });
     settle().await;
     call
 }
 
-async fn settle() {
+pub(crate) async fn settle() {
     for _ in 0..20 {
         yield_now().await;
     }

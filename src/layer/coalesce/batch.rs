@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -9,23 +10,46 @@ use futures_util::future::BoxFuture;
 use crate::contract::Context;
 use crate::error::{Error, ErrorKind, Result};
 
+use super::queue::Waiting;
 use super::work::Work;
 
+/// Calls to be sent together.
+pub(super) struct Batch<W: Work> {
+    pub(super) items: Vec<W::Item>,
+    /// The batch has as long as the most patient of its callers.
+    pub(super) deadline: Instant,
+}
+
+impl<W: Work> Batch<W> {
+    /// Takes calls along, without those whose callers are gone; none if all are. Says who waits for the batch.
+    pub(super) fn of(mut taken: Vec<Waiting<W>>) -> (Option<Self>, Vec<Waiting<W>>) {
+        let mut items = Vec::with_capacity(taken.len());
+        taken.retain(|call| match call.slot.send() {
+            Some(item) => {
+                items.push(item);
+                true
+            }
+            None => false,
+        });
+        let deadline = taken.iter().map(|call| call.deadline).max();
+        (deadline.map(|deadline| Self { items, deadline }), taken)
+    }
+}
+
 /// Sends a batch; one that fails as a whole, by the fault of an item, is halved until the item fails alone.
-pub(super) fn send<W: Work>(
-    work: Arc<W>,
-    items: Vec<W::Item>,
-    cx: Context,
-) -> BoxFuture<'static, Vec<Result<W::Answer>>> {
+pub(super) async fn send<W: Work>(work: &Arc<W>, items: Vec<W::Item>, cx: Context) -> Vec<Result<W::Answer>> {
+    let count = items.len();
+    if count < 2 {
+        return send_whole(work, items, cx).await;
+    }
+    let answers = send_whole(work, items.clone(), cx).await;
+    if answers.iter().all(is_item_fault) { halve(work, items, cx).await } else { answers }
+}
+
+fn halve<W: Work>(work: &Arc<W>, mut items: Vec<W::Item>, cx: Context) -> BoxFuture<'_, Vec<Result<W::Answer>>> {
     async move {
-        let count = items.len();
-        let answers = send_whole(Arc::clone(&work), items.clone(), cx).await;
-        if count < 2 || !answers.iter().all(is_item_fault) {
-            return answers;
-        }
-        let mut first_half = items;
-        let second_half = first_half.split_off(count / 2);
-        let mut answers = send(Arc::clone(&work), first_half, cx).await;
+        let second_half = items.split_off(items.len() / 2);
+        let mut answers = send(work, items, cx).await;
         answers.extend(send(work, second_half, cx).await);
         answers
     }
@@ -33,9 +57,9 @@ pub(super) fn send<W: Work>(
 }
 
 /// Sends a batch and gives one answer an item, whatever the store does.
-async fn send_whole<W: Work>(work: Arc<W>, items: Vec<W::Item>, cx: Context) -> Vec<Result<W::Answer>> {
+async fn send_whole<W: Work>(work: &Arc<W>, items: Vec<W::Item>, cx: Context) -> Vec<Result<W::Answer>> {
     let count = items.len();
-    let sent = AssertUnwindSafe(async { work.send_many(items, cx).await }).catch_unwind().await;
+    let sent = AssertUnwindSafe(async { Arc::clone(work).send_many(items, cx).await }).catch_unwind().await;
     let mut answers = sent.unwrap_or_else(|_| (0..count).map(|_| Err(panicked())).collect());
     answers.truncate(count);
     while answers.len() < count {

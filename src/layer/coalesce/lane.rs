@@ -1,109 +1,195 @@
-//! One lane: at most one call or batch on its way, and a queue of what waits.
+//! One lane: at most so many calls or batches on their way, and a queue of what waits.
 
 use std::fmt;
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context as TaskContext, Poll};
+use std::task::Waker;
+use std::time::Instant;
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
 
 use crate::contract::Context;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
-use super::batch::{self, panicked};
-use super::queue::{Limits, Load, Queue, Taken, Ticket};
+use super::batch::{self, Batch};
+use super::flight::Flight;
+use super::queue::{KeyHashes, Limits, Load, Queue};
+use super::slot::Slot;
+use super::watch::{Alarm, Watch};
 use super::work::Work;
 
 /// One lane of a store.
 pub(super) struct Lane<W: Work> {
-    work: Arc<W>,
+    pub(super) work: Arc<W>,
     limits: Limits,
     state: Mutex<State<W>>,
 }
 
 struct State<W: Work> {
-    /// Whether a call or batch is on its way. Whoever set it must call [`Lane::release`].
-    busy: bool,
+    /// Whoever takes a free one must see to it that [`Lane::release`] or [`Lane::abandon`] is called.
+    flights: Box<[Flight<W>]>,
     queue: Queue<W>,
+    watch: Watch,
 }
 
-enum Entered<W: Work> {
-    Alone(W::Item),
-    Queued(Ticket<W::Answer>),
+/// How a call gets in.
+pub(super) enum Entered<W: Work> {
+    /// At once, as this flight.
+    Alone(W::Item, usize),
+    Queued(Arc<Slot<W>>),
 }
 
 impl<W: Work> Lane<W> {
-    pub(super) fn new(work: Arc<W>, limits: Limits, load: Arc<Load>) -> Arc<Self> {
-        Arc::new(Self { work, limits, state: Mutex::new(State { busy: false, queue: Queue::new(load) }) })
+    /// Makes a lane for so many calls or batches at a time.
+    pub(super) fn new(work: Arc<W>, width: u32, limits: Limits, load: Arc<Load>) -> Arc<Self> {
+        let flights = (0..width).map(|_| Flight::Free).collect();
+        let state = State { flights, queue: Queue::new(load), watch: Watch::default() };
+        Arc::new(Self { work, limits, state: Mutex::new(state) })
     }
 
-    /// Whether a call would go out at once.
-    pub(super) fn is_free(&self) -> bool {
-        !self.lock().busy
-    }
-
-    /// Sends a call, alone if the lane is free, or with others when it is again.
-    pub(super) async fn call(self: &Arc<Self>, item: W::Item, cx: &Context) -> Result<W::Answer> {
-        if cx.is_expired() {
-            return Err(Error::unavailable("the deadline had passed before the call began"));
-        }
-        match self.enter(item, cx)? {
-            Entered::Alone(item) => self.call_alone(item, cx).await,
-            Entered::Queued(ticket) => wait::<W>(ticket, cx).await,
-        }
-    }
-
-    fn enter(&self, item: W::Item, cx: &Context) -> Result<Entered<W>> {
+    /// Lets a call in: out at once if the lane is free, else into the queue. `task` is woken at the deadline, and with the answer of
+    /// a queued call.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        item: W::Item,
+        key_hash: u64,
+        deadline: Instant,
+        task: &Waker,
+    ) -> Result<Entered<W>> {
         let mut state = self.lock();
-        if state.busy {
-            return state.queue.push(item, cx.deadline).map(Entered::Queued);
-        }
-        state.busy = true;
-        Ok(Entered::Alone(item))
-    }
-
-    async fn call_alone(self: &Arc<Self>, item: W::Item, cx: &Context) -> Result<W::Answer> {
-        let call = AssertUnwindSafe(Arc::clone(&self.work).send_one(item, *cx)).catch_unwind();
-        let call = call.map(|answer| answer.unwrap_or_else(|_| Err(panicked()))).boxed();
-        let alone = Alone { lane: Arc::clone(self), call: Some(call) };
-        cx.limit(alone).await.unwrap_or_else(|| Err(W::unanswered()))
-    }
-
-    /// Opens the lane, or goes on with what waits in a task of its own.
-    fn release(self: &Arc<Self>) {
-        let Some(taken) = self.next_or_open() else { return };
-        let busy = Busy(Some(Arc::clone(self)));
-        // Without a runtime nobody is left to wait; the senders that are dropped then say so to whoever is.
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(Arc::clone(self).drain(taken, busy));
-        }
-    }
-
-    async fn drain(self: Arc<Self>, first: Taken<W>, busy: Busy<W>) {
-        let mut next = Some(first);
-        while let Some(taken) = next {
-            let mut cx = Context::with_timeout(Context::MAX_TIMEOUT);
-            cx.deadline = taken.deadline;
-            let answers = batch::send(Arc::clone(&self.work), taken.items, cx).await;
-            for (reply, answer) in taken.replies.into_iter().zip(answers) {
-                // A caller that is gone does not want its answer.
-                let _ = reply.send(answer);
+        let alarm = state.watch.set(deadline);
+        // What waits before a free lane was left behind by a runtime that ended. It goes first.
+        let stranded = !state.queue.is_empty();
+        let free = state.free();
+        let entered = match free {
+            Some((index, flight)) if !stranded => {
+                *flight = Flight::Alone { deadline, caller: Some(task.clone()) };
+                Ok(Entered::Alone(item, index))
             }
-            next = self.next_or_open();
+            _ => state.queue.push(item, key_hash, deadline, task).map(Entered::Queued),
+        };
+        let resumed = if stranded { state.claim() } else { None };
+        drop(state);
+        self.go_on(alarm, resumed);
+        entered
+    }
+
+    /// Looks after a queued call that was woken without an answer: its runtime may be another one now, or the one that had to send
+    /// it may have ended.
+    pub(super) fn tend(self: &Arc<Self>, deadline: Instant) {
+        let mut state = self.lock();
+        let alarm = state.watch.set(deadline);
+        let resumed = if state.queue.is_empty() { None } else { state.claim() };
+        drop(state);
+        self.go_on(alarm, resumed);
+    }
+
+    /// Whether the deadline of a lone call has passed; if not, `task` is woken when it does.
+    pub(super) fn is_late(self: &Arc<Self>, flight: usize, deadline: Instant, task: &Waker) -> bool {
+        let mut state = self.lock();
+        let alarm = state.watch.set(deadline);
+        let before = state.flights.get_mut(flight).and_then(|flight| flight.replace_caller(task));
+        drop(state);
+        self.go_on(alarm, None);
+        before.is_none()
+    }
+
+    fn go_on(self: &Arc<Self>, alarm: Alarm, resumed: Option<usize>) {
+        alarm.ring(self);
+        if let Some(flight) = resumed {
+            self.release(flight);
+        }
+    }
+
+    /// A flight has ended: the lane is free, or goes on with what waits in a task of its own.
+    pub(super) fn release(self: &Arc<Self>, flight: usize) {
+        let mut keys = KeyHashes::default();
+        let Some(batch) = self.next_or_free(flight, &mut keys) else { return };
+        let busy = Busy::new(Arc::clone(self), flight);
+        // Without a runtime nobody is left to send it; whoever waits is told so.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(Arc::clone(self).drain(flight, batch, keys, busy));
+        }
+    }
+
+    async fn drain(self: Arc<Self>, flight: usize, first: Batch<W>, mut keys: KeyHashes, busy: Busy<W>) {
+        let mut next = Some(first);
+        while let Some(Batch { items, deadline }) = next {
+            let answers = batch::send(&self.work, items, Context { deadline }).await;
+            self.answer(flight, answers);
+            next = self.next_or_free(flight, &mut keys);
         }
         busy.settled();
     }
 
-    /// What waits; if nothing does, the lane is open.
-    fn next_or_open(&self) -> Option<Taken<W>> {
+    /// What waits, as a batch on its way; if nothing does, the flight is free.
+    fn next_or_free(&self, flight: usize, keys: &mut KeyHashes) -> Option<Batch<W>> {
+        loop {
+            let mut state = self.lock();
+            let taken = state.queue.take(self.limits, keys);
+            let next = if taken.is_empty() { Flight::Free } else { Flight::boarding(&taken) };
+            let before = state.put(flight, next);
+            drop(state);
+            drop(before);
+            if taken.is_empty() {
+                return None;
+            }
+            let (batch, waiting) = Batch::of(taken);
+            self.lock().put(flight, Flight::Batch(waiting));
+            if batch.is_some() {
+                return batch;
+            }
+        }
+    }
+
+    fn answer(&self, flight: usize, answers: Vec<Result<W::Answer>>) {
+        let flown = self.lock().put(flight, Flight::Batch(Vec::new()));
+        let Some(Flight::Batch(waiting)) = flown else { return };
+        for (call, answer) in waiting.into_iter().zip(answers) {
+            if let Some(caller) = call.slot.answer(answer) {
+                caller.wake();
+            }
+        }
+    }
+
+    /// Nobody waits for this flight any more, though it goes on.
+    pub(super) fn forget(&self, flight: usize) {
+        let before = self.lock().put(flight, Flight::Batch(Vec::new()));
+        drop(before);
+    }
+
+    /// A flight ended with the runtime that it was in: who waited for it is told so, and who waits for the next one is to see to it.
+    fn abandon(&self, flight: usize) {
         let mut state = self.lock();
-        let next = state.queue.take(self.limits);
-        state.busy = next.is_some();
+        let before = state.put(flight, Flight::Free);
+        let queued: Vec<Waker> = state.queue.wakers().collect();
+        drop(state);
+        if let Some(Flight::Batch(waiting)) = before {
+            let broken_off = |call: &super::queue::Waiting<W>| call.slot.answer(Err(W::unanswered()));
+            waiting.iter().filter_map(broken_off).for_each(Waker::wake);
+        }
+        queued.into_iter().for_each(Waker::wake);
+    }
+
+    /// Ends the waiting of those whose time is up, if it is time to look; says when it is next.
+    pub(super) fn look(&self, runtime: Id, timer: &Waker) -> Option<Instant> {
+        // The clock of the timer, which a test may have stopped.
+        let now = tokio::time::Instant::now().into_std();
+        let mut late = Vec::new();
+        let mut state = self.lock();
+        let mut next = state.watch.next(runtime);
+        if next.is_some_and(|next| next <= now) {
+            next = state.expire(now, &mut late);
+        }
+        state.watch.reset(runtime, next, timer);
+        drop(state);
+        late.into_iter().for_each(Waker::wake);
         next
+    }
+
+    /// The timer of a runtime ended with it.
+    pub(super) fn stop_looking(&self, runtime: Id) {
+        self.lock().watch.end(runtime);
     }
 
     fn lock(&self) -> MutexGuard<'_, State<W>> {
@@ -111,75 +197,58 @@ impl<W: Work> Lane<W> {
     }
 }
 
-impl<W: Work> fmt::Debug for Lane<W> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lane").field("busy", &!self.is_free()).finish_non_exhaustive()
+impl<W: Work> State<W> {
+    fn free(&mut self) -> Option<(usize, &mut Flight<W>)> {
+        self.flights.iter_mut().enumerate().find(|(_, flight)| flight.is_free())
+    }
+
+    /// Takes a free flight for what waits.
+    fn claim(&mut self) -> Option<usize> {
+        let (index, flight) = self.free()?;
+        *flight = Flight::Boarding(None);
+        Some(index)
+    }
+
+    /// Replaces what is on its way and hands it out, to be dropped when the lane is unlocked.
+    fn put(&mut self, flight: usize, next: Flight<W>) -> Option<Flight<W>> {
+        Some(mem::replace(self.flights.get_mut(flight)?, next))
+    }
+
+    fn expire(&mut self, now: Instant, wakers: &mut Vec<Waker>) -> Option<Instant> {
+        let queued = self.queue.expire(now, wakers);
+        let flying = self.flights.iter_mut().filter_map(|flight| flight.expire(now, wakers)).min();
+        queued.into_iter().chain(flying).min()
     }
 }
 
-/// A lane that is in the hands of a task. Should the task end early, with its runtime, the lane is open again.
-struct Busy<W: Work>(Option<Arc<Lane<W>>>);
+impl<W: Work> fmt::Debug for Lane<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let busy = self.lock().flights.iter().filter(|flight| !flight.is_free()).count();
+        f.debug_struct("Lane").field("busy", &busy).finish_non_exhaustive()
+    }
+}
+
+/// A flight in the hands of a task. Should the task end early, with its runtime, the lane is free again.
+pub(super) struct Busy<W: Work> {
+    lane: Option<Arc<Lane<W>>>,
+    flight: usize,
+}
 
 impl<W: Work> Busy<W> {
+    pub(super) const fn new(lane: Arc<Lane<W>>, flight: usize) -> Self {
+        Self { lane: Some(lane), flight }
+    }
+
     /// The task has come to its end and has said so to the lane.
-    fn settled(mut self) {
-        self.0 = None;
+    pub(super) fn settled(mut self) {
+        self.lane = None;
     }
 }
 
 impl<W: Work> Drop for Busy<W> {
     fn drop(&mut self) {
-        if let Some(lane) = self.0.take() {
-            lane.lock().busy = false;
-        }
-    }
-}
-
-/// Waits for the answer to a call that was queued.
-async fn wait<W: Work>(mut ticket: Ticket<W::Answer>, cx: &Context) -> Result<W::Answer> {
-    match cx.limit(&mut ticket.answer).await {
-        Some(Ok(answer)) => answer,
-        // The task that held the call ended with its runtime.
-        Some(Err(_)) if ticket.place.leave() => Err(Error::unavailable("the call was broken off before it was sent")),
-        Some(Err(_)) => Err(W::unanswered()),
-        None if ticket.place.leave() => {
-            Err(Error::unavailable("the call was still waiting for its turn at the deadline; it was not sent"))
-        }
-        None => ticket.answer.try_recv().unwrap_or_else(|_| Err(W::unanswered())),
-    }
-}
-
-/// A call on its way alone. If its caller goes away, a task of ours takes it to its end; the lane opens then.
-struct Alone<W: Work> {
-    lane: Arc<Lane<W>>,
-    call: Option<BoxFuture<'static, Result<W::Answer>>>,
-}
-
-impl<W: Work> Future for Alone<W> {
-    type Output = Result<W::Answer>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let Some(call) = &mut self.call else {
-            return Poll::Ready(Err(Error::internal("a call was polled after its end")));
-        };
-        let Poll::Ready(answer) = call.as_mut().poll(cx) else { return Poll::Pending };
-        self.call = None;
-        self.lane.release();
-        Poll::Ready(answer)
-    }
-}
-
-impl<W: Work> Drop for Alone<W> {
-    fn drop(&mut self) {
-        let Some(call) = self.call.take() else { return };
-        let lane = Arc::clone(&self.lane);
-        let busy = Busy(Some(Arc::clone(&lane)));
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move {
-                let _ = call.await;
-                busy.settled();
-                lane.release();
-            });
+        if let Some(lane) = self.lane.take() {
+            lane.abandon(self.flight);
         }
     }
 }

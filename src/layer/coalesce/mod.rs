@@ -14,9 +14,13 @@
 //! - The queue is bounded in calls and bytes; a call over the bound is `Unavailable` at once.
 
 mod batch;
+mod call;
+mod flight;
 mod lane;
 mod queue;
+mod slot;
 mod store;
+mod watch;
 mod work;
 
 pub use store::Coalesce;

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 
@@ -13,10 +12,11 @@ use crate::contract::{
     GetOptions, Identity, IncrementOptions, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions,
     ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
 };
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 
+use super::call::Call;
 use super::lane::Lane;
 use super::queue::{Limits, Load};
 use super::work::{Appends, Reads, Work, Writes};
@@ -69,33 +69,31 @@ impl<B: Store + ?Sized> fmt::Debug for Coalesce<B> {
 
 /// The lanes of one kind of call.
 struct Lanes<W: Work> {
-    lanes: Box<[Arc<Lane<W>>]>,
+    first: Arc<Lane<W>>,
+    others: Box<[Arc<Lane<W>>]>,
     hasher: RandomState,
-    next: AtomicUsize,
 }
 
 impl<W: Work> Lanes<W> {
+    /// Makes the lanes. Where order does not count, they share one queue, so that no call waits for a lane while another is free.
     fn new(work: W, config: &BatchingConfig, load: &Arc<Load>) -> Self {
         let work = Arc::new(work);
-        let lane = |_| Lane::new(Arc::clone(&work), Limits::from(config), Arc::clone(load));
         let count = config.lanes.unwrap_or(DEFAULT_LANES).max(1);
-        Self { lanes: (0..count).map(lane).collect(), hasher: RandomState::new(), next: AtomicUsize::new(0) }
+        let (count, width) = if W::ORDERED { (count, 1) } else { (1, count) };
+        let lane = || Lane::new(Arc::clone(&work), width, Limits::from(config), Arc::clone(load));
+        Self { first: lane(), others: (1..count).map(|_| lane()).collect(), hasher: RandomState::new() }
     }
 
-    async fn call(&self, item: W::Item, cx: &Context) -> Result<W::Answer> {
-        let lane = self.lane_for(&item).ok_or_else(|| Error::internal("a store without lanes"))?;
-        lane.call(item, cx).await
-    }
-
-    /// The lane of the key where order counts; else one that is free, or the next in turn.
-    fn lane_for(&self, item: &W::Item) -> Option<&Arc<Lane<W>>> {
-        let count = self.lanes.len() as u64;
-        if W::ORDERED {
-            let index = self.hasher.hash_one(W::key(item)).checked_rem(count)?;
-            return self.lanes.get(usize::try_from(index).ok()?);
+    /// Sends a call by the lane of its key.
+    fn call(&self, item: W::Item, cx: &Context) -> Call<'_, W> {
+        if !W::ORDERED {
+            return Call::new(&self.first, 0, item, cx);
         }
-        let in_turn = || self.next.fetch_add(1, Ordering::Relaxed).checked_rem(self.lanes.len());
-        self.lanes.iter().find(|lane| lane.is_free()).or_else(|| self.lanes.get(in_turn()?))
+        let key_hash = self.hasher.hash_one(W::key(&item));
+        // Not by the lowest bits, nor the highest: by those the keys of a lane are told apart.
+        let lane = (key_hash >> 32).checked_rem(self.others.len() as u64 + 1);
+        let other = lane.and_then(|lane| self.others.get(usize::try_from(lane).ok()?.checked_sub(1)?));
+        Call::new(other.unwrap_or(&self.first), key_hash, item, cx)
     }
 }
 

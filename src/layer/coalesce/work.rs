@@ -1,9 +1,7 @@
 //! What lanes carry: reads, writes and appends.
 
+use std::future::Future;
 use std::sync::Arc;
-
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 
 use crate::contract::{
     Append, AppendAck, Context, DatabaseBackend, Expiry, GetOptions, Lookup, Store, Write, WriteAck,
@@ -14,9 +12,11 @@ use crate::key::Key;
 /// A kind of call that can be batched.
 pub(super) trait Work: Send + Sync + 'static {
     /// One call.
-    type Item: Clone + Send + 'static;
+    type Item: Clone + Send + Unpin + 'static;
     /// The answer to one call.
     type Answer: Send + 'static;
+    /// What calls of one batch have in common.
+    type Kind: Copy + Eq + Send + 'static;
 
     /// Whether calls of one key keep their order, so that they share a lane.
     const ORDERED: bool;
@@ -29,15 +29,22 @@ pub(super) trait Work: Send + Sync + 'static {
     /// The call's key.
     fn key(item: &Self::Item) -> &Key;
 
-    /// Whether the call may go with a batch that began with this one.
-    fn goes_with(item: &Self::Item, first: &Self::Item) -> bool;
+    /// What the call must have in common with the others of its batch.
+    fn kind(item: &Self::Item) -> Self::Kind;
 
     /// Sends one call alone.
-    fn send_one(self: Arc<Self>, item: Self::Item, cx: Context) -> BoxFuture<'static, Result<Self::Answer>>;
+    fn send_one(
+        self: Arc<Self>,
+        item: Self::Item,
+        cx: Context,
+    ) -> impl Future<Output = Result<Self::Answer>> + Send + 'static;
 
     /// Sends a batch.
-    fn send_many(self: Arc<Self>, items: Vec<Self::Item>, cx: Context)
-    -> BoxFuture<'static, Vec<Result<Self::Answer>>>;
+    fn send_many(
+        self: Arc<Self>,
+        items: Vec<Self::Item>,
+        cx: Context,
+    ) -> impl Future<Output = Vec<Result<Self::Answer>>> + Send + 'static;
 
     /// The error of a call that was sent and not answered.
     fn unanswered() -> Error;
@@ -50,6 +57,7 @@ pub(super) struct Reads<B: ?Sized>(pub(super) Arc<B>);
 impl<B: Store + ?Sized> Work for Reads<B> {
     type Item = (Key, GetOptions);
     type Answer = Lookup;
+    type Kind = ();
 
     const ORDERED: bool = false;
     const ONE_OF_A_KEY: bool = false;
@@ -62,23 +70,18 @@ impl<B: Store + ?Sized> Work for Reads<B> {
         key
     }
 
-    fn goes_with(_item: &Self::Item, _first: &Self::Item) -> bool {
-        true
+    fn kind(_item: &Self::Item) {}
+
+    async fn send_one(self: Arc<Self>, (key, options): Self::Item, cx: Context) -> Result<Lookup> {
+        self.0.get(&key, &options, &cx).await
     }
 
-    fn send_one(self: Arc<Self>, (key, options): Self::Item, cx: Context) -> BoxFuture<'static, Result<Lookup>> {
-        async move { self.0.get(&key, &options, &cx).await }.boxed()
-    }
-
-    fn send_many(self: Arc<Self>, items: Vec<Self::Item>, cx: Context) -> BoxFuture<'static, Vec<Result<Lookup>>> {
+    async fn send_many(self: Arc<Self>, items: Vec<Self::Item>, cx: Context) -> Vec<Result<Lookup>> {
         let mut options = GetOptions::default();
         options.expiry = items.iter().any(|(_, options)| options.expiry);
         let (keys, asked): (Vec<Key>, Vec<GetOptions>) = items.into_iter().unzip();
-        async move {
-            let answers = self.0.get_many(&keys, &options, &cx).await;
-            answers.into_iter().zip(asked).map(|(answer, asked)| Ok(as_asked(answer?, asked))).collect()
-        }
-        .boxed()
+        let answers = self.0.get_many(&keys, &options, &cx).await;
+        answers.into_iter().zip(asked).map(|(answer, asked)| Ok(as_asked(answer?, asked))).collect()
     }
 
     fn unanswered() -> Error {
@@ -104,6 +107,8 @@ pub(super) struct Writes<B: ?Sized>(pub(super) Arc<B>);
 impl<B: Store + ?Sized> Work for Writes<B> {
     type Item = Write;
     type Answer = WriteAck;
+    /// Whether it is conditional.
+    type Kind = bool;
 
     const ORDERED: bool = true;
     const ONE_OF_A_KEY: bool = true;
@@ -116,16 +121,16 @@ impl<B: Store + ?Sized> Work for Writes<B> {
         &item.key
     }
 
-    fn goes_with(item: &Write, first: &Write) -> bool {
-        item.is_conditional() == first.is_conditional()
+    fn kind(item: &Write) -> bool {
+        item.is_conditional()
     }
 
-    fn send_one(self: Arc<Self>, item: Write, cx: Context) -> BoxFuture<'static, Result<WriteAck>> {
-        async move { self.0.write(item, &cx).await }.boxed()
+    async fn send_one(self: Arc<Self>, item: Write, cx: Context) -> Result<WriteAck> {
+        self.0.write(item, &cx).await
     }
 
-    fn send_many(self: Arc<Self>, items: Vec<Write>, cx: Context) -> BoxFuture<'static, Vec<Result<WriteAck>>> {
-        async move { self.0.write_many(items, &cx).await }.boxed()
+    async fn send_many(self: Arc<Self>, items: Vec<Write>, cx: Context) -> Vec<Result<WriteAck>> {
+        self.0.write_many(items, &cx).await
     }
 
     fn unanswered() -> Error {
@@ -140,6 +145,7 @@ pub(super) struct Appends(pub(super) Arc<dyn DatabaseBackend>);
 impl Work for Appends {
     type Item = Append;
     type Answer = AppendAck;
+    type Kind = ();
 
     const ORDERED: bool = true;
     const ONE_OF_A_KEY: bool = false;
@@ -152,20 +158,15 @@ impl Work for Appends {
         &item.key
     }
 
-    fn goes_with(_item: &Append, _first: &Append) -> bool {
-        true
+    fn kind(_item: &Append) {}
+
+    async fn send_one(self: Arc<Self>, item: Append, cx: Context) -> Result<AppendAck> {
+        let answers = self.0.append_many(vec![item], &cx).await;
+        answers.into_iter().next().unwrap_or_else(|| Err(Error::internal("an append was not answered")))
     }
 
-    fn send_one(self: Arc<Self>, item: Append, cx: Context) -> BoxFuture<'static, Result<AppendAck>> {
-        async move {
-            let answers = self.0.append_many(vec![item], &cx).await;
-            answers.into_iter().next().unwrap_or_else(|| Err(Error::internal("an append was not answered")))
-        }
-        .boxed()
-    }
-
-    fn send_many(self: Arc<Self>, items: Vec<Append>, cx: Context) -> BoxFuture<'static, Vec<Result<AppendAck>>> {
-        async move { self.0.append_many(items, &cx).await }.boxed()
+    async fn send_many(self: Arc<Self>, items: Vec<Append>, cx: Context) -> Vec<Result<AppendAck>> {
+        self.0.append_many(items, &cx).await
     }
 
     fn unanswered() -> Error {

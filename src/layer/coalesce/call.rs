@@ -1,0 +1,142 @@
+//! A call from its caller's side: the [`Call`].
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
+
+use crate::contract::Context;
+use crate::error::{Error, Result};
+
+use super::batch::panicked;
+use super::lane::{Busy, Entered, Lane};
+use super::slot::Slot;
+use super::work::Work;
+
+/// A call that goes out alone if its lane is free, or with others when it is again.
+pub(super) struct Call<'a, W: Work> {
+    lane: &'a Arc<Lane<W>>,
+    key_hash: u64,
+    deadline: Instant,
+    stage: Stage<'a, W>,
+}
+
+enum Stage<'a, W: Work> {
+    /// It has yet to begin, or is over.
+    Ends(Option<W::Item>),
+    Waiting(Arc<Slot<W>>),
+    Alone(Alone<'a, W>),
+}
+
+impl<'a, W: Work> Call<'a, W> {
+    pub(super) const fn new(lane: &'a Arc<Lane<W>>, key_hash: u64, item: W::Item, cx: &Context) -> Self {
+        Self { lane, key_hash, deadline: cx.deadline, stage: Stage::Ends(Some(item)) }
+    }
+
+    fn begin(&mut self, item: W::Item, task: &mut TaskContext<'_>) -> Poll<Result<W::Answer>> {
+        if self.deadline <= Instant::now() {
+            return Poll::Ready(Err(Error::unavailable("the deadline had passed before the call began")));
+        }
+        match self.lane.enter(item, self.key_hash, self.deadline, task.waker())? {
+            Entered::Queued(slot) => {
+                self.stage = Stage::Waiting(slot);
+                Poll::Pending
+            }
+            Entered::Alone(item, flight) => {
+                let mut alone = Alone::new(self.lane, flight, item, self.deadline);
+                let answer = alone.poll(task);
+                if answer.is_pending() {
+                    self.stage = Stage::Alone(alone);
+                }
+                answer
+            }
+        }
+    }
+}
+
+impl<W: Work> Future for Call<'_, W> {
+    type Output = Result<W::Answer>;
+
+    fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let answer = match &mut this.stage {
+            Stage::Ends(item) => match item.take() {
+                Some(item) => return this.begin(item, task),
+                None => Poll::Ready(Err(Error::internal("a call was polled after its end"))),
+            },
+            Stage::Waiting(slot) => {
+                let answer = slot.poll(task.waker());
+                if answer.is_pending() {
+                    this.lane.tend(this.deadline);
+                }
+                answer
+            }
+            Stage::Alone(alone) => match alone.poll(task) {
+                Poll::Pending if this.lane.is_late(alone.flight, this.deadline, task.waker()) => {
+                    Poll::Ready(Err(W::unanswered()))
+                }
+                answer => answer,
+            },
+        };
+        if answer.is_ready() {
+            this.stage = Stage::Ends(None);
+        }
+        answer
+    }
+}
+
+/// A caller that goes away while its call waits takes it out of the queue.
+impl<W: Work> Drop for Call<'_, W> {
+    fn drop(&mut self) {
+        if let Stage::Waiting(slot) = &self.stage {
+            slot.leave();
+        }
+    }
+}
+
+/// A call on its way alone. If its caller goes away, a task of ours takes it to its end; the lane is free then.
+struct Alone<'a, W: Work> {
+    lane: &'a Arc<Lane<W>>,
+    flight: usize,
+    call: Option<BoxFuture<'static, Result<W::Answer>>>,
+}
+
+impl<'a, W: Work> Alone<'a, W> {
+    fn new(lane: &'a Arc<Lane<W>>, flight: usize, item: W::Item, deadline: Instant) -> Self {
+        let call = AssertUnwindSafe(Arc::clone(&lane.work).send_one(item, Context { deadline })).catch_unwind();
+        let call = call.map(|answer| answer.unwrap_or_else(|_| Err(panicked())));
+        Self { lane, flight, call: Some(Box::pin(call)) }
+    }
+
+    fn poll(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<W::Answer>> {
+        let Some(call) = &mut self.call else {
+            return Poll::Ready(Err(Error::internal("a call was polled after its end")));
+        };
+        let Poll::Ready(answer) = call.as_mut().poll(task) else { return Poll::Pending };
+        self.call = None;
+        self.lane.release(self.flight);
+        Poll::Ready(answer)
+    }
+}
+
+impl<W: Work> Drop for Alone<'_, W> {
+    fn drop(&mut self) {
+        let Some(call) = self.call.take() else { return };
+        self.lane.forget(self.flight);
+        let (lane, flight) = (Arc::clone(self.lane), self.flight);
+        let busy = Busy::new(Arc::clone(&lane), flight);
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                let _ = call.await;
+                busy.settled();
+                lane.release(flight);
+            });
+        }
+    }
+}
