@@ -95,9 +95,10 @@ impl Target {
     /// The number of the newest migration that was applied; 0 if none was. A newer one that lets this program in counts as
     /// the newest that is known here.
     async fn version(&self, connection: &mut PgConnection) -> Result<i32> {
-        let table = literal(&format!("{}.meta", self.quoted));
-        let found = run(connection, format!("SELECT to_regclass({table}) IS NOT NULL")).await?;
-        if !column::<bool>(found.first().ok_or_else(unanswered)?, 0)? {
+        // Not by `to_regclass`: it may still answer from the cache of a look before the lock was taken.
+        let name = literal(&self.name);
+        let meta = "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relname = 'meta'";
+        if run(connection, format!("{meta} AND n.nspname = {name}")).await?.is_empty() {
             return Ok(0);
         }
         let rows = run(connection, format!("SELECT schema, min_compatible FROM {}.meta", self.quoted)).await?;
