@@ -8,6 +8,7 @@ mod jetstream;
 mod library;
 mod memory;
 mod opendal;
+mod overhead;
 mod postgres;
 mod redis;
 mod report;
@@ -58,6 +59,9 @@ struct Arguments {
     /// Leaves Apache OpenDAL out, whose own program takes a few minutes to build the first time.
     #[arg(long)]
     no_opendal: bool,
+    /// Measures only the memory of 100,000 waiting calls, beyond their callers' own tasks and values.
+    #[arg(long)]
+    overhead: bool,
     /// The folder for the servers' data and the SQLite files: on a real disk.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     folder: PathBuf,
@@ -92,6 +96,12 @@ impl Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if arguments.overhead {
+        runtime.block_on(overhead::measure(Workload::make()))?;
+        // Those who wait would wait on.
+        runtime.shutdown_background();
+        return Ok(());
+    }
     let rows = runtime.block_on(measure(&arguments))?;
     println!("{}", report::table(&rows));
     if let Some(path) = &arguments.json {
