@@ -10,7 +10,7 @@ use agent_storage::contract::{
     Append, CacheBackend, Context, DatabaseBackend, GetOptions, IncrementOptions, ListRange, Step, Store, Write,
 };
 use agent_storage::testkit::{Elapse, Fault, FaultBackend, Faults, Subject, check_cache, check_database};
-use agent_storage::{Clock, ErrorKind, HybridClock, Key, KeyPrefix, Value};
+use agent_storage::{Clock, ErrorKind, HybridClock, Key, KeyPrefix, Outage, Value};
 
 type Database = FaultBackend<MemoryDatabase>;
 
@@ -251,4 +251,55 @@ async fn calls_and_faults_are_counted() {
     store.get(&key("a"), &GetOptions::default(), &cx()).await.unwrap();
     let counts = faults.counts();
     assert_eq!((counts.calls, counts.writes, counts.faults, counts.wipes), (3, 2, 1, 0));
+}
+
+#[tokio::test]
+async fn errors_tell_of_the_outage_that_the_fault_stands_for_or_that_was_set() {
+    let (faults, store) = database();
+    let short = || Context::with_timeout(Duration::from_millis(20));
+    let told = async || store.write(put("a"), &short()).await.unwrap_err().outage();
+    for (fault, outage) in [
+        (Fault::FailBefore, Outage::Down),
+        (Fault::ReadOnly, Outage::Down),
+        (Fault::FailAfter, Outage::Silent),
+        (Fault::Hang, Outage::Silent),
+        (Fault::HangAfter, Outage::Silent),
+        (Fault::Slow(Duration::from_secs(60)), Outage::Silent),
+    ] {
+        faults.set(fault);
+        assert_eq!(told().await, Some(outage), "{fault:?}");
+        for set in [None, Some(Outage::Foreign)] {
+            faults.set_outage(set);
+            assert_eq!(told().await, set, "{fault:?}");
+        }
+        faults.heal();
+    }
+    faults.set(Fault::TornBatch);
+    for answer in store.write_many(vec![put("a"), put("b")], &cx()).await {
+        assert_eq!(answer.unwrap_err().outage(), Some(Outage::Silent));
+    }
+}
+
+#[tokio::test]
+async fn a_wiped_store_is_not_the_expected_one() {
+    let (faults, store) = database();
+    store.write(put("a"), &cx()).await.unwrap();
+    let seen = store.ping(&cx()).await.unwrap().identity.unwrap();
+    assert_eq!(seen, store.identity(&cx()).await.unwrap());
+    store.expect(Some(seen)).unwrap();
+    assert_eq!(count(&store).await, 1);
+    faults.wipe();
+    for _ in 0..2 {
+        let error = store.get(&key("a"), &GetOptions::default(), &cx()).await.unwrap_err();
+        assert_eq!((error.kind(), error.outage()), (ErrorKind::Unavailable, Some(Outage::Foreign)));
+        for answer in store.write_many(vec![put("b"), put("c")], &cx()).await {
+            assert_eq!(answer.unwrap_err().outage(), Some(Outage::Foreign));
+        }
+        assert_eq!(store.ping(&cx()).await.unwrap_err().outage(), Some(Outage::Foreign));
+    }
+    let found = store.identity(&cx()).await.unwrap();
+    assert_ne!(found.id, seen.id);
+    store.expect(Some(found)).unwrap();
+    assert_eq!(count(&store).await, 0);
+    assert_eq!(store.ping(&cx()).await.unwrap().identity.unwrap().id, found.id);
 }

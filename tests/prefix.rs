@@ -10,7 +10,7 @@ use agent_storage::contract::{
     ConflictOptions, Context, DatabaseBackend, ReplayOptions, ReplayOutcome, Step, Store, Write,
 };
 use agent_storage::layer::Prefix;
-use agent_storage::{Clock, ErrorKind, HybridClock, Key, KeyPrefix, Stamp, StorageManager, Value};
+use agent_storage::{Clock, Database, ErrorKind, HybridClock, Key, KeyPrefix, Stamp, StorageManager, Value};
 
 #[tokio::test]
 async fn a_key_that_is_the_prefix_itself_is_outside() {
@@ -128,4 +128,30 @@ async fn a_replayed_clear_does_not_take_a_key_that_is_the_prefix_itself() {
     let answers = tenants.two.replay(steps(), &tenants.options(), &cx()).await;
     assert!(answers.iter().all(|answer| *answer.as_ref().unwrap() == ReplayOutcome::Applied));
     assert_eq!(tenants.whole.count(&KeyPrefix::empty(), &cx()).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_handle_lists_the_conflicts_of_its_namespace_and_forgets_them_on_the_way() {
+    // More than are fetched at once.
+    let tenants = Tenants::with_conflicts(241).await;
+    let whole: Arc<dyn DatabaseBackend> = tenants.whole.clone();
+    let database = Database::new(whole);
+    let tenant = database.prefixed("1:").unwrap();
+    let (mut stream, mut listed) = (tenant.conflicts(), 0);
+    while let Some(record) = stream.next().await {
+        let record = record.unwrap();
+        assert_eq!(record.key.as_str(), format!("k{}", listed * 2));
+        assert!(tenant.forget_conflict(record.key.as_str(), record.stamp).await.unwrap());
+        assert!(!tenant.forget_conflict(record.key.as_str(), record.stamp).await.unwrap());
+        listed += 1;
+    }
+    assert_eq!(listed, 121);
+    assert!(tenant.conflicts().collect().await.unwrap().is_empty());
+    let left = database.conflicts().collect().await.unwrap();
+    assert!(left.len() == 120 && left.iter().all(|record| record.key.as_str().starts_with("2:k")));
+    assert!(left.is_sorted_by_key(|record| record.stamp));
+    database.backend().close(&cx()).await.unwrap();
+    let mut stream = database.conflicts();
+    assert_eq!(stream.next().await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    assert!(stream.next().await.is_none(), "an error is the end");
 }

@@ -7,9 +7,11 @@ use crate::contract::{Append, AppendAck, DatabaseBackend, Identity, Item, ItemId
 use crate::error::{Error, Result};
 use crate::key::IntoKey;
 use crate::layer::answer_each;
+use crate::stamp::Stamp;
 use crate::value::Value;
 
 use super::base::Handle;
+use super::conflicts::ConflictStream;
 use super::transaction::Transaction;
 
 /// A handle to a database.
@@ -187,6 +189,43 @@ impl Database {
     /// It may be dropped at any point.
     pub async fn identity(&self) -> Result<Identity> {
         self.backend.identity(&self.context()).await
+    }
+
+    /// Lists writes that were acknowledged while the database was away and then lost against somebody else's, or overwrote it: in the
+    /// order of their stamps, with their values. Only keys of this handle's namespace are listed.
+    ///
+    /// They are kept until [`Database::forget_conflict`] is told that somebody has seen to them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use agent_storage::StorageManager;
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # let database = StorageManager::in_memory().database().await?;
+    /// let mut conflicts = database.conflicts();
+    /// while let Some(lost) = conflicts.next().await {
+    ///     let lost = lost?;
+    ///     println!("{}: {} lost against {}", lost.key, lost.operation.as_str(), lost.winner);
+    ///     database.forget_conflict(lost.key.as_str(), lost.stamp).await?;
+    /// }
+    /// # Ok::<(), agent_storage::Error>(()) }).unwrap();
+    /// ```
+    pub fn conflicts(&self) -> ConflictStream {
+        ConflictStream::new(self.clone())
+    }
+
+    /// Forgets a write that [`Database::conflicts`] lists, named by its key and stamp; `false` if it is not there (any more). The
+    /// entries stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// As a write, and [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the database keeps no conflicts.
+    ///
+    /// # Cancel safety
+    ///
+    /// A call that had begun runs to its end though its caller went away.
+    pub async fn forget_conflict(&self, key: impl IntoKey, stamp: Stamp) -> Result<bool> {
+        self.backend.forget_conflict(&key.into_key()?, stamp, &self.context()).await
     }
 
     async fn append_one(&self, item: Append) -> Result<AppendAck> {

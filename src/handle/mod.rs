@@ -5,6 +5,7 @@
 
 mod base;
 mod cache;
+mod conflicts;
 mod database;
 mod keys;
 mod load;
@@ -16,6 +17,7 @@ mod write;
 
 pub use base::{Handle, HandleBackend};
 pub use cache::{Cache, TimeToLive};
+pub use conflicts::ConflictStream;
 pub use database::Database;
 pub use keys::KeyStream;
 pub use options::SetOptions;

@@ -52,11 +52,19 @@ pub struct FaultBackend<B: ?Sized> {
 }
 
 fn unavailable() -> Error {
-    Error::unavailable("a fault of the testkit: nothing was applied").with_outage(Outage::Down)
+    Error::unavailable("a fault of the testkit: nothing was applied")
 }
 
 fn unknown() -> Error {
     Error::outcome_unknown("a fault of the testkit: the reply was lost")
+}
+
+/// The error of a fault, with what it tells of the store.
+fn telling(error: Error, outage: Option<Outage>) -> Error {
+    match outage {
+        Some(outage) => error.with_outage(outage),
+        None => error,
+    }
 }
 
 /// Whether a call can have been applied when its reply is lost.
@@ -73,7 +81,6 @@ impl Kind {
             Self::Read => Error::unavailable("a fault of the testkit: the reply was lost"),
             Self::Write => unknown(),
         }
-        .with_outage(Outage::Silent)
     }
 }
 
@@ -105,7 +112,12 @@ impl<B: Store + ?Sized> FaultBackend<B> {
     async fn call<T>(&self, kind: Kind, cx: &Context, call: impl Future<Output = T>) -> Result<T> {
         self.call_any(kind, cx, async {
             self.recognise()?;
-            Ok(call.await)
+            let answer = call.await;
+            // What was read of a store that was wiped meanwhile is no answer of the expected one.
+            if kind == Kind::Read {
+                self.recognise()?;
+            }
+            Ok(answer)
         })
         .await?
     }
@@ -116,7 +128,7 @@ impl<B: Store + ?Sized> FaultBackend<B> {
         self.wiped(verdict.wipe, cx).await?;
         match verdict.fault {
             None | Some(Fault::TornBatch) => Ok(call.await),
-            Some(fault) => faulty(fault, kind, cx, call).await,
+            Some(fault) => faulty(fault, kind, cx, call).await.map_err(|error| telling(error, verdict.outage)),
         }
     }
 
@@ -136,9 +148,12 @@ impl<B: Store + ?Sized> FaultBackend<B> {
                 let choices = u64::try_from(count).unwrap_or(u64::MAX).saturating_add(1);
                 items.truncate(usize::try_from(verdict.random % choices).unwrap_or(0));
                 drop(send(items).await);
-                Err(unknown())
+                Err(telling(unknown(), verdict.outage))
             }
-            (Ok(()), Some(fault)) => faulty(fault, Kind::Write, cx, send(items)).await,
+            (Ok(()), Some(fault)) => {
+                let done = faulty(fault, Kind::Write, cx, send(items)).await;
+                done.map_err(|error| telling(error, verdict.outage))
+            }
         };
         done.unwrap_or_else(|error| (0..count).map(|_| Err(error.clone())).collect())
     }

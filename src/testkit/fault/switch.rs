@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How a call fails. The errors tell of an [`Outage`](crate::Outage): what was not answered is `Silent`, the rest `Down`.
+use crate::Outage;
+
+/// How a call fails. What its error tells of the store itself is [`Fault::outage`], or what [`Faults::set_outage`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -23,6 +25,17 @@ pub enum Fault {
     TornBatch,
     /// Writes, and the ping, end as `Unavailable`; reads are answered: a replica after a failover.
     ReadOnly,
+}
+
+impl Fault {
+    /// What the error of this fault tells of the store itself: a refusal that it is down, an answer that never came that it is silent.
+    #[must_use]
+    pub const fn outage(self) -> Outage {
+        match self {
+            Self::FailBefore | Self::ReadOnly => Outage::Down,
+            Self::FailAfter | Self::Hang | Self::HangAfter | Self::Slow(_) | Self::TornBatch => Outage::Silent,
+        }
+    }
 }
 
 /// How many calls were let through, and how many failed, since the start.
@@ -46,6 +59,8 @@ pub struct Faults(Arc<Mutex<State>>);
 struct State {
     standing: Option<(Fault, u32)>,
     next: Option<(Fault, u64)>,
+    /// What every error tells of the store, in the place of what its fault would.
+    outage: Option<Option<Outage>>,
     wipe: bool,
     random: u64,
     counts: FaultCounts,
@@ -55,6 +70,8 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Verdict {
     pub(super) fault: Option<Fault>,
+    /// What the fault's error tells of the store.
+    pub(super) outage: Option<Outage>,
     pub(super) wipe: bool,
     /// A random number, for faults that need one.
     pub(super) random: u64,
@@ -65,7 +82,14 @@ impl Faults {
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
         let counts = FaultCounts::default();
-        Self(Arc::new(Mutex::new(State { standing: None, next: None, wipe: false, random: seed, counts })))
+        Self(Arc::new(Mutex::new(State {
+            standing: None,
+            next: None,
+            outage: None,
+            wipe: false,
+            random: seed,
+            counts,
+        })))
     }
 
     /// Does a fault to every call until it is healed.
@@ -83,11 +107,18 @@ impl Faults {
         self.state().next = Some((fault, calls));
     }
 
+    /// Says what the errors of all faults tell of the store from now on, until it is healed; `None` makes them answers like any
+    /// other, as of an overload.
+    pub fn set_outage(&self, outage: Option<Outage>) {
+        self.state().outage = Some(outage);
+    }
+
     /// Lets every call through again.
     pub fn heal(&self) {
         let mut state = self.state();
         state.standing = None;
         state.next = None;
+        state.outage = None;
     }
 
     /// Empties the store before the next call and gives a database another identity, as if its server had lost its disk.
@@ -120,7 +151,8 @@ impl Faults {
         let wipe = std::mem::take(&mut state.wipe);
         state.counts.wipes += u64::from(wipe);
         let random = state.draw();
-        Verdict { fault, wipe, random }
+        let outage = state.outage.unwrap_or_else(|| fault.map(Fault::outage));
+        Verdict { fault, outage, wipe, random }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
