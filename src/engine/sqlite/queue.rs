@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use std::{hint, thread};
 
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
@@ -14,6 +16,10 @@ use super::job::Job;
 
 /// What a queued job takes of a queue's room beside its payload, so that many small jobs are bounded too.
 const OVERHEAD_BYTES: usize = 1024;
+
+/// How long a thread that found nothing looks again before it sleeps: about what a caller takes to come back with its next
+/// job, and less than what it costs to wake a thread.
+const PATIENCE: Duration = Duration::from_micros(50);
 
 /// How much a thread takes at once.
 #[derive(Clone, Copy, Debug)]
@@ -36,12 +42,18 @@ pub(super) enum Taken {
 pub(super) struct Queue {
     state: Mutex<State>,
     filled: Condvar,
+    /// Whether there are jobs, for a thread that looks without the lock.
+    has_jobs: AtomicBool,
     room: Semaphore,
     capacity: usize,
+    /// Whether a caller can go on while a thread looks for jobs.
+    may_look: bool,
 }
 
 struct State {
     jobs: VecDeque<Box<dyn Job>>,
+    /// Whether a thread looks for jobs. It needs no waking, and one is enough.
+    looking: bool,
     sleepers: usize,
     closed: Option<Error>,
 }
@@ -51,10 +63,12 @@ impl Queue {
     pub(super) fn new(capacity: usize) -> Self {
         let capacity = capacity.clamp(OVERHEAD_BYTES, u32::MAX as usize).min(Semaphore::MAX_PERMITS);
         Self {
-            state: Mutex::new(State { jobs: VecDeque::new(), sleepers: 0, closed: None }),
+            state: Mutex::new(State { jobs: VecDeque::new(), looking: false, sleepers: 0, closed: None }),
             filled: Condvar::new(),
+            has_jobs: AtomicBool::new(false),
             room: Semaphore::new(capacity),
             capacity,
+            may_look: thread::available_parallelism().is_ok_and(|threads| threads.get() > 1),
         }
     }
 
@@ -76,9 +90,8 @@ impl Queue {
         // The thread that takes the job gives its room back.
         room.forget();
         state.jobs.push_back(job);
-        if state.sleepers > 0 {
-            self.filled.notify_one();
-        }
+        self.has_jobs.store(true, Ordering::Release);
+        self.wake_one(state);
         Ok(())
     }
 
@@ -87,6 +100,9 @@ impl Queue {
     /// A job that wants to be alone is never taken with others.
     pub(super) fn take(&self, limits: Limits, until: Option<Instant>, batch: &mut VecDeque<Box<dyn Job>>) -> Taken {
         let mut state = self.lock();
+        if self.may_look && state.jobs.is_empty() && !state.looking && state.closed.is_none() {
+            state = self.look(state);
+        }
         while state.jobs.is_empty() {
             if state.closed.is_some() {
                 return Taken::Closed;
@@ -117,13 +133,35 @@ impl Queue {
                 break;
             }
         }
-        let more = !state.jobs.is_empty() && state.sleepers > 0;
-        drop(state);
-        if more {
-            self.filled.notify_one();
-        }
+        self.has_jobs.store(!state.jobs.is_empty(), Ordering::Release);
+        self.wake_one(state);
         self.room.add_permits(cost);
         Taken::Jobs
+    }
+
+    /// Wakes a thread if there is a job that none of those awake will find by itself.
+    fn wake_one(&self, state: MutexGuard<'_, State>) {
+        let wake = state.sleepers > 0 && state.jobs.len() > usize::from(state.looking);
+        drop(state);
+        if wake {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Looks for jobs for a moment, and lets others have the processor.
+    fn look<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.looking = true;
+        drop(state);
+        let began = Instant::now();
+        while !self.has_jobs.load(Ordering::Acquire) && began.elapsed() < PATIENCE {
+            for _ in 0..16 {
+                hint::spin_loop();
+            }
+            thread::yield_now();
+        }
+        let mut state = self.lock();
+        state.looking = false;
+        state
     }
 
     /// Lets no more jobs in; those that are queued are still taken. The first reason given stays.
