@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 
-use super::error::{during, for_all, of_item};
+use super::error::{during, for_all};
 use super::scan::{self, KeyRange};
 use super::session::{Session, Shared};
 use super::{apply, replay};
@@ -34,12 +34,14 @@ pub(super) struct Batch {
     pub(super) _call: InFlight,
 }
 
-/// How to write one item.
-#[derive(Clone, Copy)]
+/// Writes items in order, each with its own answer.
+type WriteEach<T, A> = fn(&Session<'_>, &[T]) -> SqlResult<Vec<Result<A>>>;
+
+/// How to write items.
 pub(super) struct Each<T, A> {
     pub(super) operation: &'static str,
     pub(super) weigh: fn(&T) -> usize,
-    pub(super) write: fn(&Session<'_>, &T) -> SqlResult<A>,
+    pub(super) write: WriteEach<T, A>,
 }
 
 impl Batch {
@@ -47,27 +49,42 @@ impl Batch {
     ///
     /// # Cancel safety
     ///
-    /// From the first poll on it runs to its end, whether its caller waits or not.
+    /// One job never runs if this is dropped before it begins. Several run to their end from the first poll on, whether
+    /// the caller waits or not.
     pub(super) async fn write_each<T, A>(self, items: Vec<T>, each: Each<T, A>) -> Vec<Result<A>>
     where
         T: Send + 'static,
         A: Send + 'static,
     {
-        let count = items.len();
-        let task = tokio::spawn(async move {
-            let mut answers = Vec::with_capacity(count);
-            for (weight, portion) in portions(items, each.weigh) {
-                let length = portion.len();
-                let work = move |session: &Session<'_>| {
-                    portion.iter().map(|item| of_item((each.write)(session, item))).collect()
-                };
-                answers.extend(for_all(self.job(weight, work).await, length));
+        let (count, Each { operation, weigh, write }) = (items.len(), each);
+        let mut portions = portions(items, weigh);
+        let answers = match (portions.next(), portions.next()) {
+            (None, _) => return Vec::new(),
+            // The engine runs one job to its end without help of a task.
+            (Some(only), None) => self.write_portion(only, write).await,
+            (Some(first), Some(second)) => {
+                let task = tokio::spawn(async move {
+                    let mut answers = Vec::with_capacity(count);
+                    for portion in [first, second].into_iter().chain(portions) {
+                        answers.extend(self.write_portion(portion, write).await);
+                    }
+                    answers
+                });
+                let cut_off =
+                    |_| Error::outcome_unknown("the batch was cut off in the middle; some of it may be applied");
+                for_all(task.await.map_err(cut_off), count)
             }
-            answers
-        });
-        let cut_off = |_| Error::outcome_unknown("the batch was cut off in the middle; some of it may be applied");
-        let answers = for_all(task.await.map_err(cut_off), count);
-        answers.into_iter().map(|answer| during(each.operation, answer)).collect()
+        };
+        answers.into_iter().map(|answer| during(operation, answer)).collect()
+    }
+
+    async fn write_portion<T, A>(&self, (weight, items): (usize, Vec<T>), write: WriteEach<T, A>) -> Vec<Result<A>>
+    where
+        T: Send + 'static,
+        A: Send + 'static,
+    {
+        let count = items.len();
+        for_all(self.job(weight, move |session| write(session, &items)).await, count)
     }
 
     /// Removes all keys of a prefix, and says how many went.
@@ -169,10 +186,10 @@ impl Batch {
         }
     }
 
-    async fn job<T, F>(&self, weight: usize, work: F) -> Result<T>
+    async fn job<T, F>(&self, weight: usize, mut work: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(&Session<'_>) -> SqlResult<T> + Send + 'static,
+        F: FnMut(&Session<'_>) -> SqlResult<T> + Send + 'static,
     {
         let Self { engine, shared, deadline, _call: _ } = self;
         let shared = shared.clone();

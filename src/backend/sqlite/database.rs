@@ -74,10 +74,10 @@ impl SqliteDatabase {
         Self { connector: Connector::new(config.clone(), shared.clone()), shared }
     }
 
-    async fn read_job<T, F>(&self, operation: &'static str, kind: ReadKind, cx: &Context, work: F) -> Result<T>
+    async fn read_job<T, F>(&self, operation: &'static str, kind: ReadKind, cx: &Context, mut work: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(&Session<'_>) -> SqlResult<T> + Send + 'static,
+        F: FnMut(&Session<'_>) -> SqlResult<T> + Send + 'static,
     {
         let shared = self.shared.clone();
         let run = async {
@@ -93,11 +93,11 @@ impl SqliteDatabase {
         weight: usize,
         atomicity: Atomicity,
         cx: &Context,
-        work: F,
+        mut work: F,
     ) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(&Session<'_>) -> SqlResult<T> + Send + 'static,
+        F: FnMut(&Session<'_>) -> SqlResult<T> + Send + 'static,
     {
         let shared = self.shared.clone();
         let run = async {
@@ -162,7 +162,7 @@ impl Store for SqliteDatabase {
     }
 
     async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
-        let each = Each { operation: "write_many", weigh: write::weight, write: write::write };
+        let each = Each { operation: "write_many", weigh: write::weight, write: write::write_each };
         self.write_each(writes, cx, each).await
     }
 
@@ -208,7 +208,7 @@ impl Store for SqliteDatabase {
 #[async_trait]
 impl DatabaseBackend for SqliteDatabase {
     async fn append_many(&self, items: Vec<Append>, cx: &Context) -> Vec<Result<AppendAck>> {
-        let each = Each { operation: "append_many", weigh: list::weight, write: list::append };
+        let each = Each { operation: "append_many", weigh: list::weight, write: list::append_each };
         self.write_each(items, cx, each).await
     }
 

@@ -1,14 +1,17 @@
 //! Lists: a head that says which positions are live, and a row an item.
 
-use rusqlite::{ErrorCode, Row};
+use std::collections::HashMap;
 
-use crate::contract::{Append, AppendAck, Item, ItemId, ListRange};
+use rusqlite::{CachedStatement, ErrorCode, Row};
+
+use crate::contract::{Append, AppendAck, Attempt, Item, ItemId, ListRange};
 use crate::engine::sqlite::{SqlError, SqlResult};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::stamp::Stamp;
 
 use super::codec::{self, Columns};
+use super::error::of_item;
 use super::session::Session;
 
 const HEAD: &str = "SELECT floor, max_stamp, first_position, next_position FROM list WHERE key = ?1";
@@ -24,7 +27,7 @@ const PUT_HEAD: &str = "INSERT INTO list (key, floor, max_stamp, first_position,
 const FIND: &str = "SELECT position FROM item WHERE key = ?1 AND item_id = ?2";
 
 const INSERT: &str = "INSERT INTO item (key, position, item_id, stamp, kind, json, bin) \
-                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (key, item_id) DO NOTHING";
 
 const RANGE: &str = "SELECT position, item_id, kind, json, bin FROM item \
                      WHERE key = ?1 AND position BETWEEN ?2 AND ?3 ORDER BY position";
@@ -114,21 +117,69 @@ pub(super) fn weight(append: &Append) -> usize {
 
 /// Puts an item at the tail, unless the list has, or lately had, one of that id.
 pub(super) fn append(session: &Session<'_>, append: &Append) -> SqlResult<AppendAck> {
-    let Append { key, value, item_id, stamp, attempt } = append;
-    let head = Head::to_append(session, key)?;
-    let mut find = session.connection.prepare_cached(FIND)?;
-    let mut found = find.query((key.as_str(), item_id.as_str()))?;
-    if let Some(row) = found.next()? {
-        return Ok(AppendAck::primary(codec::number(row, 0)?, true));
+    let mut tails = Tails::new(*session)?;
+    let ack = tails.append(append)?;
+    tails.put()?;
+    Ok(ack)
+}
+
+/// Appends items in order, each with its own answer. The head of a list is read and written once.
+pub(super) fn append_each(session: &Session<'_>, items: &[Append]) -> SqlResult<Vec<Result<AppendAck>>> {
+    let mut tails = Tails::new(*session)?;
+    let answers = items.iter().map(|item| of_item(tails.append(item))).collect::<SqlResult<_>>()?;
+    tails.put()?;
+    Ok(answers)
+}
+
+/// Lists that are appended to, and how far. The items are written at once, the heads by [`Tails::put`].
+struct Tails<'a> {
+    session: Session<'a>,
+    find: CachedStatement<'a>,
+    insert: CachedStatement<'a>,
+    heads: HashMap<&'a Key, Head>,
+}
+
+impl<'a> Tails<'a> {
+    fn new(session: Session<'a>) -> SqlResult<Self> {
+        let (find, insert) = (session.connection.prepare_cached(FIND)?, session.connection.prepare_cached(INSERT)?);
+        Ok(Self { session, find, insert, heads: HashMap::new() })
     }
-    // Only a delete outvotes an append: the order of the items is that of their commits, whatever their clocks say.
-    let stamp = session.newer_than(Some(head.floor), *stamp, *attempt)?;
-    let Columns { kind, json, bin } = Columns::from(value);
-    let position = codec::signed(head.next)?;
-    let parameters = (key.as_str(), position, item_id.as_str(), stamp.to_bytes(), kind, json, bin);
-    session.connection.prepare_cached(INSERT)?.execute(parameters).map_err(position_is_taken)?;
-    Head { max_stamp: head.max_stamp.max(stamp), next: head.next + 1, ..head }.put(session, key)?;
-    Ok(AppendAck::primary(head.next, false))
+
+    fn append(&mut self, append: &'a Append) -> SqlResult<AppendAck> {
+        let Append { key, value, item_id, stamp, attempt } = append;
+        let head = match self.heads.get(key) {
+            Some(head) => *head,
+            None => Head::to_append(&self.session, key)?,
+        };
+        if *attempt == Attempt::Repeat
+            && let Some(position) = self.find(append)?
+        {
+            return Ok(AppendAck::primary(position, true));
+        }
+        // Only a delete outvotes an append: the order of the items is that of their commits, whatever their clocks say.
+        let stamp = self.session.newer_than(Some(head.floor), *stamp, *attempt)?;
+        let Columns { kind, json, bin } = Columns::from(value);
+        let position = codec::signed(head.next)?;
+        let parameters = (key.as_str(), position, item_id.as_str(), stamp.to_bytes(), kind, json, bin);
+        if self.insert.execute(parameters).map_err(position_is_taken)? == 0 {
+            let gone = || Error::internal("an item that was in the way of another could not be found");
+            return Ok(AppendAck::primary(self.find(append)?.ok_or_else(gone)?, true));
+        }
+        self.heads.insert(key, Head { max_stamp: head.max_stamp.max(stamp), next: head.next + 1, ..head });
+        Ok(AppendAck::primary(head.next, false))
+    }
+
+    /// The position of an item that has the id already.
+    fn find(&mut self, append: &Append) -> SqlResult<Option<u64>> {
+        let parameters = (append.key.as_str(), append.item_id.as_str());
+        let mut rows = self.find.query(parameters)?;
+        rows.next()?.map(|row| codec::number(row, 0)).transpose()
+    }
+
+    /// Writes how far the lists go now.
+    fn put(self) -> SqlResult<()> {
+        self.heads.iter().try_for_each(|(key, head)| head.put(&self.session, key))
+    }
 }
 
 /// Whether the list has, or lately had, an item of an id.

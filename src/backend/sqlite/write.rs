@@ -1,8 +1,10 @@
 //! One write: what stands under the key is looked at, then changed, in the same transaction.
 
+use rusqlite::CachedStatement;
+
 use crate::contract::{Attempt, Write, WriteAck, WriteMode, WriteOp};
 use crate::engine::sqlite::{Atomicity, SqlResult};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::revision::Revision;
 use crate::stamp::Stamp;
@@ -10,6 +12,7 @@ use crate::time::{Timestamp, Ttl};
 use crate::value::Value;
 
 use super::codec::{self, Columns, GONE};
+use super::error::of_item;
 use super::list;
 use super::session::Session;
 
@@ -38,7 +41,10 @@ struct Standing {
 impl Standing {
     /// Reads the row of a key. A stamp that was corrupted counts as the oldest, so that a write can mend the record.
     fn of(session: &Session<'_>, key: &Key) -> SqlResult<Option<Self>> {
-        let mut statement = session.connection.prepare_cached(STANDING)?;
+        Self::read(&mut session.connection.prepare_cached(STANDING)?, key)
+    }
+
+    fn read(statement: &mut CachedStatement<'_>, key: &Key) -> SqlResult<Option<Self>> {
         let mut rows = statement.query([key.as_str()])?;
         let Some(row) = rows.next()? else { return Ok(None) };
         let stamp = codec::stamp(row, 0).unwrap_or(Stamp::MIN);
@@ -70,10 +76,20 @@ pub(super) fn weight(write: &Write) -> usize {
 
 /// Applies one write.
 pub(super) fn write(session: &Session<'_>, write: &Write) -> SqlResult<WriteAck> {
+    apply(session, &mut Puts::new(session)?, write)
+}
+
+/// Applies writes in order, each with its own answer.
+pub(super) fn write_each(session: &Session<'_>, writes: &[Write]) -> SqlResult<Vec<Result<WriteAck>>> {
+    let mut puts = Puts::new(session)?;
+    writes.iter().map(|write| of_item(apply(session, &mut puts, write))).collect()
+}
+
+fn apply(session: &Session<'_>, puts: &mut Puts<'_>, write: &Write) -> SqlResult<WriteAck> {
     let Write { key, op, stamp, attempt } = write;
     let stamped = Stamped { stamp: *stamp, attempt: *attempt };
     match op {
-        WriteOp::Put { value, mode, ttl } => put(session, key, Put { value, mode: *mode, ttl: *ttl }, stamped),
+        WriteOp::Put { value, mode, ttl } => puts.put(key, Put { value, mode: *mode, ttl: *ttl }, stamped),
         WriteOp::Delete { only_if } => delete(session, key, *only_if, stamped),
         WriteOp::Touch { ttl } => touch(session, key, *ttl, stamped),
     }
@@ -103,35 +119,50 @@ struct Put<'a> {
     ttl: Option<Ttl>,
 }
 
-fn put(session: &Session<'_>, key: &Key, put: Put<'_>, stamped: Stamped) -> SqlResult<WriteAck> {
-    let Put { value, mode, ttl } = put;
-    let stamp = stamped.stamp;
-    let standing = Standing::of(session, key)?;
-    if standing.is_some_and(|standing| standing.stamp == stamp) {
-        // The same write was applied before; what was there before that is not known any more.
-        return Ok(WriteAck::primary(Some(Revision::from_stamp(stamp)), None));
+/// The statements of a put, looked up once for all of a batch.
+struct Puts<'a> {
+    session: Session<'a>,
+    standing: CachedStatement<'a>,
+    put: CachedStatement<'a>,
+}
+
+impl<'a> Puts<'a> {
+    fn new(session: &Session<'a>) -> SqlResult<Self> {
+        let (standing, put) = (session.connection.prepare_cached(STANDING)?, session.connection.prepare_cached(PUT)?);
+        Ok(Self { session: *session, standing, put })
     }
-    let live = standing.filter(|standing| standing.is_live(session.now));
-    let holds = match mode {
-        WriteMode::Upsert => true,
-        WriteMode::Create => live.is_none(),
-        WriteMode::Update(revision) | WriteMode::Replace(revision) => {
-            live.is_some_and(|live| live.revision() == revision)
+
+    fn put(&mut self, key: &Key, put: Put<'_>, stamped: Stamped) -> SqlResult<WriteAck> {
+        let session = &self.session;
+        let Put { value, mode, ttl } = put;
+        let stamp = stamped.stamp;
+        let standing = Standing::read(&mut self.standing, key)?;
+        if standing.is_some_and(|standing| standing.stamp == stamp) {
+            // The same write was applied before; what was there before that is not known any more.
+            return Ok(WriteAck::primary(Some(Revision::from_stamp(stamp)), None));
         }
-    };
-    if !holds {
-        return Err(lost(mode).into());
+        let live = standing.filter(|standing| standing.is_live(session.now));
+        let holds = match mode {
+            WriteMode::Upsert => true,
+            WriteMode::Create => live.is_none(),
+            WriteMode::Update(revision) | WriteMode::Replace(revision) => {
+                live.is_some_and(|live| live.revision() == revision)
+            }
+        };
+        if !holds {
+            return Err(lost(mode).into());
+        }
+        let stamp = stamped.past(session, standing.map(|standing| standing.stamp))?;
+        let expires_at = match mode {
+            WriteMode::Replace(_) => live.and_then(|live| live.expires_at),
+            WriteMode::Upsert | WriteMode::Create | WriteMode::Update(_) => ttl.map(|ttl| session.now.after(ttl)),
+        };
+        let expires_at = expires_at.map(codec::millis);
+        let Columns { kind, json, bin } = Columns::from(value);
+        let parameters = (key.as_str(), stamp.to_bytes(), expires_at, kind, json, bin);
+        self.put.execute(parameters)?;
+        Ok(WriteAck::primary(Some(Revision::from_stamp(stamp)), Some(live.is_some())))
     }
-    let stamp = stamped.past(session, standing.map(|standing| standing.stamp))?;
-    let expires_at = match mode {
-        WriteMode::Replace(_) => live.and_then(|live| live.expires_at),
-        WriteMode::Upsert | WriteMode::Create | WriteMode::Update(_) => ttl.map(|ttl| session.now.after(ttl)),
-    };
-    let expires_at = expires_at.map(codec::millis);
-    let Columns { kind, json, bin } = Columns::from(value);
-    let parameters = (key.as_str(), stamp.to_bytes(), expires_at, kind, json, bin);
-    session.connection.prepare_cached(PUT)?.execute(parameters)?;
-    Ok(WriteAck::primary(Some(Revision::from_stamp(stamp)), Some(live.is_some())))
 }
 
 fn lost(mode: WriteMode) -> Error {

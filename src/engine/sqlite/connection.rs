@@ -12,12 +12,8 @@ use super::error::SqlResult;
 /// How long SQLite itself waits for a lock before the thread looks at its deadlines again.
 const LOCK_SLICE: Duration = Duration::from_millis(100);
 
-/// Pages in the write-ahead log before a commit moves them into the file: 16 MiB. SQLite's own 1000 pages would make
-/// every larger group pay for a checkpoint.
-const CHECKPOINT_PAGES: i64 = 4096;
-
-/// What a write-ahead log is cut to when it begins anew.
-pub(super) const LOG_LIMIT_BYTES: u64 = 64 << 20;
+/// What a write-ahead log is cut to when it begins anew: twice what it grows to as long as no reader is in the way.
+pub(super) const LOG_KEPT_BYTES: u64 = 32 << 20;
 
 /// Page cache of a connection in KiB; SQLite takes kibibytes as a negative number.
 const CACHE_SIZE: i64 = -16 * 1024;
@@ -47,8 +43,7 @@ pub(super) fn set_up_writer(connection: &Connection, synchronous: Synchronous) -
     connection.pragma_update(None, "checkpoint_fullfsync", synchronous == Synchronous::Full)?;
     connection.pragma_update(None, "cache_size", CACHE_SIZE)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
-    connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
-    connection.pragma_update_and_check(None, "journal_size_limit", LOG_LIMIT_BYTES as i64, |_| Ok(()))?;
+    connection.pragma_update_and_check(None, "journal_size_limit", LOG_KEPT_BYTES as i64, |_| Ok(()))?;
     Ok(())
 }
 

@@ -97,7 +97,8 @@ impl Engine {
 
     /// Runs a job on the writer, in one transaction with others, and answers after the commit.
     ///
-    /// `weight` is the payload in bytes. A job that failed leaves nothing behind.
+    /// `weight` is the payload in bytes. A job that failed leaves nothing behind. If another of the transaction fails, all of
+    /// it may be undone and the job run again; so it may change nothing but the database.
     ///
     /// # Errors
     ///
@@ -110,7 +111,7 @@ impl Engine {
     pub(crate) async fn write<T, F>(&self, weight: usize, atomicity: Atomicity, deadline: Instant, work: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> SqlResult<T> + Send + 'static,
+        F: FnMut(&Connection) -> SqlResult<T> + Send + 'static,
     {
         let (job, waiter) = job(Terms { deadline, weight, atomicity, alone: false }, work);
         self.writes.push(job).await?;
@@ -139,7 +140,7 @@ impl Engine {
     pub(crate) async fn read<T, F>(&self, kind: ReadKind, deadline: Instant, work: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> SqlResult<T> + Send + 'static,
+        F: FnMut(&Connection) -> SqlResult<T> + Send + 'static,
     {
         let alone = kind == ReadKind::Scan;
         let (job, waiter) = job(Terms { deadline, weight: 0, atomicity: Atomicity::Statement, alone }, work);

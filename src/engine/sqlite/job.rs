@@ -22,7 +22,7 @@ const GIVEN_UP: u8 = 2;
 pub(crate) enum Atomicity {
     /// The job changes the database with at most one statement, which SQLite undoes by itself if it fails.
     Statement,
-    /// The job runs several statements; they are undone together.
+    /// The job runs several statements, all of them `SELECT`, `INSERT`, `UPDATE` or `DELETE`; they are undone together.
     Savepoint,
 }
 
@@ -43,9 +43,9 @@ pub(super) trait Job: Send {
     fn weight(&self) -> usize;
     fn atomicity(&self) -> Atomicity;
     fn is_alone(&self) -> bool;
-    /// Claims the job. `false` if its caller went away or gave up: it must not run then.
-    fn start(&self) -> bool;
-    /// Runs the closure and keeps its answer; says whether it succeeded.
+    /// Claims the job, if that was not done before. `false` if its caller went away or gave up: it must not run then.
+    fn start(&mut self) -> bool;
+    /// Runs the closure and keeps its answer, in the place of an earlier one; says whether it succeeded.
     fn run(&mut self, connection: &Connection) -> bool;
     /// Sends the answer, or this error in the place of a success.
     fn finish(self: Box<Self>, outcome: Result<()>);
@@ -55,18 +55,19 @@ pub(super) trait Job: Send {
 pub(super) fn job<T, F>(terms: Terms, work: F) -> (Box<dyn Job>, Waiter<T>)
 where
     T: Send + 'static,
-    F: FnOnce(&Connection) -> SqlResult<T> + Send + 'static,
+    F: FnMut(&Connection) -> SqlResult<T> + Send + 'static,
 {
     let (reply, answer) = oneshot::channel();
     let claim = Arc::new(AtomicU8::new(QUEUED));
-    let task = Task { terms, claim: Arc::clone(&claim), work: Some(work), answer: None, reply };
+    let task = Task { terms, claim: Arc::clone(&claim), claimed: false, work, answer: None, reply };
     (Box::new(task), Waiter { deadline: terms.deadline, claim, answer })
 }
 
 struct Task<T, F> {
     terms: Terms,
     claim: Arc<AtomicU8>,
-    work: Option<F>,
+    claimed: bool,
+    work: F,
     answer: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
 }
@@ -74,7 +75,7 @@ struct Task<T, F> {
 impl<T, F> Job for Task<T, F>
 where
     T: Send + 'static,
-    F: FnOnce(&Connection) -> SqlResult<T> + Send + 'static,
+    F: FnMut(&Connection) -> SqlResult<T> + Send + 'static,
 {
     fn deadline(&self) -> Instant {
         self.terms.deadline
@@ -92,14 +93,17 @@ where
         self.terms.alone
     }
 
-    fn start(&self) -> bool {
-        !self.reply.is_closed()
-            && self.claim.compare_exchange(QUEUED, STARTED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    fn start(&mut self) -> bool {
+        self.claimed = self.claimed
+            || !self.reply.is_closed()
+                && self.claim.compare_exchange(QUEUED, STARTED, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        // What an earlier run answered was undone with it.
+        self.answer = None;
+        self.claimed
     }
 
     fn run(&mut self, connection: &Connection) -> bool {
-        let Some(work) = self.work.take() else { return false };
-        let answer = match catch_unwind(AssertUnwindSafe(|| work(connection))) {
+        let answer = match catch_unwind(AssertUnwindSafe(|| (self.work)(connection))) {
             Ok(answer) => answer.map_err(super::SqlError::into_error),
             Err(_) => Err(Error::internal("an operation on the SQLite database panicked")),
         };
@@ -116,6 +120,13 @@ where
         };
         // A caller that went away needs no answer.
         let _ = self.reply.send(answer);
+    }
+}
+
+/// Answers a job of which nothing was applied, and which will not run any more.
+pub(super) fn refuse(mut job: Box<dyn Job>, error: &Error) {
+    if job.start() {
+        job.finish(Err(error.clone()));
     }
 }
 

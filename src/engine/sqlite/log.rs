@@ -1,5 +1,6 @@
-//! The write-ahead log beside the file, kept from growing without end.
+//! The write-ahead log beside the file: moved into it from time to time, then used anew, and kept from growing without end.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
@@ -7,28 +8,50 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::connection::LOG_LIMIT_BYTES;
+use super::connection::LOG_KEPT_BYTES;
 use super::file::DatabaseFile;
 
-/// How long nobody must have written before the log is moved into the file and cut.
+/// Pages in the log that are moved into the file together: 16 MiB. SQLite's own 1000 would make every larger group pay for it.
+const CHECKPOINT_PAGES: u32 = 4096;
+
+/// Pages to wait for between two attempts when a reader was in the log, so that it could not begin anew: 4 MiB.
+const RETRY_PAGES: u32 = 1024;
+
+/// Pages at which the writer waits for readers to leave the log: 64 MiB.
+const CROWDED_PAGES: u32 = 4 * CHECKPOINT_PAGES;
+
+/// How long nobody must have written before the log is moved into the file, whatever its length.
 const REST: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// Pages in the log after the last commit of this thread, which is the writer's.
+    static PAGES: Cell<u32> = const { Cell::new(0) };
+}
 
 /// Watches the log.
 ///
-/// SQLite moves the log into the file at commits by itself, but begins it anew only when no reader is in it at that very
-/// moment. Under reads without a pause it would grow for ever.
+/// A commit into a log that has room costs half of one that makes it longer, because the file system need not force a new
+/// length to the disk. So the log is not cut but used anew, which SQLite does at the first commit after all of it was
+/// moved and no reader is in it. It is moved after the callers have their answers. Under reads without a pause it would
+/// grow for ever, so the writer waits for them at last.
 pub(super) struct Log {
     path: PathBuf,
     last_write: Option<Instant>,
-    /// The length that calls for a cut; raised when readers were in the way, so that writes are not held up each time.
-    limit: u64,
+    pages: u32,
+    /// The length at which to move it next.
+    limit: u32,
 }
 
 impl Log {
-    pub(super) fn new(file: &DatabaseFile) -> Self {
+    pub(super) fn new(file: &DatabaseFile, connection: &Connection) -> Self {
         let mut path = OsString::from(file.path());
         path.push("-wal");
-        Self { path: PathBuf::from(path), last_write: Some(Instant::now()), limit: LOG_LIMIT_BYTES }
+        // In the place of SQLite's own hook, which would move the log before a commit is answered.
+        connection.wal_hook(Some(|_, pages| {
+            PAGES.set(u32::try_from(pages).unwrap_or_default());
+            Ok(())
+        }));
+        Self { path: PathBuf::from(path), last_write: Some(Instant::now()), pages: 0, limit: CHECKPOINT_PAGES }
     }
 
     /// When [`Log::rest`] should be called if nothing happens.
@@ -36,28 +59,49 @@ impl Log {
         self.last_write.map(|last| last + REST)
     }
 
-    /// Notes a commit, and cuts the log if it has become too long.
+    /// Notes commits, and moves the log if it has become long.
     pub(super) fn written(&mut self, connection: &Connection) {
         self.last_write = Some(Instant::now());
-        let length = fs::metadata(&self.path).map_or(0, |metadata| metadata.len());
-        if length > self.limit {
-            self.limit = if cut(connection) { LOG_LIMIT_BYTES } else { length.saturating_add(LOG_LIMIT_BYTES) };
+        let pages = PAGES.get();
+        let before = std::mem::replace(&mut self.pages, pages);
+        if pages < before {
+            self.limit = CHECKPOINT_PAGES;
         }
+        if pages < self.limit {
+            return;
+        }
+        let pause = if pages < CROWDED_PAGES {
+            checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)");
+            RETRY_PAGES
+        } else if checkpoint(connection, "PRAGMA wal_checkpoint(RESTART)") {
+            RETRY_PAGES
+        } else {
+            // So that writes are not held up each time.
+            CROWDED_PAGES
+        };
+        self.limit = pages.saturating_add(pause);
     }
 
-    /// Cuts the log after a while without writes.
+    /// Moves the log after a while without writes, and cuts one that has become too long.
     pub(super) fn rest(&mut self, connection: &Connection) {
-        if self.due().is_some_and(|due| due <= Instant::now()) {
-            cut(connection);
-            self.last_write = None;
+        if self.due().is_none_or(|due| due > Instant::now()) {
+            return;
         }
+        let length = fs::metadata(&self.path).map_or(0, |metadata| metadata.len());
+        let too_long = length > LOG_KEPT_BYTES;
+        checkpoint(
+            connection,
+            if too_long { "PRAGMA wal_checkpoint(TRUNCATE)" } else { "PRAGMA wal_checkpoint(PASSIVE)" },
+        );
+        self.last_write = None;
     }
 }
 
-/// Moves the log into the file and empties it; `false` if a reader or another process was in the way.
-fn cut(connection: &Connection) -> bool {
-    let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
-    match busy {
+/// Moves the log into the file as far as the kind of checkpoint says; `false` if a reader or another process was in the way.
+fn checkpoint(connection: &Connection, statement: &'static str) -> bool {
+    let outcome =
+        connection.prepare_cached(statement).and_then(|mut pragma| pragma.query_row([], |row| row.get::<_, bool>(0)));
+    match outcome {
         Ok(busy) => !busy,
         Err(error) => {
             tracing::warn!(%error, "the write-ahead log of the SQLite database could not be moved into the file");

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use super::connection::{execute, roll_back};
 use super::error::{SqlResult, locked};
 use super::file::DatabaseFile;
-use super::job::Job;
+use super::job::{Job, refuse};
 use super::queue::{Limits, Queue, Taken};
 use super::state::EngineState;
 
@@ -55,13 +55,16 @@ impl Reader {
 
     fn group(&self, waiting: &mut VecDeque<Box<dyn Job>>) {
         if let Err(error) = self.file.check().and_then(|()| self.begin(waiting)) {
-            waiting.drain(..).filter(|job| job.start()).for_each(|job| job.finish(Err(error.clone())));
+            waiting.drain(..).for_each(|job| refuse(job, &error));
             roll_back(&self.connection);
             return;
         }
-        for mut job in waiting.drain(..).filter(|job| job.start()) {
+        for mut job in waiting.drain(..) {
             if job.deadline() <= Instant::now() {
-                job.finish(Err(late()));
+                refuse(job, &late());
+                continue;
+            }
+            if !job.start() {
                 continue;
             }
             self.deadline.set(Some(job.deadline()));

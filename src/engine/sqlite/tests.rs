@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
+use super::connection::LOG_KEPT_BYTES;
 use super::engine::{Engine, ReadKind};
 use super::error::SqlResult;
 use super::job::Atomicity;
@@ -87,8 +88,9 @@ impl Hold {
         let (begin, begun) = tokio::sync::oneshot::channel();
         let engine = std::sync::Arc::clone(engine);
         let job = tokio::spawn(async move {
+            let mut begin = Some(begin);
             let work = move |_: &Connection| {
-                let _ = begin.send(());
+                let _ = begin.take().map(|begin| begin.send(()));
                 let _ = released.recv();
                 Ok(())
             };
@@ -136,6 +138,42 @@ async fn a_failed_job_of_a_group_leaves_nothing_and_takes_nobody_along() {
     assert_eq!(failed.unwrap_err().kind(), ErrorKind::Conflict);
     assert_eq!(panicked.unwrap_err().kind(), ErrorKind::Internal);
     assert_eq!(numbers(&engine).await, [1, 4]);
+}
+
+/// Counts how often a job runs, and makes it answer that.
+fn counted(number: i64) -> impl FnMut(&Connection) -> SqlResult<u32> + Send + 'static {
+    let mut runs = 0;
+    move |connection| {
+        runs += 1;
+        insert(connection, number).map(|()| runs)
+    }
+}
+
+#[tokio::test]
+async fn a_group_is_run_again_only_if_a_job_failed_in_the_middle() {
+    let (_folder, engine) = fresh().await;
+    let engine = std::sync::Arc::new(engine);
+    for (number, changes_before_it_fails) in [(1, false), (2, true)] {
+        let hold = Hold::new(&engine).await;
+        let failing = engine.write(8, Atomicity::Savepoint, soon(), move |connection| -> SqlResult<()> {
+            if changes_before_it_fails {
+                insert(connection, -1)?;
+            }
+            Err(Error::conflict("lost").into())
+        });
+        let first = engine.write(8, Atomicity::Savepoint, soon(), counted(number));
+        let last = engine.write(8, Atomicity::Statement, soon(), counted(number));
+        let all = async { tokio::join!(first, failing, last) };
+        let release = async {
+            tokio::task::yield_now().await;
+            hold.let_go().await;
+        };
+        let ((first, failed, last), ()) = tokio::join!(all, release);
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::Conflict);
+        let runs = 1 + u32::from(changes_before_it_fails);
+        assert_eq!((first.unwrap(), last.unwrap()), (runs, 1), "the last one was not reached the first time");
+    }
+    assert_eq!(numbers(&engine).await, [1, 1, 2, 2]);
 }
 
 #[tokio::test]
@@ -274,6 +312,72 @@ async fn maintenance_goes_on_in_portions_beside_the_writes() {
     engine.close(soon()).await.unwrap();
     let numbers = numbers(&open(&folder.path().join("test.db")).await).await;
     assert_eq!(numbers.get(..4), Some(&[0, 1, 3, 4][..]), "the portion that failed left nothing");
+}
+
+fn log_length(folder: &TempDir) -> u64 {
+    std::fs::metadata(folder.path().join("test.db-wal")).unwrap().len()
+}
+
+/// Writes so many MiB over and over into the same row.
+async fn churn(engine: &Engine, mebibytes: usize) {
+    for _ in 0..mebibytes {
+        let work = |connection: &Connection| {
+            connection
+                .prepare_cached("REPLACE INTO t (rowid, n, pad) VALUES (1, 1, randomblob(1048576))")?
+                .execute([])?;
+            Ok(())
+        };
+        engine.write(1 << 20, Atomicity::Statement, soon(), work).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_log_is_used_anew_and_keeps_its_length() {
+    let (folder, engine) = fresh().await;
+    churn(&engine, 20).await;
+    let length = log_length(&folder);
+    assert!((16 << 20..24 << 20).contains(&length), "{length}");
+    churn(&engine, 40).await;
+    assert_eq!(log_length(&folder), length, "it was neither cut nor made longer");
+}
+
+#[tokio::test]
+async fn a_log_that_a_reader_made_too_long_is_cut_once_the_reader_has_left() {
+    let (folder, engine) = fresh().await;
+    write(&engine, 0).await.unwrap();
+    let reader = Connection::open(folder.path().join("test.db")).unwrap();
+    reader.execute_batch("BEGIN; SELECT * FROM t").unwrap();
+    churn(&engine, 40).await;
+    assert!(log_length(&folder) > LOG_KEPT_BYTES);
+    reader.execute_batch("COMMIT").unwrap();
+    churn(&engine, 8).await;
+    assert!(log_length(&folder) <= LOG_KEPT_BYTES);
+}
+
+#[tokio::test]
+async fn a_log_that_is_read_without_a_pause_does_not_grow_for_ever() {
+    let (folder, engine) = fresh().await;
+    write(&engine, 0).await.unwrap();
+    let path = folder.path().join("test.db");
+    let readers = [(); 2].map(|()| Connection::open(&path).unwrap());
+    let (stop, stopped) = mpsc::channel::<()>();
+    let reading = std::thread::spawn(move || {
+        // One begins before the other ends.
+        for reader in readers.iter().cycle() {
+            if !reader.is_autocommit() {
+                reader.execute_batch("COMMIT").unwrap();
+            }
+            reader.execute_batch("BEGIN; SELECT n FROM t").unwrap();
+            if stopped.try_recv().is_ok() {
+                break;
+            }
+        }
+    });
+    churn(&engine, 192).await;
+    let length = log_length(&folder);
+    stop.send(()).unwrap();
+    reading.join().unwrap();
+    assert!(length < 160 << 20, "{length}");
 }
 
 #[tokio::test]

@@ -10,9 +10,9 @@ use rusqlite::Connection;
 use crate::error::{Error, Outage, Result};
 
 use super::connection::{execute, roll_back};
-use super::error::{SqlError, SqlResult, locked};
+use super::error::{SqlResult, locked};
 use super::file::DatabaseFile;
-use super::job::{Atomicity, Job};
+use super::job::{Atomicity, Job, refuse};
 use super::log::Log;
 use super::queue::{Limits, Queue, Taken};
 use super::state::EngineState;
@@ -40,6 +40,25 @@ pub(crate) enum Progress {
     Done,
 }
 
+/// What is done lest a job that fails takes others along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Care {
+    /// Nothing: a job that fails in the middle spoils the transaction.
+    None,
+    /// A savepoint for each job of several statements.
+    Savepoints,
+}
+
+/// What a job leaves of the transaction it ran in.
+enum Left {
+    /// All that ran before, and all of the job or nothing.
+    Whole,
+    /// A part of the job's changes.
+    Torn,
+    /// Nothing that can be trusted, for this reason.
+    Lost(Error),
+}
+
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) file: DatabaseFile,
@@ -53,7 +72,7 @@ impl Writer {
     /// Serves the queue until it is closed and empty, or a commit failed badly.
     pub(super) fn run(mut self) {
         let exit = Exit { queue: Arc::clone(&self.queue), state: Arc::clone(&self.state) };
-        let mut log = Log::new(&self.file);
+        let mut log = Log::new(&self.file, &self.connection);
         let mut maintenance_due = self.maintenance.as_ref().map(|work| Instant::now() + work.every);
         let mut waiting = VecDeque::new();
         loop {
@@ -81,47 +100,68 @@ impl Writer {
     }
 
     /// Runs jobs in one transaction, until all ran or SQLite gave the transaction up.
-    fn group(&mut self, waiting: &mut VecDeque<Box<dyn Job>>) {
+    ///
+    /// Each runs as if none could fail. If one does in the middle of its changes, all are undone and run again, each so that
+    /// it can be undone alone.
+    fn group(&self, waiting: &mut VecDeque<Box<dyn Job>>) {
+        if !self.transaction(waiting, Care::None) {
+            self.transaction(waiting, Care::Savepoints);
+        }
+    }
+
+    /// One attempt at a group. `false` if all was undone because of one job; the jobs wait again then.
+    fn transaction(&self, waiting: &mut VecDeque<Box<dyn Job>>, care: Care) -> bool {
         if let Err(error) = self.file.check().and_then(|()| self.begin(waiting)) {
             waiting.drain(..).for_each(|job| refuse(job, &error));
-            return;
+            return true;
         }
-        let alone = waiting.len() == 1;
-        let mut undo = false;
-        let mut ran = Vec::with_capacity(waiting.len());
+        let mut ran = VecDeque::with_capacity(waiting.len());
         while let Some(mut job) = waiting.pop_front() {
             if job.deadline() <= Instant::now() {
-                refuse(
-                    job,
-                    &Error::unavailable("the write waited in the queue until its deadline; nothing was written"),
-                );
+                let why = "the write waited in the queue until its deadline; nothing was written";
+                refuse(job, &Error::unavailable(why));
                 continue;
             }
             if !job.start() {
                 continue;
             }
-            let kept = if alone || job.atomicity() == Atomicity::Statement {
-                let succeeded = job.run(&self.connection);
-                undo |= alone && !succeeded;
-                Ok(())
-            } else {
-                self.run_in_savepoint(&mut *job)
-            };
-            ran.push(job);
-            if kept.is_err() || self.connection.is_autocommit() {
-                roll_back(&self.connection);
-                let lost = kept.err().map_or_else(rolled_back, SqlError::into_error);
-                ran.into_iter().for_each(|job| job.finish(Err(lost.clone())));
-                return;
+            let left = self.run_job(&mut *job, care);
+            ran.push_back(job);
+            match left {
+                Left::Whole => {}
+                Left::Torn => {
+                    roll_back(&self.connection);
+                    if ran.len() > 1 || !waiting.is_empty() {
+                        ran.append(waiting);
+                        *waiting = ran;
+                        return false;
+                    }
+                }
+                Left::Lost(error) => {
+                    roll_back(&self.connection);
+                    ran.into_iter().for_each(|job| job.finish(Err(error.clone())));
+                    return true;
+                }
             }
         }
-        let outcome = if undo {
-            roll_back(&self.connection);
-            Ok(())
-        } else {
-            self.commit()
-        };
+        let outcome = if self.connection.is_autocommit() { Ok(()) } else { self.commit() };
         ran.into_iter().for_each(|job| job.finish(outcome.clone()));
+        true
+    }
+
+    fn run_job(&self, job: &mut dyn Job, care: Care) -> Left {
+        let several = job.atomicity() == Atomicity::Savepoint;
+        if several && care == Care::Savepoints {
+            return self.run_in_savepoint(job).map_or_else(|error| Left::Lost(error.into_error()), |()| self.whole());
+        }
+        let before = self.connection.total_changes();
+        let torn = !job.run(&self.connection) && several && self.connection.total_changes() != before;
+        if torn && !self.connection.is_autocommit() { Left::Torn } else { self.whole() }
+    }
+
+    /// What is left if nothing but SQLite itself can have undone something.
+    fn whole(&self) -> Left {
+        if self.connection.is_autocommit() { Left::Lost(rolled_back()) } else { Left::Whole }
     }
 
     /// Takes the write lock, waiting for other processes; answers those whose time is up meanwhile.
@@ -221,13 +261,6 @@ impl Drop for Exit {
         while matches!(self.queue.take(GROUP, Some(Instant::now()), &mut left), Taken::Jobs) {
             left.drain(..).for_each(|job| refuse(job, &reason));
         }
-    }
-}
-
-/// Answers a job that did not run and never will.
-fn refuse(job: Box<dyn Job>, error: &Error) {
-    if job.start() {
-        job.finish(Err(error.clone()));
     }
 }
 
