@@ -12,6 +12,9 @@ CREATE TABLE list (
 ) STRICT, WITHOUT ROWID;
 
 -- One row an item. A trimmed item keeps its id, so that an append repeated after the trim is still a repetition.
+--
+-- The rows stand in the order they came, and the ids that we make are in that order too. So items of many lists that are
+-- appended together fill a few pages at the end, and only the index of the positions has a page for each list.
 CREATE TABLE item (
     key      TEXT    NOT NULL,
     position INTEGER NOT NULL,
@@ -21,7 +24,7 @@ CREATE TABLE item (
     json     TEXT,
     bin      BLOB,
     PRIMARY KEY (key, position),
-    UNIQUE (key, item_id)
-) STRICT, WITHOUT ROWID;
+    UNIQUE (item_id, key)
+) STRICT;
 
 CREATE INDEX item_trimmed ON item (stamp) WHERE kind = 0;

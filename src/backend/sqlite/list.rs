@@ -27,7 +27,7 @@ const PUT_HEAD: &str = "INSERT INTO list (key, floor, max_stamp, first_position,
 const FIND: &str = "SELECT position FROM item WHERE key = ?1 AND item_id = ?2";
 
 const INSERT: &str = "INSERT INTO item (key, position, item_id, stamp, kind, json, bin) \
-                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (key, item_id) DO NOTHING";
+                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (item_id, key) DO NOTHING";
 
 const RANGE: &str = "SELECT position, item_id, kind, json, bin FROM item \
                      WHERE key = ?1 AND position BETWEEN ?2 AND ?3 ORDER BY position";
@@ -253,4 +253,26 @@ pub(super) fn trim(session: &Session<'_>, key: &Key, keep_last: u64) -> SqlResul
 pub(super) fn delete(session: &Session<'_>, key: &Key, head: Head, stamp: Stamp) -> SqlResult<()> {
     session.connection.prepare_cached(DELETE)?.execute([key.as_str()])?;
     Head { floor: stamp, max_stamp: stamp, first: head.next, ..head }.put(session, key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::sqlite::migrate;
+    use rusqlite::Connection;
+
+    #[test]
+    fn an_item_is_found_by_its_id_and_a_range_in_order() {
+        let connection = Connection::open_in_memory().unwrap();
+        (migrate::LAYOUT.migrate)(&connection).unwrap();
+        for (statement, search) in [(FIND, "(item_id=? AND key=?)"), (RANGE, "(key=? AND position>? AND position<?)")] {
+            let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
+            let mut rows = plan.raw_query();
+            let mut steps = Vec::new();
+            while let Some(row) = rows.next().unwrap() {
+                steps.push(row.get::<_, String>(3).unwrap());
+            }
+            assert!(steps.len() == 1 && steps[0].contains(search), "{steps:?}");
+        }
+    }
 }

@@ -31,8 +31,7 @@ const TOMBSTONES: &str = "DELETE FROM kv WHERE key IN (SELECT key FROM kv WHERE 
 const EXPIRED: &str = "DELETE FROM kv WHERE key IN \
                        (SELECT key FROM kv WHERE expires_at IS NOT NULL AND expires_at < ?3 AND stamp < ?1 LIMIT ?2)";
 
-const TRIMMED: &str = "DELETE FROM item WHERE (key, position) IN \
-                       (SELECT key, position FROM item WHERE kind = 0 AND stamp < ?1 LIMIT ?2)";
+const TRIMMED: &str = "DELETE FROM item WHERE rowid IN (SELECT rowid FROM item WHERE kind = 0 AND stamp < ?1 LIMIT ?2)";
 
 /// Sweeps what is older than the retention, from time to time.
 pub(super) fn maintenance(shared: Shared, retention: Duration) -> Maintenance {
