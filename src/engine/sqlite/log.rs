@@ -24,8 +24,8 @@ const CROWDED_PAGES: u32 = 4 * CHECKPOINT_PAGES;
 const REST: Duration = Duration::from_secs(1);
 
 thread_local! {
-    /// Pages in the log after the last commit of this thread, which is the writer's.
-    static PAGES: Cell<u32> = const { Cell::new(0) };
+    /// Pages in the log after the last commit of this thread, which is the writer's, if [`Log`] has not taken note of it yet.
+    static PAGES: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
 /// Watches the log.
@@ -48,7 +48,7 @@ impl Log {
         path.push("-wal");
         // In the place of SQLite's own hook, which would move the log before a commit is answered.
         connection.wal_hook(Some(|_, pages| {
-            PAGES.set(u32::try_from(pages).unwrap_or_default());
+            PAGES.set(u32::try_from(pages).ok());
             Ok(())
         }));
         Self { path: PathBuf::from(path), last_write: Some(Instant::now()), pages: 0, limit: CHECKPOINT_PAGES }
@@ -59,10 +59,10 @@ impl Log {
         self.last_write.map(|last| last + REST)
     }
 
-    /// Notes commits, and moves the log if it has become long.
+    /// Notes a commit, if there was one, and moves the log if it has become long.
     pub(super) fn written(&mut self, connection: &Connection) {
+        let Some(pages) = PAGES.take() else { return };
         self.last_write = Some(Instant::now());
-        let pages = PAGES.get();
         let before = std::mem::replace(&mut self.pages, pages);
         if pages < before {
             self.limit = CHECKPOINT_PAGES;

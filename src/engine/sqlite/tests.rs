@@ -318,16 +318,15 @@ fn log_length(folder: &TempDir) -> u64 {
     std::fs::metadata(folder.path().join("test.db-wal")).unwrap().len()
 }
 
-/// Writes so many MiB over and over into the same row.
+/// Writes a MiB, always into the same row.
+fn rewrite(connection: &Connection) -> SqlResult<()> {
+    connection.prepare_cached("REPLACE INTO t (rowid, n, pad) VALUES (1, 1, randomblob(1048576))")?.execute([])?;
+    Ok(())
+}
+
 async fn churn(engine: &Engine, mebibytes: usize) {
     for _ in 0..mebibytes {
-        let work = |connection: &Connection| {
-            connection
-                .prepare_cached("REPLACE INTO t (rowid, n, pad) VALUES (1, 1, randomblob(1048576))")?
-                .execute([])?;
-            Ok(())
-        };
-        engine.write(1 << 20, Atomicity::Statement, soon(), work).await.unwrap();
+        engine.write(1 << 20, Atomicity::Statement, soon(), rewrite).await.unwrap();
     }
 }
 
@@ -339,6 +338,25 @@ async fn the_log_is_used_anew_and_keeps_its_length() {
     assert!((16 << 20..24 << 20).contains(&length), "{length}");
     churn(&engine, 40).await;
     assert_eq!(log_length(&folder), length, "it was neither cut nor made longer");
+}
+
+#[tokio::test]
+async fn maintenance_does_not_let_the_log_grow() {
+    let folder = tempfile::tempdir().unwrap();
+    let (done, mut portions) = tokio::sync::mpsc::unbounded_channel();
+    let maintenance = Maintenance {
+        every: Duration::from_millis(1),
+        portion: Box::new(move |connection| {
+            rewrite(connection)?;
+            let _ = done.send(());
+            Ok(Progress::More)
+        }),
+    };
+    let _engine = open_with(&folder.path().join("test.db"), Some(maintenance)).await;
+    for _ in 0..40 {
+        portions.recv().await.unwrap();
+    }
+    assert!(log_length(&folder) < 24 << 20);
 }
 
 #[tokio::test]

@@ -92,6 +92,7 @@ impl Writer {
             }
             if maintenance_due.is_some_and(|due| due <= Instant::now()) {
                 maintenance_due = self.maintain();
+                log.written(&self.connection);
             }
         }
         // The connection goes first, so that whoever waits for the end finds the file closed.
