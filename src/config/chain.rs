@@ -25,7 +25,7 @@ pub enum Fallback<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DatabaseFallback {
-    /// `type: sqlite`: a journal on this machine's disk, in the folder [`JournalConfig::path`]. Usual behind PostgreSQL.
+    /// `type: sqlite`: a journal on this machine's disk, in the folder [`JournalConfig::path`].
     Sqlite,
     /// `type: in-memory`: a journal in this process's memory. What is acknowledged while the database is away is lost with
     /// the process, so it needs [`MinDurability::Volatile`].
@@ -36,7 +36,7 @@ pub enum DatabaseFallback {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum CacheFallback {
-    /// `type: in-memory`: a cache in this process's memory. Usual behind Redis and JetStream.
+    /// `type: in-memory`: a cache in this process's memory.
     Memory(MemoryCacheConfig),
 }
 
@@ -137,18 +137,18 @@ impl Default for JournalConfig {
 
 /// When a store counts as away, and how it is found to be back.
 ///
-/// A store that refuses connections, shuts down or takes no writes counts as away at once; one that is slow or silent does
-/// when too many of the latest calls were.
+/// A store that refuses connections, shuts down or takes no writes counts as away at once; one that is silent does when too many of
+/// the latest calls found no answer, or when a call waits for long and two probes find none either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Validate)]
 #[non_exhaustive]
 pub struct BreakerConfig {
     /// The pause between two probes of a store that is away. 2 s by default.
     #[validate(custom(function = "rules::probe_interval"))]
     pub probe_interval: Duration,
-    /// From when on a call counts as slow, which is as bad as failed. 1 s by default.
+    /// How long a call may wait before the store is probed, at most a fifth of the calls' timeout. 1 s by default.
     #[validate(custom(function = "rules::wait"))]
     pub slow_call: Duration,
-    /// The percentage of slow and failed calls from which on the store counts as away. 50 by default.
+    /// The percentage of calls without an answer from which on the store counts as away. 50 by default.
     #[validate(range(min = 1, max = 100, message = "must be from 1 to 100"))]
     pub failure_rate: u8,
     /// How many calls there must have been within the window for the rate to count. 20 by default.

@@ -177,9 +177,9 @@ impl CacheConfig {
         Self { backend, ..Self::default() }
     }
 
-    /// What stands behind the backend: what was asked for, or what is usual for it. `None` where a call fails at once.
+    /// What is to stand behind the backend: what was asked for, or memory behind Redis and JetStream, and nothing behind memory.
     ///
-    /// Usual are memory behind Redis and JetStream, and nothing behind memory.
+    /// No cache uses it in this version: while its server is away, a call fails at once.
     #[must_use]
     pub fn effective_fallback(&self) -> Option<CacheFallback> {
         match (&self.fallback, &self.backend) {
@@ -217,9 +217,10 @@ impl DatabaseConfig {
         Self { backend, ..Self::default() }
     }
 
-    /// What stands behind the backend: what was asked for, or what is usual for it. `None` where a call fails at once.
+    /// What is to stand behind the backend: what was asked for, or a journal on disk behind PostgreSQL, and nothing behind SQLite and
+    /// memory.
     ///
-    /// Usual are a journal on disk behind PostgreSQL, and nothing behind SQLite and memory.
+    /// Behind PostgreSQL it is not in force in this version: while the server is away, a call fails at once.
     #[must_use]
     pub const fn effective_fallback(&self) -> Option<DatabaseFallback> {
         match (&self.fallback, &self.backend) {

@@ -28,6 +28,15 @@ pub(super) fn cache_backend(config: &CacheBackendConfig) -> Result<Arc<dyn Cache
     }
 }
 
+/// The database's backend as it is to be opened. Behind PostgreSQL no fallback is in force yet, for whose sake its tombstones would be
+/// kept for longer.
+pub(super) fn in_force(config: &DatabaseConfig) -> DatabaseBackendConfig {
+    match &config.backend {
+        DatabaseBackendConfig::Postgres(_) => config.backend.clone(),
+        DatabaseBackendConfig::Memory(_) | DatabaseBackendConfig::Sqlite(_) => config.effective_backend(),
+    }
+}
+
 /// Makes the database's backend, without connecting it.
 pub(super) fn database_backend(config: &DatabaseBackendConfig) -> Result<Arc<dyn DatabaseBackend>> {
     match config {

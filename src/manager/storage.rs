@@ -234,7 +234,7 @@ impl StorageManager {
                 if let Some(own) = own {
                     return open::database(own, &config.database).await;
                 }
-                let backend = open::database_backend(&config.database.effective_backend())?;
+                let backend = open::database_backend(&open::in_force(&config.database))?;
                 let opened = open::database(Arc::clone(&backend), &config.database).await;
                 or_close(opened, &*backend, &config.database.options).await
             }

@@ -13,7 +13,7 @@ use crate::config::chain::{
     BreakerConfig, CacheChainConfig, CacheFallback, Conflicts, DatabaseChainConfig, DatabaseFallback, Fallback,
     JournalConfig, MinDurability, OutageReads,
 };
-use crate::config::storage::{CacheConfig, DatabaseConfig};
+use crate::config::storage::{CacheConfig, DatabaseBackendConfig, DatabaseConfig};
 
 words!(MinDurability { "primary" => Primary, "local" => Local, "volatile" => Volatile });
 words!(OutageReads { "strict" => Strict, "available" => Available });
@@ -79,9 +79,9 @@ section! {
     BreakerSection {
         /// The pause between two probes of a store that is away.
         "probeInterval" => probe_interval: Span = "2s";
-        /// From when on a call counts as slow, which is as bad as failed.
+        /// How long a call may wait before the store is probed, at most a fifth of `timeout`.
         "slowCall" => slow_call: Span = "1s";
-        /// The percentage of slow and failed calls from which on the store counts as away.
+        /// The percentage of calls without an answer from which on the store counts as away.
         "failureRate" => failure_rate: u8 = 50;
         /// How many calls there must have been within the window for the rate to count.
         "minCalls" => min_calls: u32 = 20;
@@ -217,6 +217,9 @@ fn member<T: Types>(node: &Node, reader: &mut Reader<'_>) -> Option<T> {
 
 /// Says which keys have no effect by what stands behind the database.
 pub(super) fn warn_of_unused_database(config: &DatabaseConfig, node: &Node, reader: &mut Reader<'_>) {
+    if matches!(config.backend, DatabaseBackendConfig::Postgres(_)) {
+        warn_if_asked(&config.fallback, node, reader);
+    }
     match config.effective_fallback() {
         None => warn_without_fallback(&config.chain, node, reader),
         Some(DatabaseFallback::Memory) => {
@@ -246,11 +249,20 @@ fn warn_without_fallback(config: &DatabaseChainConfig, node: &Node, reader: &mut
 /// Says which keys have no effect because nothing stands behind the cache.
 pub(super) fn warn_of_unused_cache(config: &CacheConfig, node: &Node, reader: &mut Reader<'_>) {
     if config.effective_fallback().is_some() {
-        return;
+        return warn_if_asked(&config.fallback, node, reader);
     }
     let CacheChainConfig { journal_path, breaker } = &config.chain;
     let unusual = [("journal", journal_path.is_some()), ("breaker", *breaker != BreakerConfig::default())];
     warn_of_unused(&unusual, node, reader);
+}
+
+/// Says that a fallback is not in force.
+fn warn_if_asked<T>(fallback: &Fallback<T>, node: &Node, reader: &mut Reader<'_>) {
+    let path = format!("{}.fallback", node.place.path);
+    if let (Fallback::To(_), Some(position)) = (fallback, reader.position(&path)) {
+        let why = "is read and checked, but not in force here in this version: while the store is away, calls fail as unavailable";
+        reader.warn(&Place { path, position }, why);
+    }
 }
 
 fn warn_of_unused(unusual: &[(&str, bool)], node: &Node, reader: &mut Reader<'_>) {
@@ -264,15 +276,15 @@ fn warn_of_unused(unusual: &[(&str, bool)], node: &Node, reader: &mut Reader<'_>
 
 /// The keys of a database besides those of its type and those of every store.
 pub(super) fn database_schema(generator: &mut SchemaGenerator) -> Map<String, Json> {
-    let about = "What stands behind the database while it is away: `none`, or a list with one journal. By default a \
-                 journal on disk (`sqlite`) behind PostgreSQL, and nothing behind the others.";
+    let about = "What stands behind the database while it is away: `none`, or a list with one journal. By default \
+                 nothing. In force behind SQLite and memory in this version; behind PostgreSQL it is only checked.";
     with_fallback::<DatabaseMember>(about, DatabaseChainSection::json_schema(generator), generator)
 }
 
 /// The keys of a cache besides those of its type and those of every store.
 pub(super) fn cache_schema(generator: &mut SchemaGenerator) -> Map<String, Json> {
-    let about = "What stands behind the cache while it is away: `none`, or a list with one store. By default memory \
-                 behind Redis and JetStream, and nothing behind memory.";
+    let about = "What stands behind the cache while it is away: `none`, or a list with one store. In this version it is \
+                 only checked, and not in force.";
     with_fallback::<CacheFallback>(about, CacheChainSection::json_schema(generator), generator)
 }
 
