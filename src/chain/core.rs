@@ -310,16 +310,18 @@ impl Core {
         status
     }
 
-    /// Tells those who watch if the state is another one now, and logs it.
+    /// Tells those who watch if the state is another one now, and logs it. Why the primary is away is not forgotten before it is back.
     pub(super) fn announce(&self, reason: Option<&Error>) {
         let state = match (self.is_open(), self.owed().pending()) {
             (true, _) => ChainState::Degraded,
             (false, 0) => ChainState::Normal,
             (false, _) => ChainState::Reconciling,
         };
-        let fenced = state == ChainState::Degraded && reason.and_then(Error::outage) == Some(Outage::Foreign);
         let now = self.clock.now();
         self.status.send_if_modified(|status| {
+            let known = status.reason.clone().filter(|_| state == ChainState::Degraded);
+            let reason = reason.or(known.as_ref());
+            let fenced = state == ChainState::Degraded && reason.and_then(Error::outage) == Some(Outage::Foreign);
             let changed = status.state != state || status.fenced != fenced;
             let newly_full = !status.journal_full && self.journal.as_ref().is_some_and(|journal| journal.is_full());
             if changed || newly_full {
@@ -344,6 +346,12 @@ impl Core {
 
     pub(super) fn watch(&self) -> watch::Receiver<ChainStatus> {
         self.status.subscribe()
+    }
+
+    pub(super) fn note_left_journals(&self, count: usize) {
+        if count > 0 {
+            self.status.send_modify(|status| status.left_journals += count);
+        }
     }
 
     pub(super) fn note_conflicts(&self, count: u64) {

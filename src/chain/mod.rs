@@ -1,5 +1,7 @@
 //! Fallback: what keeps a database and a cache usable while their primary is away, and what brings the two together again.
 
+#[cfg(feature = "sqlite")]
+mod adoption;
 mod breaker;
 mod core;
 mod database;

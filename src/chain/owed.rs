@@ -49,8 +49,11 @@ struct OwedKey {
 }
 
 impl Owed {
-    /// Adds a debt.
+    /// Adds a debt, unless it is known.
     pub(super) fn add(&mut self, debt: Header) {
+        if self.debts.contains_key(&debt.seq) {
+            return;
+        }
         let Header { seq, stamp, .. } = debt;
         match &debt.effect {
             Effect::Put(key, expires_at) => {

@@ -61,10 +61,9 @@ async fn round(core: &Core, journal: &dyn Journal, episode: &mut Episode) -> Res
         (owed.next(BATCH), owed.pending())
     };
     core.rounds.begin(episode.settled, pending);
-    let operations = journal.read_many(seqs, BATCH_BYTES).await?;
-    let Some((_, first)) = operations.first() else {
-        return Err(Error::corrupt("the journal does not hold what was journaled"));
-    };
+    let operations = journal.read_many(seqs.clone(), BATCH_BYTES).await?;
+    forget_missing(core, &seqs, &operations);
+    let Some((_, first)) = operations.first() else { return Ok(()) };
     let since = *episode.since.get_or_insert(first.stamp);
     episode.writers.insert(core.stamps.writer());
     episode.writers.extend(operations.iter().map(|(_, operation)| operation.stamp.writer()));
@@ -90,6 +89,15 @@ async fn round(core: &Core, journal: &dyn Journal, episode: &mut Episode) -> Res
         tracing::error!(seq, reason, "an operation of the journal cannot be replayed; it was put aside");
     }
     Ok(())
+}
+
+/// Forgets what was settled between two looks at the journal. What is not there cannot be replayed.
+fn forget_missing(core: &Core, seqs: &[u64], operations: &[(u64, Operation)]) {
+    let first = operations.first().map(|(seq, _)| *seq);
+    let missing: Vec<u64> = seqs.iter().copied().take_while(|seq| first.is_none_or(|first| *seq < first)).collect();
+    if !missing.is_empty() {
+        core.change_owed(|owed| missing.iter().for_each(|seq| owed.pay(*seq)));
+    }
 }
 
 /// The operation as the primary takes it. One that has expired meanwhile is written all the same, to outvote what is older.

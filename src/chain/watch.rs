@@ -30,7 +30,11 @@ pub(super) async fn run(core: Arc<Core>) {
         let pause = jittered(core.settings.probe_interval, &core);
         // A suspicion only makes the next probe come sooner.
         let _ = tokio::time::timeout(pause, core.suspicion.notified()).await;
+        let knew = knows(&core);
         probe(&core).await;
+        if knew != knows(&core) {
+            keep(&core).await;
+        }
         // Calls that are slow because of the load must not be joined by probes without a pause.
         tokio::time::sleep(BREATH).await;
         if kept.elapsed() >= KEEP_EVERY {
@@ -38,6 +42,11 @@ pub(super) async fn run(core: Arc<Core>) {
             keep(&core).await;
         }
     }
+}
+
+/// Whether it is known which database the primary is.
+fn knows(core: &Core) -> bool {
+    core.seen.lock().unwrap_or_else(PoisonError::into_inner).identity.is_some()
 }
 
 /// Asks the primary whether it takes writes, and which database it is. Where it is suspected to be gone, at once a second time.

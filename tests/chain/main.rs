@@ -6,6 +6,8 @@ mod degraded;
 mod foreign;
 mod ledger;
 mod managed;
+#[cfg(feature = "sqlite")]
+mod on_disk;
 mod others;
 mod reconciling;
 mod rig;

@@ -1,13 +1,13 @@
 //! The [`DatabaseChain`]: a database, and a journal of what it is owed while it is away.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::config::{DatabaseChainConfig, DatabaseFallback};
+use crate::config::{DatabaseChainConfig, DatabaseFallback, JournalConfig};
 use crate::contract::{
     Append, AppendAck, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, GetOptions, Identity,
     Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step, StepAck, Store, Write,
@@ -79,13 +79,35 @@ impl DatabaseChain {
         if !primary.capabilities().replay {
             return Err(Error::unsupported("this database cannot have a fallback, because it cannot replay a journal"));
         }
-        let journal: Arc<dyn Journal> = match fallback {
-            DatabaseFallback::Memory => Arc::new(VolatileJournal::new(config.journal.max_bytes)),
-            DatabaseFallback::Sqlite => {
-                return Err(Error::unsupported("a journal on disk is not there yet"));
+        match fallback {
+            DatabaseFallback::Memory => {
+                let journal = Arc::new(VolatileJournal::new(config.journal.max_bytes));
+                Self::over(primary, Some(journal), config, options).await
             }
-        };
-        Self::over(primary, Some(journal), config, options).await
+            #[cfg(feature = "sqlite")]
+            DatabaseFallback::Sqlite => Self::on_disk(primary, config, options).await,
+            #[cfg(not(feature = "sqlite"))]
+            DatabaseFallback::Sqlite => Err(Error::feature_disabled("sqlite")),
+        }
+    }
+
+    #[cfg(feature = "sqlite")]
+    async fn on_disk(
+        primary: Arc<dyn DatabaseBackend>,
+        config: &DatabaseChainConfig,
+        options: ChainOptions,
+    ) -> Result<Self> {
+        use crate::chain::adoption;
+        use crate::chain::journal::JournalFolder;
+
+        let JournalConfig { path, max_bytes, .. } = &config.journal;
+        let folder = JournalFolder::new(path, options.fingerprint.clone(), *max_bytes);
+        let (journal, found) = folder.open(Instant::now() + adoption::WITHIN).await?;
+        let journal = Arc::new(journal);
+        let mut chain = Self::over(primary, Some(journal.clone()), config, options).await?;
+        chain.core.note_left_journals(found.left.len());
+        chain.tasks.push(tokio::spawn(adoption::run(Arc::clone(&chain.core), folder, journal)));
+        Ok(chain)
     }
 
     /// Opens a chain over a journal that is open already: rebuilds what is owed, and asks the primary whether it is there.
@@ -110,6 +132,7 @@ impl DatabaseChain {
         let core = Core::new(Parts { primary, journal, config: config.clone(), settings, clock, stamps, owed, seen });
         watching::keep(&core).await;
         watching::probe(&core).await;
+        watching::keep(&core).await;
         core.announce(None);
         let tasks =
             vec![tokio::spawn(watching::run(Arc::clone(&core))), tokio::spawn(reconcile::run(Arc::clone(&core)))];

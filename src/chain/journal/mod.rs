@@ -29,15 +29,8 @@ mod table;
 mod tests;
 mod volatile;
 
-#[cfg_attr(not(test), expect(unused_imports, reason = "the chain that uses them is being built"))]
-pub(crate) use operation::{Action, Effect, Exported, Header, Meta, Operation};
-#[cfg_attr(not(test), expect(unused_imports, reason = "the chain that uses them is being built"))]
+pub(crate) use operation::{Action, Effect, Header, Meta, Operation};
 pub(crate) use store::Journal;
-#[cfg_attr(not(test), expect(unused_imports, reason = "the chain that uses them is being built"))]
 pub(crate) use volatile::VolatileJournal;
 #[cfg(feature = "sqlite")]
-#[cfg_attr(not(test), expect(unused_imports, reason = "the chain that uses them is being built"))]
-pub(crate) use {
-    disk::DiskJournal,
-    folder::{Found, JournalFolder, LeftFile, LeftReason},
-};
+pub(crate) use {disk::DiskJournal, folder::JournalFolder};
