@@ -21,7 +21,7 @@ pub(super) async fn run(core: Arc<Core>, folder: JournalFolder, journal: Arc<Dis
         tokio::time::sleep(EVERY).await;
         match folder.adopt(&journal, Instant::now() + WITHIN).await {
             Ok(found) => {
-                core.note_left_journals(found.left.len());
+                core.note_left_journals(found.left.iter().map(ToString::to_string).collect());
                 if found.imported > 0 {
                     take_in(&core, &journal).await;
                 }

@@ -348,9 +348,10 @@ impl Core {
         self.status.subscribe()
     }
 
-    pub(super) fn note_left_journals(&self, count: usize) {
-        if count > 0 {
-            self.status.send_modify(|status| status.left_journals += count);
+    #[cfg(feature = "sqlite")]
+    pub(super) fn note_left_journals(&self, left: Vec<String>) {
+        if !left.is_empty() {
+            self.status.send_modify(|status| status.left_journals.extend(left));
         }
     }
 

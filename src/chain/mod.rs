@@ -13,5 +13,5 @@ mod rounds;
 mod status;
 mod watch;
 
-pub use database::{ChainOptions, DatabaseChain};
+pub use database::{ChainOptions, DatabaseChain, JournaledEffect, JournaledOperation};
 pub use status::{ChainState, ChainStatus};

@@ -57,8 +57,8 @@ pub struct ChainStatus {
     pub oldest: Option<Timestamp>,
     /// How many conflicts were found since the start.
     pub conflicts: u64,
-    /// How many journals of dead processes were left alone: damaged, written by a newer version, or owed to another database.
-    pub left_journals: usize,
+    /// The journals of dead processes that were left alone, and why: damaged, written by a newer version, or owed to another database.
+    pub left_journals: Vec<String>,
 }
 
 impl ChainStatus {
@@ -74,7 +74,7 @@ impl ChainStatus {
             parked: 0,
             oldest: None,
             conflicts: 0,
-            left_journals: 0,
+            left_journals: Vec::new(),
         }
     }
 

@@ -77,7 +77,11 @@ impl SideHealth {
         let primary = self.members.first().map_or(HealthStatus::Unhealthy, |primary| primary.status);
         let Some(chain) = &self.chain else { return primary };
         match (chain.state, primary) {
-            (ChainState::Normal, HealthStatus::Healthy) if chain.parked == 0 && !chain.journal_full => primary,
+            (ChainState::Normal, HealthStatus::Healthy)
+                if chain.parked == 0 && !chain.journal_full && chain.left_journals.is_empty() =>
+            {
+                primary
+            }
             (ChainState::Degraded, _) if chain.journal_full => HealthStatus::Unhealthy,
             _ => HealthStatus::Degraded,
         }

@@ -45,6 +45,12 @@ async fn what_is_owed_outlives_the_process_and_is_known_before_the_first_read() 
         drop((chain, database));
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
+    let (chain, _) = open(&primary, folder.path()).await;
+    let journaled = chain.journaled(0).await.unwrap();
+    assert_eq!(journaled.len(), 6);
+    assert_eq!(chain.journaled(journaled[4].seq).await.unwrap(), journaled[5..]);
+    drop(chain);
+    tokio::time::sleep(Duration::from_millis(300)).await;
     faults.heal();
     let (chain, database) = open(&primary, folder.path()).await;
     let mut watch = chain.watch();

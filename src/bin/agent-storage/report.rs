@@ -104,6 +104,7 @@ fn chain(status: &ChainStatus) -> Json {
         "parked": status.parked,
         "oldest": status.oldest.map(|at| at.as_millis()),
         "conflicts": status.conflicts,
+        "left_journals": status.left_journals,
         "reason": status.reason.as_ref().map(error),
     })
 }

@@ -24,10 +24,15 @@ use crate::chain::owed::Owed;
 use crate::chain::status::{ChainStatus, Seen};
 use crate::chain::{reconcile, watch as watching};
 
+use super::entry::JournaledOperation;
 use super::{batch, guarded, read};
 
 /// How many operations are read at once when a chain starts.
 const HEADERS: usize = 10_000;
+
+/// How many operations, and bytes of their values, are exported at once.
+const EXPORTED: usize = 1000;
+const EXPORTED_BYTES: usize = 8 << 20;
 
 /// A database with a journal behind it.
 ///
@@ -105,7 +110,7 @@ impl DatabaseChain {
         let (journal, found) = folder.open(Instant::now() + adoption::WITHIN).await?;
         let journal = Arc::new(journal);
         let mut chain = Self::over(primary, Some(journal.clone()), config, options).await?;
-        chain.core.note_left_journals(found.left.len());
+        chain.core.note_left_journals(found.left.iter().map(ToString::to_string).collect());
         chain.tasks.push(tokio::spawn(adoption::run(Arc::clone(&chain.core), folder, journal)));
         Ok(chain)
     }
@@ -148,6 +153,22 @@ impl DatabaseChain {
     #[must_use]
     pub fn status(&self) -> ChainStatus {
         self.core.current_status()
+    }
+
+    /// Lists what is in the journal, also what was put aside, in its order, from the first after `after` (0 begins), at most 1000 at
+    /// once. An empty answer is the end.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the journal cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be dropped at any point.
+    pub async fn journaled(&self, after: u64) -> Result<Vec<JournaledOperation>> {
+        let Some(journal) = &self.core.journal else { return Ok(Vec::new()) };
+        let exported = journal.export(after, EXPORTED, EXPORTED_BYTES).await?;
+        Ok(exported.into_iter().map(JournaledOperation::from).collect())
     }
 
     /// Tells each change of the chain's state. A watcher that is slow sees the latest.

@@ -2,9 +2,11 @@
 
 mod batch;
 mod chain;
+mod entry;
 mod guarded;
 mod item;
 mod keep;
 mod read;
 
 pub use chain::{ChainOptions, DatabaseChain};
+pub use entry::{JournaledEffect, JournaledOperation};

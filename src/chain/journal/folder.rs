@@ -56,6 +56,18 @@ pub(crate) enum LeftReason {
     OwedElsewhere { operations: u64 },
 }
 
+impl std::fmt::Display for LeftFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path = self.path.display();
+        match &self.reason {
+            LeftReason::Unreadable(error) => write!(f, "{path}: {error}"),
+            LeftReason::OwedElsewhere { operations } => {
+                write!(f, "{path}: {operations} operations owed to another database")
+            }
+        }
+    }
+}
+
 impl JournalFolder {
     /// Names a folder, the primary of the configuration without its secrets, and the bytes that this process's journal may hold.
     pub(crate) fn new(path: impl Into<PathBuf>, fingerprint: Option<String>, max_bytes: u64) -> Self {

@@ -29,7 +29,7 @@ mod table;
 mod tests;
 mod volatile;
 
-pub(crate) use operation::{Action, Effect, Header, Meta, Operation};
+pub(crate) use operation::{Action, Effect, Exported, Header, Meta, Operation};
 pub(crate) use store::Journal;
 pub(crate) use volatile::VolatileJournal;
 #[cfg(feature = "sqlite")]
