@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use super::{key, move_log_into, put, soon};
-use crate::chain::journal::{DiskJournal, Exported, Found, Journal as _, JournalFolder, LeftReason, Meta};
+use crate::chain::journal::folder::{Found, LeftFile, LeftReason};
+use crate::chain::journal::{DiskJournal, Exported, Journal as _, JournalFolder, Meta};
 use crate::contract::Identity;
 use crate::error::ErrorKind;
 use crate::time::Timestamp;
@@ -193,10 +194,7 @@ async fn what_is_owed_to_another_database_is_left_for_it() {
     journal.close(soon()).await.unwrap();
     let (ours, found) = open(temporary.path()).await;
     assert_ne!(ours.path(), journal.path());
-    assert!(matches!(
-        found.left[..],
-        [crate::chain::journal::LeftFile { reason: LeftReason::OwedElsewhere { operations: 2 }, .. }]
-    ));
+    assert!(matches!(found.left[..], [LeftFile { reason: LeftReason::OwedElsewhere { operations: 2 }, .. }]));
     assert!(all(&ours).await.is_empty());
     let (journal, _) = theirs.open(soon()).await.unwrap();
     assert_eq!(all(&journal).await.len(), 2, "nobody holds it back from those it belongs to");
