@@ -23,6 +23,7 @@ pub(super) fn cases() -> Vec<Case<dyn DatabaseBackend>> {
         a_replayed_delete_removes_value_and_list,
         a_replayed_delete_spares_newer_items,
         a_replayed_delete_spares_newer_items_among_older_ones,
+        a_replayed_delete_leaves_the_ids_of_newer_items_that_were_trimmed,
         a_replayed_delete_judges_value_and_list_apart,
         a_replayed_delete_keeps_what_others_appended_meanwhile,
         a_delete_among_replayed_appends_counts,
@@ -255,6 +256,22 @@ async fn a_replayed_delete_spares_newer_items_among_older_ones(subject: Database
             assert_eq!(outage.replay_one(outage.append("list", value, stamp)).await?, ReplayOutcome::AlreadyApplied);
         }
         assert_eq!(subject.range("list", 0, -1).await?, ["1", "3", "5"]);
+    }
+    Ok(())
+}
+
+async fn a_replayed_delete_leaves_the_ids_of_newer_items_that_were_trimmed(subject: Database) -> Outcome {
+    if subject.replays() {
+        subject.append("list", json("0")).await?;
+        let outage = Outage::begin(&subject);
+        let step = outage.delete("list", outage.ours());
+        let stamp = outage.they_append("list", "1").await?;
+        subject.trim("list", 0).await?;
+        outage.replay_one(step).await?;
+        // As if the reply to the append had been lost: it is newer than the delete, and was trimmed since.
+        let again = Append::new(subject.key("list"), json("1"), stamp);
+        assert_eq!(subject.append_item(again).await?.existed, Some(true));
+        assert_eq!(subject.length("list").await?, 0);
     }
     Ok(())
 }
