@@ -3,9 +3,9 @@
 //! Nothing else in the crate reads the system's clock, so that a test can hold time in its hand.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
 
@@ -162,6 +162,15 @@ impl Clock {
         })
     }
 
+    /// The moment of an instant that was just read, for who has read one already. To be exact to a millisecond, as a timestamp is,
+    /// the system's clock need not be asked more often than that.
+    pub(crate) fn at(&self, instant: Instant) -> Timestamp {
+        match &self.0 {
+            Source::System => WALL.at(instant),
+            Source::Manual(_) => self.now(),
+        }
+    }
+
     /// Moves a manual clock forward; the system's clock is not touched.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual(millis) = &self.0 {
@@ -188,7 +197,68 @@ impl fmt::Debug for Clock {
 }
 
 fn system_millis() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, saturating_millis)
+    system_nanos() / NANOS_PER_MILLI
+}
+
+/// Enough for the year 2554.
+fn system_nanos() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, saturating_nanos)
+}
+
+const NANOS_PER_MILLI: u64 = 1_000_000;
+
+/// How long an offset between the clocks is believed: a step of the system's clock, as after a suspend, is noticed after that.
+const RECHECK_NANOS: u64 = NANOS_PER_MILLI;
+
+/// How far apart the clocks may have been read for their offset to be kept; a thread may be suspended between two reads.
+const TOLERATED_NANOS: u64 = NANOS_PER_MILLI / 10;
+
+static WALL: Wall = Wall { base: OnceLock::new(), checked: AtomicU64::new(0), offset: AtomicU64::new(0) };
+
+/// The system's clock as it was read lately, carried on by the monotonic clock.
+#[derive(Debug)]
+struct Wall {
+    /// What the monotonic nanoseconds here count from.
+    base: OnceLock<Instant>,
+    /// When the system's clock was last read; zero if never.
+    checked: AtomicU64,
+    /// What the system's clock is ahead of the monotonic nanoseconds.
+    offset: AtomicU64,
+}
+
+impl Wall {
+    fn at(&self, instant: Instant) -> Timestamp {
+        let base = *self.base.get_or_init(|| instant);
+        let elapsed = nanos_between(base, instant);
+        let checked = self.checked.load(Ordering::Acquire);
+        let nanos = if checked != 0 && elapsed.saturating_sub(checked) < RECHECK_NANOS {
+            elapsed.wrapping_add(self.offset.load(Ordering::Relaxed))
+        } else {
+            self.check(base)
+        };
+        Timestamp(nanos / NANOS_PER_MILLI)
+    }
+
+    /// Reads the system's clock, and keeps how far it is ahead.
+    #[cold]
+    fn check(&self, base: Instant) -> u64 {
+        let before = nanos_between(base, Instant::now());
+        let nanos = system_nanos();
+        let after = nanos_between(base, Instant::now());
+        if after.saturating_sub(before) <= TOLERATED_NANOS {
+            self.offset.store(nanos.wrapping_sub(after), Ordering::Relaxed);
+            self.checked.store(after.max(1), Ordering::Release);
+        }
+        nanos
+    }
+}
+
+fn nanos_between(earlier: Instant, later: Instant) -> u64 {
+    saturating_nanos(later.saturating_duration_since(earlier))
+}
+
+fn saturating_nanos(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(duration.subsec_nanos()))
 }
 
 fn saturating_millis(duration: Duration) -> u64 {
@@ -203,6 +273,30 @@ mod tests {
     fn a_fraction_of_a_millisecond_is_rounded_up() {
         assert_eq!(Ttl::new(Duration::from_micros(1)).unwrap().as_millis(), 1);
         assert_eq!(Ttl::new(Duration::from_micros(1001)).unwrap().as_millis(), 2);
+    }
+
+    #[test]
+    fn the_moment_of_an_instant_is_that_of_the_system_clock() {
+        let clock = Clock::system();
+        for round in 0..2000 {
+            let before = clock.now();
+            let at = clock.at(Instant::now());
+            let after = clock.now();
+            assert!(before.since(at).as_millis() <= 1 && at.since(after).as_millis() <= 1, "round {round}");
+        }
+    }
+
+    #[test]
+    fn an_offset_is_believed_for_a_millisecond() {
+        let wall = Wall { base: OnceLock::new(), checked: AtomicU64::new(0), offset: AtomicU64::new(0) };
+        let instant = Instant::now();
+        while wall.checked.load(Ordering::Relaxed) == 0 {
+            wall.at(instant);
+        }
+        let checked = Duration::from_nanos(wall.checked.load(Ordering::Relaxed));
+        wall.offset.fetch_add(3_600_000_000_000, Ordering::Relaxed);
+        let (soon, later) = (wall.at(instant + checked), wall.at(instant + checked + Duration::from_millis(1)));
+        assert!(soon.since(later) > Duration::from_secs(3000));
     }
 
     #[test]

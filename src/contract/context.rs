@@ -41,6 +41,11 @@ impl Context {
         self.remaining().is_zero()
     }
 
+    /// As [`Context::is_expired`], for who has read the clock already.
+    pub(crate) fn is_expired_at(&self, now: Instant) -> bool {
+        self.deadline <= now
+    }
+
     /// Waits for a future until the deadline; `None` if the deadline came first, and the future is then dropped. What is ready at
     /// once is answered whatever the deadline.
     ///

@@ -29,6 +29,7 @@ const JOBS: &[(&str, &str)] = &[
     ("publish", "one message sent and acknowledged"),
     ("read", "keys read"),
     ("record", "an entry as it is stored"),
+    ("records", "the entries under one lock, found by hash and listed in order"),
     ("replay", "steps that may have been applied before"),
     ("scan", "keys listed and counted"),
     ("script", "what the server runs"),

@@ -13,9 +13,8 @@ use super::write::{self, Moment, Undo};
 impl Table {
     /// Applies steps in order. All shards they touch are locked first, in their order, so that transactions cannot deadlock.
     pub(super) fn apply(&self, steps: Vec<Step>, cx: &Context) -> Result<Vec<StepAck>> {
-        self.admit(cx)?;
+        let moment = self.admit(cx)?;
         let mut shards = self.lock_all(&steps)?;
-        let moment = self.moment();
         let mut undos: Vec<(usize, Undo)> = Vec::with_capacity(steps.len());
         let mut acks = Vec::with_capacity(steps.len());
         for step in steps {

@@ -13,7 +13,7 @@ use crate::contract::{
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::{HybridClock, Stamp};
-use crate::time::Clock;
+use crate::time::{Clock, Timestamp};
 use crate::value::Value;
 
 use super::shard::{Eviction, Shard};
@@ -65,7 +65,7 @@ impl MemoryCache {
     #[must_use]
     pub fn with_clocks(config: &MemoryCacheConfig, clock: Clock, stamps: Arc<HybridClock>) -> Self {
         Self {
-            table: Table::new(clock, stamps, usize::try_from(config.max_entries).unwrap_or(usize::MAX), Duration::ZERO),
+            table: Table::new(clock, stamps, Some(config.max_entries), Duration::ZERO),
             max_bytes: config.max_bytes,
             max_entries: config.max_entries.max(1),
         }
@@ -76,9 +76,10 @@ impl MemoryCache {
         if write.value_bytes() > limit {
             return Err(Error::too_large(format!("this cache takes values of at most {limit} bytes")));
         }
+        let moment = self.table.admit(cx)?;
         let key = write.key.clone();
-        let ack = self.table.write(write, cx)?;
-        self.evict(&key);
+        let ack = self.table.write(write, moment)?;
+        self.evict(&key, moment.now);
         Ok(ack)
     }
 
@@ -86,11 +87,10 @@ impl MemoryCache {
     /// no two locks are held at once. What was just written is spared.
     ///
     /// Two rounds over all values always find one to evict, unless others read faster than this looks.
-    fn evict(&self, written: &Key) {
+    fn evict(&self, written: &Key, now: Timestamp) {
         let mut deferred = 0;
         while self.is_over() && deferred <= self.table.usage().entries.saturating_mul(2) {
             let Some((shard, head)) = self.table.oldest() else { return };
-            let now = self.table.moment().now;
             match self.table.with_guard(&mut lock(shard), |shard| shard.evict_step(head, written, now)) {
                 Eviction::Evicted => deferred = 0,
                 Eviction::Deferred => deferred += 1,
@@ -167,10 +167,9 @@ impl Store for MemoryCache {
 #[async_trait]
 impl CacheBackend for MemoryCache {
     async fn increment(&self, key: &Key, by: i64, options: &IncrementOptions, cx: &Context) -> Result<i64> {
-        self.table.admit(cx)?;
-        let moment = self.table.moment();
+        let moment = self.table.admit(cx)?;
         let sum = self.table.with_shard(key, |shard| increment(shard, key, by, options, moment))?;
-        self.evict(key);
+        self.evict(key, moment.now);
         sum
     }
 }

@@ -62,7 +62,7 @@ impl MemoryDatabase {
     pub fn with_clocks(config: &MemoryDatabaseConfig, clock: Clock, stamps: Arc<HybridClock>) -> Self {
         let MemoryDatabaseConfig {} = config;
         let id = u128::from_be_bytes(stamps.issue().to_bytes());
-        let table = Table::new(clock, stamps, usize::MAX, RETENTION);
+        let table = Table::new(clock, stamps, None, RETENTION);
         Self { table, id, canary: AtomicU64::new(0), conflicts: Conflicts::default() }
     }
 
@@ -87,11 +87,11 @@ impl Store for MemoryDatabase {
     }
 
     async fn write(&self, write: Write, cx: &Context) -> Result<WriteAck> {
-        self.table.write(write, cx)
+        self.table.write(write, self.table.admit(cx)?)
     }
 
     async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
-        writes.into_iter().map(|write| self.table.write(write, cx)).collect()
+        writes.into_iter().map(|write| self.table.write(write, self.table.admit(cx)?)).collect()
     }
 
     async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {

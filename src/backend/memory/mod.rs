@@ -9,6 +9,7 @@ mod conflict;
 mod database;
 mod list;
 mod record;
+mod records;
 mod replay;
 mod scan;
 mod shard;

@@ -9,8 +9,9 @@ use crate::value::Value;
 
 use super::list::List;
 
-/// The bytes that an entry takes beyond its key and value, roughly: map node, record and reference counts.
-const ENTRY_OVERHEAD_BYTES: u64 = 160;
+/// The bytes that an entry takes beyond its key and value, roughly: its place in a hash table that is two thirds full (180), in the
+/// ordered index (30) and in the eviction queue (40), and reference counts (50).
+const ENTRY_OVERHEAD_BYTES: u64 = 300;
 
 /// A value with its stamp and expiry.
 #[derive(Clone, Debug)]
@@ -59,6 +60,13 @@ impl Record {
     /// The value, if it has not expired.
     pub(super) fn live(&self, now: Timestamp) -> Option<&Cell> {
         self.cell.as_ref().filter(|cell| cell.is_live(now))
+    }
+
+    /// The value marked as used, if it has not expired.
+    pub(super) fn use_cell(&mut self, now: Timestamp) -> Option<&Cell> {
+        let cell = self.cell.as_mut().filter(|cell| cell.is_live(now))?;
+        cell.used = true;
+        Some(cell)
     }
 
     /// Whether there is a live value or a list with items.

@@ -29,9 +29,10 @@ impl Table {
         conflicts: &Conflicts,
         cx: &Context,
     ) -> Vec<Result<ReplayOutcome>> {
-        if let Err(error) = self.admit(cx) {
-            return steps.iter().map(|_| Err(error.clone())).collect();
-        }
+        let moment = match self.admit(cx) {
+            Ok(moment) => moment,
+            Err(error) => return steps.iter().map(|_| Err(error.clone())).collect(),
+        };
         let clears = steps.iter().any(|step| step.key().is_none());
         let indices = if clears {
             (0..self.shards().len()).collect()
@@ -39,7 +40,7 @@ impl Table {
             steps.iter().filter_map(Step::key).map(|key| self.shard_index(key)).collect()
         };
         let mut shards = self.lock_shards(indices);
-        let replay = Replay { options, conflicts, moment: self.moment() };
+        let replay = Replay { options, conflicts, moment };
         steps.into_iter().map(|step| self.replay_step(&mut shards, step, &replay)).collect()
     }
 

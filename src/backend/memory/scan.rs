@@ -11,8 +11,7 @@ use super::write;
 impl Table {
     /// One page in byte order. Each shard gives its first keys; the smallest of them all are the page.
     pub(super) fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
-        self.admit(cx)?;
-        let now = self.moment().now;
+        let now = self.admit(cx)?.now;
         let limit = options.limit.clamp(1, ListOptions::MAX_LIMIT);
         let after = options.cursor.as_ref().map(|cursor| Key::parse(cursor.as_str())).transpose();
         let after = after.map_err(|_| Error::invalid_value("the cursor is not one that this store gave"))?;
@@ -31,16 +30,14 @@ impl Table {
     }
 
     pub(super) fn count(&self, prefix: &KeyPrefix, cx: &Context) -> Result<u64> {
-        self.admit(cx)?;
-        let now = self.moment().now;
+        let now = self.admit(cx)?.now;
         let live =
             |shard| lock(shard).records_after(prefix, None).filter(|(_, record)| record.exists(now)).count() as u64;
         Ok(self.shards().iter().map(live).sum())
     }
 
     pub(super) fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<u64> {
-        self.admit(cx)?;
-        let moment = self.moment();
+        let moment = self.admit(cx)?;
         let mut cleared = 0;
         for shard in self.shards() {
             let mut shard = lock(shard);

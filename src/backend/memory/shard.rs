@@ -1,20 +1,23 @@
-//! One shard: an ordered map of records, with its weight and its sweeping hand.
+//! One shard: records, with their weight, their eviction queue and a sweeping hand.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use foldhash::quality::RandomState;
 
 use crate::key::{Key, KeyPrefix};
 use crate::time::Timestamp;
 
 use super::list::List;
 use super::record::{Cell, Record};
+use super::records::Records;
 use super::tombstones::Tombstones;
 
-/// How many records each write looks at for ones that are gone, so that what expired unread does not pile up.
-const SWEEP_PER_WRITE: usize = 2;
+/// How many places of the hash table each write looks at for records that are gone, so that what expired unread does not pile up.
+/// At least every fourth place holds a record, unless most of a table's records have been removed.
+const SWEEP_PER_WRITE: usize = 4;
 
 /// What the values of a shard take. Lists are not counted: only the unbounded database has them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,32 +41,57 @@ pub(super) enum Eviction {
 #[derive(Debug)]
 pub(super) struct Shard {
     index: usize,
-    records: BTreeMap<Key, Record>,
+    records: Records,
     usage: Usage,
-    /// Where the sweep for expired records stands.
-    hand: Option<Key>,
-    /// Keys in the order they came, with the ticket of the value that was meant. A value that is gone leaves its ticket behind.
-    queue: VecDeque<(Key, u64)>,
-    /// The last ticket that any shard gave: the queues of all shards are one, in the order of the tickets.
-    tickets: Arc<AtomicU64>,
+    /// The place where the sweep for expired records stands.
+    hand: usize,
+    /// Of a table that evicts.
+    queue: Option<Queue>,
     pub(super) tombstones: Tombstones,
     /// How long a value is kept after its expiry, where older writes may still be replayed.
     linger: Duration,
 }
 
+/// What the shards of a table share.
+#[derive(Debug)]
+pub(super) struct Design {
+    pub(super) hasher: RandomState,
+    /// How many deletes a shard remembers.
+    pub(super) tombstones: usize,
+    /// How long a value is kept after its expiry.
+    pub(super) linger: Duration,
+    /// The last ticket that any shard gave, if the table evicts: the queues of all shards are one, in the order of the tickets.
+    pub(super) tickets: Option<Arc<AtomicU64>>,
+}
+
+/// Keys in the order they came, with the ticket of the value that was meant. A value that is gone leaves its ticket behind.
+#[derive(Debug)]
+struct Queue {
+    waiting: VecDeque<(Key, u64)>,
+    tickets: Arc<AtomicU64>,
+}
+
+impl Queue {
+    /// Gives a key the place at the end. It is called under the lock of the shard, so that the tickets of a queue rise.
+    fn push(&mut self, key: Key) -> u64 {
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed) + 1;
+        self.waiting.push_back((key, ticket));
+        ticket
+    }
+}
+
 impl Shard {
-    /// Makes the empty shard of an index. It remembers so many deletes, keeps what expired so long, and numbers its values from the
-    /// counter that all shards share.
-    pub(super) fn new(index: usize, tombstones: usize, linger: Duration, tickets: Arc<AtomicU64>) -> Self {
+    /// Makes the empty shard of an index.
+    pub(super) fn new(index: usize, design: &Design) -> Self {
+        let Design { hasher, tombstones, linger, tickets } = design;
         Self {
             index,
-            records: BTreeMap::new(),
+            records: Records::new(hasher.clone()),
             usage: Usage::default(),
-            hand: None,
-            queue: VecDeque::new(),
-            tickets,
-            tombstones: Tombstones::new(tombstones),
-            linger,
+            hand: 0,
+            queue: tickets.clone().map(|tickets| Queue { waiting: VecDeque::new(), tickets }),
+            tombstones: Tombstones::new(*tombstones),
+            linger: *linger,
         }
     }
 
@@ -77,18 +105,26 @@ impl Shard {
 
     /// The ticket at the head of the eviction queue; past all others if the queue is empty.
     pub(super) fn head(&self) -> u64 {
-        self.queue.front().map_or(u64::MAX, |(_, ticket)| *ticket)
+        let head = self.queue.as_ref().and_then(|queue| queue.waiting.front());
+        head.map_or(u64::MAX, |(_, ticket)| *ticket)
     }
 
     pub(super) fn record(&self, key: &Key) -> Option<&Record> {
         self.records.get(key)
     }
 
+    pub(super) fn record_hashed(&self, hash: u64, key: &Key) -> Option<&Record> {
+        self.records.get_hashed(hash, key)
+    }
+
     /// The live value under a key, marked as used.
     pub(super) fn use_cell(&mut self, key: &Key, now: Timestamp) -> Option<&Cell> {
-        let cell = self.records.get_mut(key)?.cell.as_mut().filter(|cell| cell.is_live(now))?;
-        cell.used = true;
-        Some(cell)
+        self.records.get_mut(key)?.use_cell(now)
+    }
+
+    /// As [`Shard::use_cell`], for who has the key's hash.
+    pub(super) fn use_cell_hashed(&mut self, hash: u64, key: &Key, now: Timestamp) -> Option<&Cell> {
+        self.records.get_mut_hashed(hash, key)?.use_cell(now)
     }
 
     /// Puts a value under a key and hands out the one that stood there, live or not. A new key goes to the end of the eviction
@@ -96,14 +132,11 @@ impl Shard {
     pub(super) fn put_cell(&mut self, key: &Key, mut cell: Cell) -> Option<Cell> {
         self.usage.entries += 1;
         self.usage.bytes += cell.weight(key);
-        let tickets = &self.tickets;
-        let slot = &mut self.records.entry(key.clone()).or_default().cell;
-        match slot {
-            Some(standing) => (cell.ticket, cell.used) = (standing.ticket, true),
-            None => {
-                cell.ticket = next_ticket(tickets);
-                self.queue.push_back((key.clone(), cell.ticket));
-            }
+        let slot = &mut self.records.get_or_insert(key).cell;
+        match (&*slot, &mut self.queue) {
+            (Some(standing), _) => (cell.ticket, cell.used) = (standing.ticket, true),
+            (None, Some(queue)) => cell.ticket = queue.push(key.clone()),
+            (None, None) => {}
         }
         let old = slot.replace(cell);
         self.discount(key, old.as_ref());
@@ -124,7 +157,7 @@ impl Shard {
 
     /// The list under a key, made if there is none.
     pub(super) fn list_mut(&mut self, key: &Key) -> &mut List {
-        self.records.entry(key.clone()).or_default().list.get_or_insert_default()
+        self.records.get_or_insert(key).list.get_or_insert_default()
     }
 
     /// The list under a key, if there is one.
@@ -138,19 +171,17 @@ impl Shard {
         prefix: &'a KeyPrefix,
         after: Option<&str>,
     ) -> impl Iterator<Item = (&'a Key, &'a Record)> {
-        let start = match after {
-            Some(after) if after >= prefix.as_str() => Bound::Excluded(after),
-            _ => Bound::Included(prefix.as_str()),
-        };
-        self.records.range::<str, _>((start, Bound::Unbounded)).take_while(|(key, _)| prefix.matches(key))
+        self.records.after(prefix, after)
     }
 
     /// Looks at the next few records and removes those that are gone, and forgets old deletes.
     pub(super) fn sweep_some(&mut self, now: Timestamp) {
         self.tombstones.sweep(now);
         for _ in 0..SWEEP_PER_WRITE {
-            let Some(key) = self.advance_hand() else { return };
-            self.remove_if_gone(&key, now);
+            self.hand = if self.hand < self.records.places() { self.hand + 1 } else { 0 };
+            if let Some(key) = self.records.key_at(self.hand).cloned() {
+                self.remove_if_gone(&key, now);
+            }
         }
     }
 
@@ -159,13 +190,15 @@ impl Shard {
     ///
     /// First in, first out with a second chance is the CLOCK algorithm (Corbató, 1968).
     pub(super) fn evict_step(&mut self, ticket: u64, spared: &Key, now: Timestamp) -> Eviction {
-        let Some((key, ticket)) = self.queue.pop_front_if(|(_, head)| *head == ticket) else { return Eviction::Passed };
+        let Some(queue) = &mut self.queue else { return Eviction::Passed };
+        let Some((key, ticket)) = queue.waiting.pop_front_if(|(_, head)| *head == ticket) else {
+            return Eviction::Passed;
+        };
         let standing = self.records.get_mut(&key).and_then(|record| record.cell.as_mut());
         let Some(cell) = standing.filter(|cell| cell.ticket == ticket) else { return Eviction::Passed };
         if cell.is_live(now) && (cell.used || key == *spared) {
             cell.used = false;
-            cell.ticket = next_ticket(&self.tickets);
-            self.queue.push_back((key, cell.ticket));
+            cell.ticket = queue.push(key);
             return Eviction::Deferred;
         }
         self.take_cell(&key);
@@ -175,10 +208,12 @@ impl Shard {
     /// Drops the tickets of values that are gone once they are the most, so that the queue is as long as twice the values at most.
     fn compact_queue(&mut self) {
         let values = usize::try_from(self.usage.entries).unwrap_or(usize::MAX);
-        if self.queue.len() > values.saturating_mul(2).saturating_add(16) {
+        if let Some(queue) = &mut self.queue
+            && queue.waiting.len() > values.saturating_mul(2).saturating_add(16)
+        {
             let records = &self.records;
             let standing = |key: &Key| records.get(key).and_then(|record| record.cell.as_ref());
-            self.queue.retain(|(key, ticket)| standing(key).is_some_and(|cell| cell.ticket == *ticket));
+            queue.waiting.retain(|(key, ticket)| standing(key).is_some_and(|cell| cell.ticket == *ticket));
         }
     }
 
@@ -200,24 +235,10 @@ impl Shard {
         }
     }
 
-    fn advance_hand(&mut self) -> Option<Key> {
-        let after = self.hand.take();
-        let next = after.and_then(|hand| {
-            self.records.range::<Key, _>((Bound::Excluded(hand), Bound::Unbounded)).next().map(|(key, _)| key.clone())
-        });
-        self.hand = next.or_else(|| self.records.keys().next().cloned());
-        self.hand.clone()
-    }
-
     fn discount(&mut self, key: &Key, old: Option<&Cell>) {
         if let Some(old) = old {
             self.usage.entries = self.usage.entries.saturating_sub(1);
             self.usage.bytes = self.usage.bytes.saturating_sub(old.weight(key));
         }
     }
-}
-
-/// Taken under the lock of a shard, so that the tickets of its queue rise.
-fn next_ticket(tickets: &AtomicU64) -> u64 {
-    tickets.fetch_add(1, Ordering::Relaxed) + 1
 }

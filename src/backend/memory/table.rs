@@ -1,9 +1,11 @@
 //! The sharded table that cache and database stand on.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use foldhash::quality::RandomState;
 
 use crate::contract::{Context, GetOptions, Lookup, Ping, Write, WriteAck};
 use crate::error::{Error, Outage, Result};
@@ -12,7 +14,7 @@ use crate::stamp::HybridClock;
 use crate::time::Clock;
 
 use super::record::Record;
-use super::shard::{Shard, Usage};
+use super::shard::{Design, Shard, Usage};
 use super::write::{self, Moment};
 
 /// The number of shards: enough that two threads on a machine of up to some dozen cores seldom meet.
@@ -35,15 +37,17 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Makes an empty table that remembers about so many deletes, and keeps values so long after their expiry.
-    pub(super) fn new(clock: Clock, stamps: Arc<HybridClock>, tombstones: usize, linger: Duration) -> Self {
-        let tickets = Arc::new(AtomicU64::new(0));
-        let tombstones = tombstones.div_ceil(SHARDS);
-        let shard = |index| Mutex::new(Shard::new(index, tombstones, linger, Arc::clone(&tickets)));
+    /// Makes an empty table that keeps values so long after their expiry. One with a bound can evict, and remembers about so many
+    /// deletes; one without remembers all of them.
+    pub(super) fn new(clock: Clock, stamps: Arc<HybridClock>, bound: Option<u64>, linger: Duration) -> Self {
+        let hasher = RandomState::default();
+        let tombstones = bound.and_then(|bound| usize::try_from(bound).ok()).unwrap_or(usize::MAX).div_ceil(SHARDS);
+        let tickets = bound.map(|_| Arc::default());
+        let design = Design { hasher: hasher.clone(), tombstones, linger, tickets };
         Self {
-            shards: (0..SHARDS).map(shard).collect(),
+            shards: (0..SHARDS).map(|index| Mutex::new(Shard::new(index, &design))).collect(),
             heads: std::iter::repeat_with(|| AtomicU64::new(u64::MAX)).take(SHARDS).collect(),
-            hasher: RandomState::new(),
+            hasher,
             clock,
             stamps,
             entries: AtomicU64::new(0),
@@ -53,25 +57,26 @@ impl Table {
         }
     }
 
-    /// Says whether the call may go on: the table is open and the one that is expected, and the deadline has not passed.
-    pub(super) fn admit(&self, cx: &Context) -> Result<()> {
-        self.admit_any(cx)?;
+    /// The present moment, if the call may go on: the table is open and the one that is expected, and the deadline has not passed.
+    pub(super) fn admit(&self, cx: &Context) -> Result<Moment<'_>> {
+        let moment = self.admit_any(cx)?;
         if self.foreign.load(Ordering::Acquire) {
             let why = "another database than this one, or a later state of it, is expected";
             return Err(Error::unavailable(why).with_outage(Outage::Foreign));
         }
-        Ok(())
+        Ok(moment)
     }
 
     /// As [`Table::admit`], whichever database is expected.
-    pub(super) fn admit_any(&self, cx: &Context) -> Result<()> {
+    pub(super) fn admit_any(&self, cx: &Context) -> Result<Moment<'_>> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::closed());
         }
-        if cx.is_expired() {
+        let instant = Instant::now();
+        if cx.is_expired_at(instant) {
             return Err(Error::unavailable("the deadline had passed before the call began"));
         }
-        Ok(())
+        Ok(Moment { now: self.clock.at(instant), stamps: &self.stamps })
     }
 
     /// Says whether another table than this one is expected to answer.
@@ -89,22 +94,17 @@ impl Table {
         Ok(Ping::new(Duration::ZERO, Some(env!("CARGO_PKG_VERSION").to_owned())))
     }
 
-    pub(super) fn moment(&self) -> Moment<'_> {
-        Moment { now: self.clock.now(), stamps: &self.stamps }
-    }
-
     pub(super) fn shards(&self) -> &[Mutex<Shard>] {
         &self.shards
     }
 
     pub(super) fn shard_index(&self, key: &Key) -> usize {
-        usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or_default()
+        shard_index(self.hasher.hash_one(key))
     }
 
     /// Runs something on the shard of a key, and keeps count of what it changed.
     pub(super) fn with_shard<T>(&self, key: &Key, run: impl FnOnce(&mut Shard) -> T) -> Result<T> {
-        let shard = self.shards.get(self.shard_index(key)).ok_or_else(|| Error::internal("no such shard"))?;
-        Ok(self.with_guard(&mut lock(shard), run))
+        Ok(self.with_guard(&mut self.lock_shard(self.hasher.hash_one(key))?, run))
     }
 
     /// The shard whose eviction queue has the oldest head, and that head's ticket; `None` if all queues are empty.
@@ -127,32 +127,34 @@ impl Table {
     }
 
     pub(super) fn read<T>(&self, key: &Key, run: impl FnOnce(Option<&Record>) -> T) -> Result<T> {
-        self.with_shard(key, |shard| run(shard.record(key)))
+        let hash = self.hasher.hash_one(key);
+        Ok(run(self.lock_shard(hash)?.record_hashed(hash, key)))
     }
 
     pub(super) fn get(&self, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup> {
-        self.admit(cx)?;
-        let now = self.clock.now();
-        self.with_shard(key, |shard| match shard.use_cell(key, now) {
+        let now = self.admit(cx)?.now;
+        let hash = self.hasher.hash_one(key);
+        Ok(match self.lock_shard(hash)?.use_cell_hashed(hash, key, now) {
             Some(cell) => Lookup::Found(cell.entry(options)),
             None => Lookup::missing(),
         })
     }
 
     pub(super) fn exists(&self, key: &Key, cx: &Context) -> Result<bool> {
-        self.admit(cx)?;
-        let now = self.clock.now();
+        let now = self.admit(cx)?.now;
         self.read(key, |record| record.is_some_and(|record| record.exists(now)))
     }
 
-    pub(super) fn write(&self, write: Write, cx: &Context) -> Result<WriteAck> {
-        self.admit(cx)?;
-        let moment = self.moment();
-        let key = write.key.clone();
-        self.with_shard(&key, |shard| {
+    pub(super) fn write(&self, write: Write, moment: Moment<'_>) -> Result<WriteAck> {
+        let hash = self.hasher.hash_one(&write.key);
+        self.with_guard(&mut self.lock_shard(hash)?, |shard| {
             shard.sweep_some(moment.now);
             write::write(shard, write, moment).map(|(ack, _undo)| ack)
-        })?
+        })
+    }
+
+    fn lock_shard(&self, hash: u64) -> Result<MutexGuard<'_, Shard>> {
+        self.shards.get(shard_index(hash)).map(lock).ok_or_else(|| Error::internal("no such shard"))
     }
 
     /// What all values take.
@@ -166,6 +168,11 @@ impl Table {
             self.bytes.fetch_add(after.bytes.wrapping_sub(before.bytes), Ordering::Relaxed);
         }
     }
+}
+
+/// The shard of a hash. The hash table of a shard goes by the lowest and the highest bits, so this goes by others.
+const fn shard_index(hash: u64) -> usize {
+    (hash >> 40) as usize % SHARDS
 }
 
 /// Locks a shard. A panic under the lock cannot leave a record half-changed, so a poisoned lock is taken as it is.
