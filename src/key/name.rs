@@ -3,14 +3,16 @@
 use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+
+use smol_str::{SmolStr, SmolStrBuilder};
 
 use crate::error::{Error, Result};
 
 /// The name of an entry: 1 to 1024 bytes of UTF-8 without control characters.
 ///
 /// Everything else is allowed on every backend: `session:42`, `a b`, `Ünï/😀`, `50%`, `a..b`. A backend with a smaller
-/// alphabet encodes, reversibly. The limit counts the configured prefix too. Keys sort by their bytes and are cheap to clone.
+/// alphabet encodes, reversibly. The limit counts the configured prefix too. Keys sort by their bytes and are cheap to clone; one of
+/// up to 23 bytes takes no memory beside itself.
 ///
 /// # Examples
 ///
@@ -23,7 +25,7 @@ use crate::error::{Error, Result};
 /// # Ok::<(), agent_storage::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(Arc<str>);
+pub struct Key(SmolStr);
 
 impl Key {
     /// The longest key, in bytes. An encoded key of this length stays below the 4096-byte control line of a NATS server.
@@ -41,7 +43,20 @@ impl Key {
             return Err(Error::invalid_key("a key must not be empty"));
         }
         check("key", text)?;
-        Ok(Self(Arc::from(text)))
+        Ok(Self(SmolStr::new(text)))
+    }
+
+    /// Puts a key together from two parts that have been checked.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey) if the two together are too long.
+    pub(super) fn join(prefix: &str, rest: &Self) -> Result<Self> {
+        check_length("key", prefix.len() + rest.0.len())?;
+        let mut joined = SmolStrBuilder::new();
+        joined.push_str(prefix);
+        joined.push_str(&rest.0);
+        Ok(Self(joined.finish()))
     }
 
     /// The key's text.
@@ -59,10 +74,9 @@ impl Key {
 
 /// Checks length and alphabet of a key, prefix or pattern, named by `noun`.
 pub(super) fn check(noun: &str, text: &str) -> Result<()> {
-    if text.len() > Key::MAX_BYTES {
-        let length = text.len();
-        let limit = Key::MAX_BYTES;
-        return Err(Error::invalid_key(format!("a {noun} may have at most {limit} bytes, this one has {length}")));
+    check_length(noun, text.len())?;
+    if !may_hold_control(text.as_bytes()) {
+        return Ok(());
     }
     match text.char_indices().find(|(_, character)| character.is_control()) {
         Some((at, character)) => Err(Error::invalid_key(format!(
@@ -71,6 +85,35 @@ pub(super) fn check(noun: &str, text: &str) -> Result<()> {
         ))),
         None => Ok(()),
     }
+}
+
+/// Whether bytes of UTF-8 may hold a control character: one is below the space, is DEL, or begins with 0xC2. Eight bytes are looked
+/// at as one word; the last word overlaps the one before it.
+fn may_hold_control(bytes: &[u8]) -> bool {
+    let (words, _) = bytes.as_chunks::<8>();
+    let in_word = |word: &[u8; 8]| word_may_hold_control(u64::from_ne_bytes(*word));
+    match bytes.last_chunk() {
+        Some(last) => words.iter().any(in_word) || in_word(last),
+        None => bytes.iter().any(|byte| *byte < b' ' || *byte == 0x7f || *byte == 0xc2),
+    }
+}
+
+/// The bit tricks `hasless` and `haszero` (Anderson, "Bit Twiddling Hacks").
+const fn word_may_hold_control(word: u64) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    let below_space = word.wrapping_sub(ONES * 0x20) & !word;
+    let (del, lead) = (word ^ (ONES * 0x7f), word ^ (ONES * 0xc2));
+    let (is_del, is_lead) = (del.wrapping_sub(ONES) & !del, lead.wrapping_sub(ONES) & !lead);
+    (below_space | is_del | is_lead) & HIGH != 0
+}
+
+fn check_length(noun: &str, length: usize) -> Result<()> {
+    if length <= Key::MAX_BYTES {
+        return Ok(());
+    }
+    let limit = Key::MAX_BYTES;
+    Err(Error::invalid_key(format!("a {noun} may have at most {limit} bytes, this one has {length}")))
 }
 
 impl fmt::Display for Key {
@@ -170,6 +213,13 @@ mod tests {
     fn control_characters_are_refused() {
         for text in ["a\0", "a\nb", "\u{7f}", "\u{85}"] {
             assert!(Key::parse(text).is_err(), "{text:?}");
+        }
+        for character in '\0'..='\u{1000}' {
+            for text in
+                [format!("{character}"), format!("a long key{character}"), format!("ü{character} and more to come")]
+            {
+                assert_eq!(Key::parse(&text).is_err(), character.is_control(), "{text:?}");
+            }
         }
     }
 }

@@ -66,7 +66,7 @@ impl KeyPrefix {
     ///
     /// [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey) if the two together are too long.
     pub fn join(&self, key: &Key) -> Result<Key> {
-        if self.is_empty() { Ok(key.clone()) } else { Key::parse(format!("{}{key}", self.0)) }
+        if self.is_empty() { Ok(key.clone()) } else { Key::join(&self.0, key) }
     }
 
     /// Puts the prefix before another prefix.
