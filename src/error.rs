@@ -144,10 +144,14 @@ impl Error {
     /// Names the backend and the operation that failed; the first names given stay.
     #[must_use]
     pub fn with_context(mut self, backend: &'static str, operation: &'static str) -> Self {
+        self.add_context(backend, operation);
+        self
+    }
+
+    pub(crate) fn add_context(&mut self, backend: &'static str, operation: &'static str) {
         let inner = Arc::make_mut(&mut self.inner);
         inner.backend.get_or_insert(backend);
         inner.operation.get_or_insert(operation);
-        self
     }
 
     /// Says that trying again cannot help, as with a wrong password.

@@ -63,6 +63,8 @@ impl Subscriber for Journal {
     fn exit(&self, _span: &Id) {}
 }
 
+/// Every test here has a subscriber: where only one of several threads has one, `tracing` may ask another thread whether anybody is
+/// interested in a span, and remembers that nobody is.
 async fn use_storage() {
     let database = StorageManager::in_memory().database().await.unwrap();
     let value = Value::json(format!("\"{SECRET}\"")).unwrap();
@@ -102,6 +104,7 @@ async fn no_key_and_no_value_is_ever_reported() {
 
 #[test]
 fn operations_are_counted_and_timed() {
+    let _guard = tracing::subscriber::set_default(Journal::default());
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -125,4 +128,23 @@ fn operations_are_counted_and_timed() {
     }
     // The first ping, two writes, a read and a batch of reads.
     assert_eq!((conflicts, durations), (1, 5));
+}
+
+#[test]
+fn a_recorder_that_comes_later_is_heard() {
+    let _guard = tracing::subscriber::set_default(Journal::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let database = runtime.block_on(async {
+        let database = StorageManager::in_memory().database().await.unwrap();
+        database.get(KEY).await.unwrap();
+        database
+    });
+    for _ in 0..2 {
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        metrics::with_local_recorder(&recorder, || runtime.block_on(database.get(KEY)).unwrap());
+        let reported: Vec<_> = snapshotter.snapshot().into_vec().into_iter().map(|(_, _, _, value)| value).collect();
+        assert_eq!(reported.len(), 2, "{reported:?}");
+        assert!(reported.contains(&DebugValue::Counter(1)), "{reported:?}");
+    }
 }

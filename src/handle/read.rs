@@ -42,7 +42,8 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     /// # Ok::<(), agent_storage::Error>(()) }).unwrap();
     /// ```
     pub async fn get(&self, key: impl IntoKey) -> Result<Option<Value>> {
-        Ok(self.lookup(key).await?.into_value())
+        let lookup = self.backend.get(&key.into_key()?, &GetOptions::default(), &self.context()).await?;
+        Ok(lookup.into_value())
     }
 
     /// Reads a JSON value into a type; `None` if there is none.

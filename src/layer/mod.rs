@@ -4,6 +4,7 @@
 
 mod batch;
 mod coalesce;
+mod meter;
 mod observe;
 mod prefix;
 mod retry;
