@@ -94,7 +94,7 @@ impl<B: Store + ?Sized> Retry<B> {
     where
         F: Future<Output = Result<T>>,
     {
-        let mut delays = delays(&self.config);
+        let mut waits = None;
         let mut attempt = Attempt::First;
         loop {
             let error = match call(attempt).await {
@@ -104,7 +104,8 @@ impl<B: Store + ?Sized> Retry<B> {
             if error.kind() == ErrorKind::OutcomeUnknown {
                 attempt = Attempt::Repeat;
             }
-            if self.leaves(&error) || !repeat.allows(&error) || !wait(delays.next(), cx).await {
+            let waits = waits.get_or_insert_with(|| delays(&self.config));
+            if self.leaves(&error) || !repeat.allows(&error) || !wait(waits.next(), cx).await {
                 return Err(if attempt == Attempt::Repeat { as_unknown(error) } else { error });
             }
         }
@@ -117,10 +118,11 @@ impl<B: Store + ?Sized> Retry<B> {
         Ok(self.one(Repeat::IfNotApplied, cx, |_| call()).await?.0)
     }
 
-    /// Sends a batch, and again what `retryable` picks from its items and answers.
-    async fn many<I: Clone, A, F>(
+    /// Sends again what `retryable` picks from the items of a batch and the answers of its first attempt.
+    async fn again<I: Clone, A, F>(
         &self,
-        mut items: Vec<I>,
+        mut answers: Vec<Result<A>>,
+        items: impl FnOnce() -> Vec<I>,
         cx: &Context,
         mut send: impl FnMut(Vec<I>) -> F,
         retryable: impl Fn(&[I], &[Result<A>]) -> Vec<usize>,
@@ -129,7 +131,10 @@ impl<B: Store + ?Sized> Retry<B> {
     where
         F: Future<Output = Vec<Result<A>>>,
     {
-        let mut answers = send(items.clone()).await;
+        if answers.iter().all(Result::is_ok) {
+            return answers;
+        }
+        let mut items = items();
         let mut ambiguous: HashSet<usize> = HashSet::new();
         let mut delays = delays(&self.config);
         loop {
@@ -245,12 +250,14 @@ impl<B: Store + ?Sized> Store for Retry<B> {
 
     async fn get_many(&self, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
         let send = |keys: Vec<Key>| async move { self.inner.get_many(&keys, options, cx).await };
-        self.many(keys.to_vec(), cx, send, failed_reads, Doubt::OF_READS).await
+        let first = self.inner.get_many(keys, options, cx).await;
+        self.again(first, || keys.to_vec(), cx, send, failed_reads, Doubt::OF_READS).await
     }
 
     async fn exists(&self, keys: &[Key], cx: &Context) -> Vec<Result<bool>> {
         let send = |keys: Vec<Key>| async move { self.inner.exists(&keys, cx).await };
-        self.many(keys.to_vec(), cx, send, failed_reads, Doubt::OF_READS).await
+        let first = self.inner.exists(keys, cx).await;
+        self.again(first, || keys.to_vec(), cx, send, failed_reads, Doubt::OF_READS).await
     }
 
     async fn write(&self, write: Write, cx: &Context) -> Result<WriteAck> {
@@ -267,7 +274,8 @@ impl<B: Store + ?Sized> Store for Retry<B> {
         let safe = |writes: &[Write], answers: &[Result<WriteAck>]| {
             safe_to_repeat(writes, answers, |write| &write.key, |write| self.repeat_of(write))
         };
-        self.many(writes, cx, send, safe, Doubt::OF_WRITES).await
+        let first = self.inner.write_many(writes.clone(), cx).await;
+        self.again(first, || writes, cx, send, safe, Doubt::OF_WRITES).await
     }
 
     async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
@@ -312,7 +320,8 @@ impl<B: DatabaseBackend + ?Sized> DatabaseBackend for Retry<B> {
         let safe = |items: &[Append], answers: &[Result<AppendAck>]| {
             safe_to_repeat(items, answers, |item| &item.key, |_| self.repeat_of_append())
         };
-        self.many(items, cx, send, safe, Doubt::OF_APPENDS).await
+        let first = self.inner.append_many(items.clone(), cx).await;
+        self.again(first, || items, cx, send, safe, Doubt::OF_APPENDS).await
     }
 
     async fn range(&self, key: &Key, range: ListRange, cx: &Context) -> Result<Vec<Item>> {

@@ -11,6 +11,15 @@ use crate::handle::{Cache, Database, Handle, HandleBackend};
 use crate::key::KeyPrefix;
 use crate::layer::{Coalesce, Observe, Prefix, Retry, Side};
 
+/// Where a backend comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It was injected, and whatever it is, it may fail for a passing reason.
+    Own,
+    /// It is the one of the configuration. In memory nothing fails that another attempt would mend.
+    Configured,
+}
+
 /// Makes the cache's backend, without connecting it.
 pub(super) fn cache_backend(config: &CacheBackendConfig) -> Result<Arc<dyn CacheBackend>> {
     match config {
@@ -55,8 +64,9 @@ pub(super) fn database_backend(config: &DatabaseBackendConfig) -> Result<Arc<dyn
 }
 
 /// Puts the layers before a cache and connects it.
-pub(super) async fn cache(backend: Arc<dyn CacheBackend>, config: &CacheConfig) -> Result<Cache> {
-    let mut layered: Arc<dyn CacheBackend> = Arc::new(Retry::new(config.options.retry, backend));
+pub(super) async fn cache(backend: Arc<dyn CacheBackend>, origin: Origin, config: &CacheConfig) -> Result<Cache> {
+    let in_memory = origin == Origin::Configured && matches!(config.backend, CacheBackendConfig::Memory(_));
+    let mut layered = if in_memory { backend } else { Arc::new(Retry::new(config.options.retry, backend)) };
     if is_batched(&layered.capabilities(), &config.options) {
         layered = Arc::new(Coalesce::cache(&config.options.batching, layered));
     }
@@ -74,10 +84,16 @@ pub(super) struct OpenDatabase {
 }
 
 /// Puts the layers before a database and connects it.
-pub(super) async fn database(backend: Arc<dyn DatabaseBackend>, config: &DatabaseConfig) -> Result<OpenDatabase> {
+pub(super) async fn database(
+    backend: Arc<dyn DatabaseBackend>,
+    origin: Origin,
+    config: &DatabaseConfig,
+) -> Result<OpenDatabase> {
     let chain = chain(&backend, config).await?;
+    let in_memory = origin == Origin::Configured && matches!(config.backend, DatabaseBackendConfig::Memory(_));
     let mut layered: Arc<dyn DatabaseBackend> = match &chain {
         Some(chain) => chain.clone(),
+        None if in_memory => backend,
         None => Arc::new(Retry::new(config.options.retry, backend)),
     };
     if is_batched(&layered.capabilities(), &config.options) {

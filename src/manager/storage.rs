@@ -14,7 +14,7 @@ use crate::layer::Side;
 
 use super::builder::StorageManagerBuilder;
 use super::health::{Health, MemberHealth, SideHealth};
-use super::open::{self, OpenDatabase};
+use super::open::{self, OpenDatabase, Origin};
 use super::slot::Slot;
 
 /// Both handles of a connected storage.
@@ -183,10 +183,10 @@ impl StorageManager {
             let (config, own) = (Arc::clone(&self.config), self.own_cache.clone());
             async move {
                 if let Some(own) = own {
-                    return open::cache(own, &config.cache).await;
+                    return open::cache(own, Origin::Own, &config.cache).await;
                 }
                 let backend = open::cache_backend(&config.cache.backend)?;
-                let opened = open::cache(Arc::clone(&backend), &config.cache).await;
+                let opened = open::cache(Arc::clone(&backend), Origin::Configured, &config.cache).await;
                 or_close(opened, &*backend, &config.cache.options).await
             }
         };
@@ -232,10 +232,10 @@ impl StorageManager {
             let (config, own) = (Arc::clone(&self.config), self.own_database.clone());
             async move {
                 if let Some(own) = own {
-                    return open::database(own, &config.database).await;
+                    return open::database(own, Origin::Own, &config.database).await;
                 }
                 let backend = open::database_backend(&open::in_force(&config.database))?;
-                let opened = open::database(Arc::clone(&backend), &config.database).await;
+                let opened = open::database(Arc::clone(&backend), Origin::Configured, &config.database).await;
                 or_close(opened, &*backend, &config.database.options).await
             }
         };
