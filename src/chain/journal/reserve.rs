@@ -1,13 +1,20 @@
 //! Room on the disk that a journal keeps for the time when it is full: [`Reserve`].
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What the removal of a batch writes at most: a page an operation, and those above them.
-const BYTES: usize = 4 << 20;
+/// What the removal of operations writes beside what is in the log already: a batch needs a page an operation, and those above.
+const REMOVAL_BYTES: u64 = 8 << 20;
+
+/// What the log holds before it is moved into the file. The file must be able to grow by it, else the log could never begin
+/// anew, and what is removed would make it longer until no room is left.
+const LOG_BYTES: u64 = 16 << 20;
+
+/// What is written at once.
+static BLOCK: [u8; 1 << 16] = [0; 1 << 16];
 
 /// The pause between two attempts to take the room back.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -17,20 +24,23 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Reserve {
     path: PathBuf,
+    bytes: u64,
     next_attempt: Mutex<Option<Instant>>,
 }
 
 impl Reserve {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, next_attempt: Mutex::new(None) }
+    /// Makes one for a journal that may hold so many bytes.
+    pub(super) fn new(path: PathBuf, max_bytes: u64) -> Self {
+        let bytes = REMOVAL_BYTES + LOG_BYTES.min(max_bytes);
+        Self { path, bytes, next_attempt: Mutex::new(None) }
     }
 
     /// Takes the room, if it is not taken already.
     pub(super) fn take(&self) -> io::Result<()> {
-        if fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() == BYTES as u64) {
+        if fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() == self.bytes) {
             return Ok(());
         }
-        write(&self.path).inspect_err(|_| self.give_way())
+        self.write(&self.path).inspect_err(|_| self.give_way())
     }
 
     /// Whether the room could be taken back and there is as much besides, unless that was tried a moment ago.
@@ -42,7 +52,7 @@ impl Reserve {
         }
         *next = Some(now + PAUSE);
         let probe = self.path.with_extension("probe");
-        let has_room = self.take().and_then(|()| write(&probe)).is_ok();
+        let has_room = self.take().and_then(|()| self.write(&probe)).is_ok();
         let _ = fs::remove_file(probe);
         has_room
     }
@@ -52,19 +62,21 @@ impl Reserve {
         // A file that is not there takes no room.
         let _ = fs::remove_file(&self.path);
     }
-}
 
-fn write(path: &Path) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file: File = options.open(path)?;
-    let block = vec![0; 1 << 16];
-    for _ in 0..BYTES / block.len() {
-        file.write_all(&block)?;
+    fn write(&self, path: &Path) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(path)?;
+        let mut left = self.bytes;
+        while left > 0 {
+            let part = BLOCK.get(..usize::try_from(left).unwrap_or(usize::MAX)).unwrap_or(&BLOCK);
+            file.write_all(part)?;
+            left -= part.len() as u64;
+        }
+        file.sync_all()
     }
-    file.sync_all()
 }
 
 #[cfg(test)]
@@ -75,9 +87,9 @@ mod tests {
     fn it_is_taken_and_given_away() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.reserve");
-        let reserve = Reserve::new(path.clone());
+        let reserve = Reserve::new(path.clone(), 1000);
         reserve.take().unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().len(), BYTES as u64);
+        assert_eq!(fs::metadata(&path).unwrap().len(), REMOVAL_BYTES + 1000);
         reserve.give_way();
         assert!(!path.exists() && reserve.take_again() && path.exists());
         reserve.give_way();
@@ -87,7 +99,7 @@ mod tests {
     #[test]
     fn where_there_is_no_room_nothing_is_left_behind() {
         let folder = tempfile::tempdir().unwrap();
-        let reserve = Reserve::new(folder.path().join("missing").join("x.reserve"));
+        let reserve = Reserve::new(folder.path().join("missing").join("x.reserve"), 1000);
         assert!(reserve.take().is_err() && !reserve.take_again());
     }
 }

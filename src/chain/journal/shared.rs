@@ -20,8 +20,8 @@ const USED_PART: u64 = 4;
 /// The length in pages that is not worth making smaller: 1 MiB.
 const FEW_PAGES: u64 = 256;
 
-/// The pages that are given back at once: 4 MiB.
-const PAGES_AT_ONCE: u64 = 1024;
+/// The pages that are given back at once: 1 MiB. The log takes about twice as many meanwhile.
+const PAGES_AT_ONCE: u64 = 256;
 
 /// The state of an open journal beside its rows.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Shared {
     pub(super) fn new(path: &Path, lock: OwnerLock, max_bytes: u64) -> Self {
         Self {
             room: Room::new(max_bytes),
-            reserve: Reserve::new(path.with_extension("reserve")),
+            reserve: Reserve::new(path.with_extension("reserve"), max_bytes),
             last_seq: AtomicU64::new(0),
             disk_full: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -95,18 +95,20 @@ impl Shared {
         Ok(())
     }
 
-    /// Gives room back to the disk, and finds out whether the disk has room again. It runs on the writer, from time to time.
+    /// Gives room back to the disk, and then finds out whether the disk has room again. It runs on the writer, from time to time.
     pub(super) fn tidy(&self, connection: &Connection) -> SqlResult<Progress> {
+        let (pages, free) = table::pages(connection)?;
+        if pages > FEW_PAGES && pages.saturating_sub(free).saturating_mul(USED_PART) <= pages {
+            connection.execute_batch(&format!("PRAGMA incremental_vacuum({PAGES_AT_ONCE})"))?;
+            let (left, _) = table::pages(connection)?;
+            if left < pages {
+                return Ok(Progress::More);
+            }
+        }
         if self.disk_full.load(Ordering::Acquire) {
             self.has_room_again();
         }
-        let (pages, free) = table::pages(connection)?;
-        if pages <= FEW_PAGES || pages.saturating_sub(free).saturating_mul(USED_PART) > pages {
-            return Ok(Progress::Done);
-        }
-        connection.execute_batch(&format!("PRAGMA incremental_vacuum({PAGES_AT_ONCE})"))?;
-        let (left, _) = table::pages(connection)?;
-        Ok(if left < pages { Progress::More } else { Progress::Done })
+        Ok(Progress::Done)
     }
 
     fn has_room_again(&self) -> bool {
