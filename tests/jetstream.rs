@@ -58,6 +58,8 @@ fn main() -> ExitCode {
         a_frozen_server_leaves_nothing_behind,
         what_a_lost_connection_had_not_sent_is_gone,
         a_write_whose_answer_was_lost_is_looked_up,
+        a_batch_whose_answers_were_lost_claims_nothing_that_is_not_so,
+        a_put_that_is_too_large_fails_alone_in_its_batch,
         an_increment_whose_answer_was_lost_counts_once,
         what_arrives_late_changes_nothing,
         a_write_asks_the_leader_wherever_reads_go,
@@ -693,6 +695,37 @@ async fn a_write_whose_answer_was_lost_is_looked_up() {
         }
     }
     assert_eq!(get(&cache, "a").await, Some(json("2")));
+    assert_eq!(get(&cache, "b").await, None);
+}
+
+async fn a_batch_whose_answers_were_lost_claims_nothing_that_is_not_so() {
+    let (proxy, cache) = behind_a_proxy(Nats::shared()).await;
+    // The first write of a connection raises its fence, whose answer is not the one to lose.
+    set(&cache, "other", "1").await;
+    let acknowledgement = NetworkFault::CutAt(Direction::ToClient, Point::Pattern(b"\"seq\":".to_vec()));
+    proxy.set_once(acknowledgement).await.unwrap();
+    let names: Vec<String> = (0..50).map(|number| format!("k{number}")).collect();
+    let answers = cache.write_many(names.iter().map(|name| put(name, json("7"))).collect(), &cx()).await;
+    assert_eq!(proxy.hits(), 1);
+    assert!(answers.iter().any(Result::is_ok), "what was stored is found by its stamp");
+    for (name, answer) in names.iter().zip(answers) {
+        match answer {
+            Ok(ack) => {
+                let found = cache.get(&key(name), &GetOptions::default(), &cx()).await.unwrap().into_entry().unwrap();
+                assert_eq!((Some(found.revision), found.value), (ack.revision, json("7")));
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}"),
+        }
+    }
+}
+
+async fn a_put_that_is_too_large_fails_alone_in_its_batch() {
+    let (_, cache) = shared();
+    let large = Value::binary(vec![7; 2 << 20]).unwrap();
+    let answers = cache.write_many(vec![put("a", json("1")), put("b", large), put("c", json("3"))], &cx()).await;
+    assert!(answers[0].is_ok() && answers[2].is_ok());
+    assert_eq!(answers[1].as_ref().unwrap_err().kind(), ErrorKind::TooLarge);
+    assert_eq!((get(&cache, "a").await, get(&cache, "c").await), (Some(json("1")), Some(json("3"))));
     assert_eq!(get(&cache, "b").await, None);
 }
 

@@ -18,6 +18,7 @@
 //! | `scan` | a walk over the keys, which listing, counting and clearing share |
 //! | `error` | the client's errors as ours |
 
+mod batch;
 mod bucket;
 mod cache;
 mod codec;

@@ -1,10 +1,8 @@
 //! Publishing: one message, and what JetStream says to it.
 
-use async_nats::HeaderMap;
-use async_nats::jetstream;
-use async_nats::jetstream::publish::PublishAck;
-use async_nats::jetstream::response::Response;
+use async_nats::{HeaderMap, Message, jetstream};
 use bytes::Bytes;
+use serde::Deserialize;
 
 use crate::contract::Context;
 use crate::error::Result;
@@ -29,11 +27,23 @@ pub(super) async fn publish(
     payload: Bytes,
     cx: &Context,
 ) -> Result<Result<Published, jetstream::Error>, Failure> {
-    let message = session.request(subject, Some(headers), payload, cx).await?;
-    match serde_json::from_slice::<Response<PublishAck>>(&message.payload) {
-        Ok(Response::Ok(ack)) => Ok(Ok(Published::Stored(ack.sequence))),
-        Ok(Response::Err { error }) if is_conflict(&error) => Ok(Ok(Published::Conflict)),
-        Ok(Response::Err { error }) => Ok(Err(error)),
-        Err(_) => Err(Failure::Unanswered("the server's acknowledgement is not understood")),
+    understand(&session.request(subject, Some(headers), payload, cx).await?)
+}
+
+/// Reads what JetStream says to a message.
+pub(super) fn understand(reply: &Message) -> Result<Result<Published, jetstream::Error>, Failure> {
+    /// An acknowledgement, or an error; the client library's own type is read at three times the cost.
+    #[derive(Deserialize)]
+    struct Answer {
+        seq: Option<u64>,
+        error: Option<jetstream::Error>,
+    }
+    match serde_json::from_slice(&reply.payload) {
+        Ok(Answer { error: Some(error), .. }) if is_conflict(&error) => Ok(Ok(Published::Conflict)),
+        Ok(Answer { error: Some(error), .. }) => Ok(Err(error)),
+        Ok(Answer { seq: Some(sequence), error: None }) => Ok(Ok(Published::Stored(sequence))),
+        Ok(Answer { seq: None, error: None }) | Err(_) => {
+            Err(Failure::Unanswered("the server's acknowledgement is not understood"))
+        }
     }
 }

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use async_nats::header::{
     NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MARKER_REASON, NATS_MESSAGE_TTL, NATS_ROLLUP, NATS_SEQUENCE,
 };
+use async_nats::{HeaderMap, HeaderName};
 use bytes::Bytes;
 
 use crate::contract::{Entry, GetOptions, Lookup};
@@ -25,16 +25,17 @@ pub(super) const HEADER_BYTES: usize = 512;
 pub(super) const MARKER_TTL: Duration = Duration::from_secs(60);
 
 /// The subject that an expected sequence is about, if it is not the message's own (nats-server 2.11).
-const EXPECTED_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
+const EXPECTED_SUBJECT: HeaderName = HeaderName::from_static("Nats-Expected-Last-Subject-Sequence-Subject");
 
-const FORMAT: &str = "Agent-Storage-Format";
-const EXPIRES: &str = "Agent-Storage-Expires";
-const STAMP: &str = "Agent-Storage-Stamp";
+/// Left out beside a stamp for JSON, as most values are: each header costs the server time with every read.
+const FORMAT: HeaderName = HeaderName::from_static("Agent-Storage-Format");
+const EXPIRES: HeaderName = HeaderName::from_static("Agent-Storage-Expires");
+const STAMP: HeaderName = HeaderName::from_static("Agent-Storage-Stamp");
 const JSON: &str = "json";
 const BINARY: &str = "binary";
 
 /// What NATS's own key-value clients mark a deleted key with.
-const OPERATION: &str = "KV-Operation";
+const OPERATION: HeaderName = HeaderName::from_static("KV-Operation");
 const PURGE: &str = "PURGE";
 const DELETE: &str = "DEL";
 
@@ -59,8 +60,7 @@ struct Header {
 impl Record {
     /// Takes a message that a direct get answered.
     pub(super) fn from_direct(headers: Option<&HeaderMap>, payload: Bytes) -> Result<Self> {
-        let sequence =
-            headers.and_then(|headers| text(headers, NATS_SEQUENCE.as_ref())).and_then(|text| text.parse().ok());
+        let sequence = headers.and_then(|headers| text(headers, NATS_SEQUENCE)).and_then(|text| text.parse().ok());
         let sequence = sequence.ok_or_else(|| Error::unavailable("the server answered a read without a sequence"))?;
         Ok(Self::new(sequence, headers, payload))
     }
@@ -118,37 +118,41 @@ impl Header {
     }
 
     fn read(headers: &HeaderMap) -> Self {
-        let format = text(headers, FORMAT).map(|format| match format {
-            JSON => Ok(Format::Json),
-            BINARY => Ok(Format::Binary),
-            _ => Err(Error::corrupt("the record's format header is neither json nor binary; write the key anew")),
-        });
+        let stamp: Option<Stamp> = text(headers, STAMP).and_then(|stamp| stamp.parse().ok());
+        let format = match text(headers, FORMAT) {
+            Some(JSON) => Ok(Some(Format::Json)),
+            Some(BINARY) => Ok(Some(Format::Binary)),
+            Some(_) => Err(Error::corrupt("the record's format header is neither json nor binary; write the key anew")),
+            None => Ok(stamp.map(|_| Format::Json)),
+        };
         let expires = text(headers, EXPIRES).map(|millis| {
             let unreadable = || Error::corrupt("the record's expiry header is not a number; write the key anew");
             millis.parse().map(Timestamp::from_millis).map_err(|_| unreadable())
         });
         Self {
             is_marker: matches!(text(headers, OPERATION), Some(PURGE | DELETE))
-                || text(headers, NATS_MARKER_REASON.as_ref()).is_some(),
-            stamp: text(headers, STAMP).and_then(|stamp| stamp.parse().ok()),
-            format: format.transpose(),
+                || text(headers, NATS_MARKER_REASON).is_some(),
+            stamp,
+            format,
             expires: expires.transpose(),
         }
     }
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name).map(|value| value.as_str())
 }
 
 /// The headers of a message that stores an entry, which ends at `expires` where it is `now`.
 pub(super) fn entry_headers(format: Format, stamp: Stamp, now: Timestamp, expires: Option<Timestamp>) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert(FORMAT, if format == Format::Json { JSON } else { BINARY });
-    headers.insert(STAMP, stamp.to_string().as_str());
+    if format == Format::Binary {
+        headers.insert(FORMAT, BINARY);
+    }
+    headers.insert(STAMP, stamp.to_string());
     if let Some(at) = expires {
-        headers.insert(EXPIRES, at.as_millis().to_string().as_str());
-        headers.insert(NATS_MESSAGE_TTL, server_seconds(at.since(now)).to_string().as_str());
+        headers.insert(EXPIRES, at.as_millis().to_string());
+        headers.insert(NATS_MESSAGE_TTL, server_seconds(at.since(now)).to_string());
     }
     headers
 }
@@ -160,14 +164,14 @@ pub(super) fn marker_headers(stamp: Stamp, ttl: Duration) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(OPERATION, PURGE);
     headers.insert(NATS_ROLLUP, "sub");
-    headers.insert(STAMP, stamp.to_string().as_str());
-    headers.insert(NATS_MESSAGE_TTL, ttl.as_secs().to_string().as_str());
+    headers.insert(STAMP, stamp.to_string());
+    headers.insert(NATS_MESSAGE_TTL, ttl.as_secs().to_string());
     headers
 }
 
 /// Lets a message be stored only if the last one of its subject has this sequence, 0 for none.
 pub(super) fn expect_sequence(headers: &mut HeaderMap, sequence: u64) {
-    headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, sequence.to_string().as_str());
+    headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, sequence.to_string());
 }
 
 /// Lets a message be stored only if the last one of another subject has this sequence.
@@ -238,6 +242,16 @@ mod tests {
     }
 
     #[test]
+    fn json_of_ours_is_told_by_its_stamp_and_any_format_that_is_named_counts() {
+        let stamp = HybridClock::process().issue().to_string();
+        let read = |headers: &[(&str, &str)]| record(headers, "1").value().unwrap().format();
+        let stamped = ("Agent-Storage-Stamp", stamp.as_str());
+        assert_eq!(read(&[stamped]), Format::Json);
+        assert_eq!(read(&[stamped, ("Agent-Storage-Format", "json")]), Format::Json);
+        assert_eq!(read(&[stamped, ("Agent-Storage-Format", "binary")]), Format::Binary);
+    }
+
+    #[test]
     fn what_another_client_wrote_is_json_if_it_is_json() {
         assert_eq!(record(&[], "{\"a\":1}").value().unwrap().format(), Format::Json);
         assert_eq!(record(&[("Other", "header")], "plain text").value().unwrap().format(), Format::Binary);
@@ -246,7 +260,8 @@ mod tests {
 
     #[test]
     fn headers_that_cannot_be_read_are_corrupt_and_the_entry_is_there() {
-        for header in [(FORMAT, "xml"), (EXPIRES, "tomorrow"), (EXPIRES, "-1")] {
+        let (format, expires) = ("Agent-Storage-Format", "Agent-Storage-Expires");
+        for header in [(format, "xml"), (expires, "tomorrow"), (expires, "-1")] {
             let record = record(&[header], "1");
             assert!(record.is_live(Clock::manual().now()));
             assert_eq!(record.value().unwrap_err().kind(), crate::ErrorKind::Corrupt, "{header:?}");

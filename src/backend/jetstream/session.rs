@@ -16,7 +16,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot::error::RecvError;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::contract::Context;
@@ -75,6 +76,15 @@ pub(super) struct Link {
     denied: Denied,
     router: AbortHandle,
 }
+
+/// A message to be stored.
+pub(super) struct Outgoing {
+    pub(super) subject: String,
+    pub(super) headers: HeaderMap,
+    pub(super) payload: Bytes,
+}
+
+type Reply = oneshot::Receiver<Message>;
 
 /// Whether the server said of a connection that a subject is not allowed. It does not answer such a request.
 pub(super) type Denied = Arc<AtomicBool>;
@@ -171,7 +181,61 @@ impl Link {
             // The send waits for room in the client's queue, and puts nothing into it when it is dropped.
             None => return Err(Failure::NotSent(Error::unavailable("the server takes no more for now"))),
         }
-        match cx.limit(reply).await {
+        self.judge(cx.limit(reply).await)
+    }
+
+    /// Sends messages in a row and waits for their replies until the deadline: one answer a message, in order.
+    pub(super) async fn request_all(&self, messages: Vec<Outgoing>, cx: &Context) -> Vec<Result<Message, Failure>> {
+        let not_sent = |error: &Error| Err(Failure::NotSent(error.clone()));
+        let (tickets, replies) = match self.places_for(messages.len(), cx).await {
+            Ok(places) => places,
+            Err(error) => return messages.iter().map(|_| not_sent(&error)).collect(),
+        };
+        let mut sent = 0;
+        let sending = async {
+            for (Outgoing { subject, headers, payload }, token) in messages.into_iter().zip(tickets.first..) {
+                let inbox = format!("{}.{token}", self.inbox);
+                self.client.publish_with_reply_and_headers(subject, inbox, headers, payload).await?;
+                sent += 1;
+            }
+            Ok(())
+        };
+        // A message whose sending is dropped was not put into the client's queue.
+        let unsent = match cx.limit(sending).await {
+            Some(Ok(())) => None,
+            Some(Err(error)) => Some(publish_failure(error)),
+            None => Some(Error::unavailable("the server takes no more for now")),
+        };
+        let mut answers = Vec::with_capacity(replies.len());
+        for (at, reply) in replies.into_iter().enumerate() {
+            answers.push(match &unsent {
+                Some(error) if at >= sent => not_sent(error),
+                _ => self.judge(cx.limit(reply).await),
+            });
+        }
+        answers
+    }
+
+    /// Takes places among those that wait.
+    async fn places_for(&self, count: usize, cx: &Context) -> Result<(Tickets<'_>, Vec<Reply>)> {
+        if cx.is_expired() {
+            return Err(Error::unavailable("the deadline passed before the request was sent"));
+        }
+        let lost = || Error::unavailable("the connection was lost");
+        let permits = u32::try_from(count).unwrap_or(u32::MAX);
+        let places = match cx.limit(self.places.acquire_many(permits)).await {
+            Some(places) => places.map_err(|_| lost())?,
+            None => return Err(Error::unavailable("too many requests wait for the server")),
+        };
+        let first = self.next.fetch_add(count as u64, Ordering::Relaxed);
+        let tickets = Tickets { waiting: &self.waiting, first, count: count as u64, _places: places };
+        let replies = self.waiting.register_all(first, count).ok_or_else(lost)?;
+        if self.is_connected() { Ok((tickets, replies)) } else { Err(lost()) }
+    }
+
+    /// What the reply to a message that was sent means, or that there is none.
+    fn judge(&self, reply: Option<Result<Message, RecvError>>) -> Result<Message, Failure> {
+        match reply {
             Some(Ok(message)) if message.status == Some(StatusCode::NO_RESPONDERS) => {
                 self.retire();
                 Err(Failure::NotSent(Error::unavailable(
@@ -249,6 +313,18 @@ impl Waiting {
         Ok(receiver)
     }
 
+    /// Registers as many requests as that, with tokens in a row; `None` once the connection is lost.
+    fn register_all(&self, first: u64, count: usize) -> Option<Vec<Reply>> {
+        let mut waiting = self.lock();
+        let requests = waiting.as_mut()?;
+        let register = |token| {
+            let (sender, receiver) = oneshot::channel();
+            requests.insert(token, sender);
+            receiver
+        };
+        Some((first..).take(count).map(register).collect())
+    }
+
     fn take(&self, token: u64) -> Option<oneshot::Sender<Message>> {
         self.lock().as_mut().and_then(|requests| requests.remove(&token))
     }
@@ -273,5 +349,21 @@ struct Ticket<'a> {
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         self.waiting.take(self.token);
+    }
+}
+
+/// The places of several requests, given up when dropped.
+struct Tickets<'a> {
+    waiting: &'a Waiting,
+    first: u64,
+    count: u64,
+    _places: SemaphorePermit<'a>,
+}
+
+impl Drop for Tickets<'_> {
+    fn drop(&mut self) {
+        if let Some(requests) = self.waiting.lock().as_mut() {
+            (self.first..self.first + self.count).for_each(|token| drop(requests.remove(&token)));
+        }
     }
 }

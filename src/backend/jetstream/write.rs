@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::HeaderMap;
+use async_nats::jetstream;
 use async_nats::jetstream::stream::PurgeResponse;
 use bytes::Bytes;
 use futures_util::{StreamExt, future, stream};
@@ -20,6 +20,7 @@ use crate::stamp::{HybridClock, Stamp};
 use crate::time::{Timestamp, Ttl};
 use crate::value::{Format, Value};
 
+use super::batch;
 use super::codec::{Filter, RESERVED};
 use super::connect::Connector;
 use super::error::{Failure, api_failure};
@@ -27,7 +28,7 @@ use super::publish::{Published, publish};
 use super::read;
 use super::record::{MARKER_TTL, Record, entry_headers, expect_sequence, expect_sequence_of, expiry, marker_headers};
 use super::scan::{Scan, Seen};
-use super::session::Session;
+use super::session::{Outgoing, Session};
 
 /// The most messages of a batch that wait for their acknowledgements at once.
 const PIPELINED: usize = 1024;
@@ -69,6 +70,9 @@ impl Writer {
 
     /// Applies several writes: those of one key in order, all others at the same time.
     pub(super) async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
+        if batch::are_puts_of_distinct_keys(&writes) {
+            return self.put_all(writes, cx).await;
+        }
         let mut keys: HashMap<Key, Vec<(usize, Write)>> = HashMap::with_capacity(writes.len());
         let mut order = Vec::with_capacity(writes.len());
         for (at, write) in writes.into_iter().enumerate() {
@@ -148,7 +152,7 @@ impl Writer {
     }
 
     /// The session for writing: nothing that an earlier one still has on the way is stored from now on.
-    async fn session(&self, cx: &Context) -> Result<Arc<Session>> {
+    pub(super) async fn session(&self, cx: &Context) -> Result<Arc<Session>> {
         let session = self.connector.session(cx).await?;
         match self.raise_fence(&session, cx).await {
             // Nothing of the write was sent yet, so that another connection can serve it.
@@ -281,6 +285,25 @@ impl Writer {
         expires: Option<Timestamp>,
         expected: Option<u64>,
     ) -> Result<Published> {
+        let fence = session.fence.sequence().filter(|_| expected.is_none() && session.bucket.is_fenced);
+        let message = self.message(session, target, value, expires, expected, fence)?;
+        let published = self.send(session, target, message).await?;
+        if let (Published::Conflict, Some(sequence)) = (&published, fence) {
+            session.fence.is_gone(sequence);
+        }
+        Ok(published)
+    }
+
+    /// The message that stores an entry, if the last one is the expected one, or, if none is, the fence stands.
+    pub(super) fn message(
+        &self,
+        session: &Session,
+        target: Target<'_>,
+        value: &Value,
+        expires: Option<Timestamp>,
+        expected: Option<u64>,
+        fence: Option<u64>,
+    ) -> Result<Outgoing> {
         let limit = session.bucket.max_value_bytes;
         if value.len() > limit {
             let length = value.len();
@@ -290,34 +313,39 @@ impl Writer {
         }
         let now = self.connector.clock().now();
         let mut headers = entry_headers(value.format(), target.stamp, now, expires);
-        let fence = session.fence.sequence().filter(|_| expected.is_none() && session.bucket.is_fenced);
         if let Some(sequence) = expected {
             expect_sequence(&mut headers, sequence);
         } else if let Some(sequence) = fence {
             expect_sequence_of(&mut headers, session.fence.subject(), sequence);
         }
-        let published = self.send(session, target, headers, value.clone().into_bytes()).await?;
-        if let (Published::Conflict, Some(sequence)) = (&published, fence) {
-            session.fence.is_gone(sequence);
-        }
-        Ok(published)
+        let (subject, payload) = (session.bucket.subject(target.key), value.clone().into_bytes());
+        Ok(Outgoing { subject, headers, payload })
+    }
+
+    /// When an entry ends that is written now.
+    pub(super) fn expiry(&self, ttl: Option<Ttl>) -> Option<Timestamp> {
+        ttl.or(self.default_ttl).and_then(|ttl| expiry(self.connector.clock().now(), Some(ttl)))
     }
 
     async fn mark_deleted(&self, session: &Session, target: Target<'_>, sequence: u64) -> Result<Published> {
         let mut headers = marker_headers(target.stamp, MARKER_TTL);
         expect_sequence(&mut headers, sequence);
-        self.send(session, target, headers, Bytes::new()).await
+        let subject = session.bucket.subject(target.key);
+        self.send(session, target, Outgoing { subject, headers, payload: Bytes::new() }).await
     }
 
-    async fn send(
+    async fn send(&self, session: &Session, target: Target<'_>, message: Outgoing) -> Result<Published> {
+        let Outgoing { subject, headers, payload } = message;
+        self.settle(target, publish(session, subject, headers, payload, target.cx).await).await
+    }
+
+    /// What became of a write; where its answer was lost, that is looked up.
+    pub(super) async fn settle(
         &self,
-        session: &Session,
         target: Target<'_>,
-        headers: HeaderMap,
-        payload: Bytes,
+        outcome: Result<Result<Published, jetstream::Error>, Failure>,
     ) -> Result<Published> {
-        let subject = session.bucket.subject(target.key);
-        match publish(session, subject, headers, payload, target.cx).await {
+        match outcome {
             Ok(published) => published.map_err(api_failure),
             Err(failure @ Failure::NotSent(_)) => Err(failure.of_write()),
             Err(failure @ Failure::Unanswered(_)) => match self.find(target).await {
@@ -396,10 +424,10 @@ fn broken_off(failure: Error, cleared: u64) -> Error {
 
 /// What a write is about.
 #[derive(Clone, Copy)]
-struct Target<'a> {
-    key: &'a Key,
-    stamp: Stamp,
-    cx: &'a Context,
+pub(super) struct Target<'a> {
+    pub(super) key: &'a Key,
+    pub(super) stamp: Stamp,
+    pub(super) cx: &'a Context,
 }
 
 /// Has the server remove the messages beneath a filter, of all sequences or of those before one.
