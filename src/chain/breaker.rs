@@ -25,7 +25,9 @@ const BUCKETS: u32 = 10;
 pub(super) struct Breaker {
     config: BreakerConfig,
     state: State,
-    window: VecDeque<Bucket>,
+    /// The window: its parts that are over, and the one that runs.
+    past: VecDeque<Bucket>,
+    current: Bucket,
     /// How often it opened soon after it was closed.
     flaps: u32,
     /// How many probes in a row found no answer.
@@ -46,10 +48,23 @@ struct Bucket {
     silent: u32,
 }
 
+impl Bucket {
+    const fn new(began: Instant) -> Self {
+        Self { began, calls: 0, silent: 0 }
+    }
+}
+
 impl Breaker {
     /// Makes a breaker that lets calls through.
     pub(super) const fn new(config: BreakerConfig, now: Instant) -> Self {
-        Self { config, state: State::Closed { since: now }, window: VecDeque::new(), flaps: 0, silent_probes: 0 }
+        Self {
+            config,
+            state: State::Closed { since: now },
+            past: VecDeque::new(),
+            current: Bucket::new(now),
+            flaps: 0,
+            silent_probes: 0,
+        }
     }
 
     pub(super) const fn is_open(&self) -> bool {
@@ -97,7 +112,8 @@ impl Breaker {
             return false;
         }
         self.state = State::Closed { since: now };
-        self.window.clear();
+        self.past.clear();
+        self.current = Bucket::new(now);
         true
     }
 
@@ -119,19 +135,20 @@ impl Breaker {
         }
     }
 
+    /// The part of the window that runs now.
     fn bucket(&mut self, now: Instant) -> &mut Bucket {
         let (window, part) = (self.config.window, self.config.window / BUCKETS);
-        self.window.retain(|bucket| now.saturating_duration_since(bucket.began) < window);
-        if self.window.back().is_none_or(|last| now.saturating_duration_since(last.began) >= part) {
-            self.window.push_back(Bucket { began: now, calls: 0, silent: 0 });
+        if now.saturating_duration_since(self.current.began) >= part {
+            self.past.push_back(std::mem::replace(&mut self.current, Bucket::new(now)));
         }
-        let last = self.window.len() - 1;
-        &mut self.window[last]
+        self.past.retain(|bucket| now.saturating_duration_since(bucket.began) < window);
+        &mut self.current
     }
 
     /// Whether too large a part of enough calls found no answer.
     fn is_over(&self) -> bool {
-        let sum = |of: fn(&Bucket) -> u32| self.window.iter().map(|bucket| u64::from(of(bucket))).sum::<u64>();
+        let window = || self.past.iter().chain(std::iter::once(&self.current));
+        let sum = |of: fn(&Bucket) -> u32| window().map(|bucket| u64::from(of(bucket))).sum::<u64>();
         let (calls, silent) = (sum(|bucket| bucket.calls), sum(|bucket| bucket.silent));
         calls >= u64::from(self.config.min_calls) && silent * 100 >= calls * u64::from(self.config.failure_rate)
     }

@@ -9,6 +9,7 @@ use agent_storage::config::{DatabaseChainConfig, DatabaseFallback, MemoryDatabas
 use agent_storage::contract::{DatabaseBackend, Durability, Freshness, Lookup};
 use agent_storage::testkit::{Fault, FaultBackend, Faults};
 use agent_storage::{Database, ErrorKind, Result, Value};
+use futures_util::TryFutureExt;
 
 /// How long the calls through the chain may take.
 pub(crate) const TIMEOUT: Duration = Duration::from_millis(500);
@@ -61,10 +62,11 @@ impl Rig {
         assert_eq!(self.chain.status().pending, 0);
     }
 
-    pub(crate) async fn until(&self, reached: impl Fn(&ChainStatus) -> bool) {
+    pub(crate) async fn until(&self, reached: impl Fn(&ChainStatus) -> bool + Send + Sync) {
         let mut watch = self.chain.watch();
-        let waited = tokio::time::timeout(Duration::from_secs(20), watch.wait_for(|status| reached(status))).await;
-        assert!(waited.is_ok(), "still {:?}", self.chain.status());
+        let wait = watch.wait_for(|status| reached(status)).map_ok(drop);
+        let waited = tokio::time::timeout(Duration::from_secs(20), wait).await.is_ok();
+        assert!(waited, "still {:?}", self.chain.status());
     }
 
     pub(crate) async fn set(&self, key: &str, number: i64) -> Durability {

@@ -1,13 +1,13 @@
 //! The [`DatabaseChain`]: a database, and a journal of what it is owed while it is away.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::config::{DatabaseChainConfig, DatabaseFallback, JournalConfig};
+use crate::config::{DatabaseChainConfig, DatabaseFallback};
 use crate::contract::{
     Append, AppendAck, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, GetOptions, Identity,
     Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step, StepAck, Store, Write,
@@ -105,9 +105,9 @@ impl DatabaseChain {
         use crate::chain::adoption;
         use crate::chain::journal::JournalFolder;
 
-        let JournalConfig { path, max_bytes, .. } = &config.journal;
-        let folder = JournalFolder::new(path, options.fingerprint.clone(), *max_bytes);
-        let (journal, found) = folder.open(Instant::now() + adoption::WITHIN).await?;
+        let settings = &config.journal;
+        let folder = JournalFolder::new(&settings.path, options.fingerprint.clone(), settings.max_bytes);
+        let (journal, found) = folder.open(std::time::Instant::now() + adoption::WITHIN).await?;
         let journal = Arc::new(journal);
         let mut chain = Self::over(primary, Some(journal.clone()), config, options).await?;
         chain.core.note_left_journals(found.left.iter().map(ToString::to_string).collect());

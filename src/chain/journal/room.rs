@@ -38,12 +38,14 @@ impl Room {
     }
 
     /// Notes that about so many bytes more are in use.
+    #[cfg(feature = "sqlite")]
     pub(super) fn add(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::AcqRel);
         self.added.fetch_add(bytes, Ordering::AcqRel);
     }
 
     /// Whether so much was added that it should be looked how much is in use.
+    #[cfg(feature = "sqlite")]
     pub(super) fn is_vague(&self) -> bool {
         self.added.load(Ordering::Acquire) > self.margin()
     }
