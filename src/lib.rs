@@ -63,6 +63,7 @@
 //! | [`contract`] | the traits that backends implement, with their options and answers |
 //! | [`backend`] | the backends: memory, SQLite, PostgreSQL, Redis, JetStream |
 //! | [`layer`] | wrappers that are themselves backends: prefix, observation, retries |
+//! | [`chain`] | what stands behind a database while it is away: a journal, and its replay |
 //! | [`engine`] | the SQLite writer with group commit |
 //! | `testkit` | how to hold a backend of your own to the contract (feature `testkit`) |
 //!
