@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use crate::config::{Conflicts, DatabaseChainConfig, MinDurability, OutageReads};
-use crate::contract::{ConflictPolicy, Context, DatabaseBackend, Durability};
+use crate::contract::{ConflictPolicy, Context, DatabaseBackend, Durability, Identity};
 use crate::error::{Error, Outage, Result};
 use crate::stamp::HybridClock;
 use crate::time::Clock;
@@ -20,7 +20,7 @@ use super::in_flight::InFlight;
 use super::journal::Journal;
 use super::owed::Owed;
 use super::rounds::Rounds;
-use super::status::{ChainState, ChainStatus, Seen};
+use super::status::{ChainState, ChainStatus};
 
 /// The longest time of a call that is kept back for the journal.
 const LONGEST_RESERVE: Duration = Duration::from_secs(1);
@@ -43,7 +43,8 @@ pub(super) struct Core {
     pub(super) suspicion: Notify,
     /// Wakes the task that replays.
     pub(super) debts: Notify,
-    pub(super) seen: Mutex<Seen>,
+    /// Which database the primary was when it was last seen.
+    pub(super) known: Mutex<Option<Identity>>,
     status: watch::Sender<ChainStatus>,
     closed: AtomicBool,
 }
@@ -136,12 +137,12 @@ pub(super) struct Parts {
     pub(super) clock: Clock,
     pub(super) stamps: Arc<HybridClock>,
     pub(super) owed: Owed,
-    pub(super) seen: Seen,
+    pub(super) known: Option<Identity>,
 }
 
 impl Core {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { primary, journal, config, settings, clock, stamps, owed, seen } = parts;
+        let Parts { primary, journal, config, settings, clock, stamps, owed, known } = parts;
         let gate = Gate {
             open: AtomicBool::new(false),
             breaker: Mutex::new(Breaker::new(config.breaker, Instant::now())),
@@ -160,7 +161,7 @@ impl Core {
             gate,
             suspicion: Notify::new(),
             debts: Notify::new(),
-            seen: Mutex::new(seen),
+            known: Mutex::new(known),
             status: watch::Sender::new(ChainStatus::first(clock.now())),
             clock,
             closed: AtomicBool::new(false),

@@ -1,11 +1,7 @@
 //! What can be seen of a chain: [`ChainStatus`].
 
-use crate::contract::Identity;
 use crate::error::Error;
 use crate::time::Timestamp;
-
-use super::journal::Meta;
-use super::owed::Owed;
 
 /// Where the calls to a database go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,28 +90,6 @@ impl ChainStatus {
                 tracing::warn!(state, from, fenced, pending, parked, %reason, "the storage's database changed its state");
             }
             None => tracing::info!(state, from, fenced, pending, parked, "the storage's database changed its state"),
-        }
-    }
-}
-
-/// What is known of the primary.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
-    /// Which database it was when it was last seen.
-    pub(super) identity: Option<Identity>,
-    /// Whether the journal owes operations to a primary that the configuration does not name any more, and that was never seen: so
-    /// nobody can tell whether it is the one that answers now.
-    pub(super) owed_elsewhere: bool,
-}
-
-impl Seen {
-    /// What a journal knows of the primary. Where the configuration names another one now and nothing is owed, it is forgotten.
-    pub(super) fn of(meta: &Meta, fingerprint: Option<&str>, owed: &Owed) -> Self {
-        let moved = meta.fingerprint.is_some() && meta.fingerprint.as_deref() != fingerprint;
-        let nothing_owed = owed.len() == 0;
-        Self {
-            identity: if moved && nothing_owed { None } else { meta.identity },
-            owed_elsewhere: moved && !nothing_owed && meta.identity.is_none(),
         }
     }
 }

@@ -46,7 +46,7 @@ pub(super) async fn run(core: Arc<Core>) {
 
 /// Whether it is known which database the primary is.
 fn knows(core: &Core) -> bool {
-    core.seen.lock().unwrap_or_else(PoisonError::into_inner).identity.is_some()
+    core.known.lock().unwrap_or_else(PoisonError::into_inner).is_some()
 }
 
 /// Asks the primary whether it takes writes, and which database it is. Where it is suspected to be gone, at once a second time.
@@ -74,29 +74,24 @@ async fn probe_once(core: &Core) -> Result<()> {
 
 /// Remembers which database answered, and expects no other from now on.
 fn recognise(core: &Core, identity: Identity) -> Result<()> {
-    let mut seen = core.seen.lock().unwrap_or_else(PoisonError::into_inner);
-    if seen.owed_elsewhere {
+    let mut last = core.known.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = *last
+        && (known.id != identity.id || identity.canary < known.canary)
+    {
         let error = Error::unavailable(
-            "the journal owes operations to another primary than the one that is configured now; configure that one again, or \
-             accept this one with `agent-storage reconcile --accept`",
+            "another database answers than the one that is known, or an older state of it; bring the known one back",
         );
         return Err(error.with_outage(Outage::Foreign));
     }
-    if let Some(known) = seen.identity
-        && (known.id != identity.id || identity.canary < known.canary)
-    {
-        let error = Error::unavailable("another database answers than the one that is known, or an older state of it");
-        return Err(error.with_outage(Outage::Foreign));
-    }
     core.primary.expect(Some(identity))?;
-    seen.identity = Some(identity);
+    *last = Some(identity);
     Ok(())
 }
 
 /// Writes down what is known, so that the next start knows it too.
 pub(super) async fn keep(core: &Core) {
     let Some(journal) = &core.journal else { return };
-    let identity = core.seen.lock().unwrap_or_else(PoisonError::into_inner).identity;
+    let identity = *core.known.lock().unwrap_or_else(PoisonError::into_inner);
     let ahead = |moment: Timestamp, by: Duration| {
         Timestamp::from_millis(moment.as_millis().saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
     };

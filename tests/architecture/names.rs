@@ -33,6 +33,7 @@ const JOBS: &[(&str, &str)] = &[
     ("replay", "steps that may have been applied before"),
     ("scan", "keys listed and counted"),
     ("script", "what the server runs"),
+    ("sentence", "what a replayed delete does to a list"),
     ("session", "one connection's work"),
     ("shard", "a part of the keys under a lock of its own"),
     ("sql", "the statements"),

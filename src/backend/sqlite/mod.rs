@@ -20,8 +20,11 @@ mod migrate;
 mod read;
 mod replay;
 mod scan;
+mod sentence;
 mod session;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use database::SqliteDatabase;

@@ -2,9 +2,7 @@
 //!
 //! A step looks at all it must before it changes anything, so that one that fails by what it finds leaves nothing behind.
 
-use crate::contract::{
-    Append, ItemId, LostOperation, ReplayDecision, ReplayOptions, ReplayOutcome, Step, Write, WriteOp,
-};
+use crate::contract::{Append, LostOperation, ReplayDecision, ReplayOptions, ReplayOutcome, Step, Write, WriteOp};
 use crate::engine::sqlite::SqlResult;
 use crate::error::{Error, Result};
 use crate::key::Key;
@@ -22,23 +20,6 @@ use super::{conflict, meta, write};
 const STANDING: &str = "SELECT stamp, kind, floor FROM kv WHERE key = ?1";
 
 const OVERWRITTEN: &str = "SELECT expires_at, kind, json, bin FROM kv WHERE key = ?1";
-
-// Beneath a value, the delete of a list that there is not, or not yet.
-const RAISE_FLOOR: &str = "UPDATE kv SET floor = ?2 WHERE key = ?1 AND kind <> 0 AND (floor IS NULL OR floor < ?2)";
-
-const ITEM_STAMPS: &str = "SELECT position, stamp FROM item WHERE key = ?1 AND position >= ?2 AND position < ?3 \
-                           ORDER BY position";
-
-const ITEM: &str = "SELECT item_id, kind, json, bin FROM item WHERE key = ?1 AND position = ?2";
-
-const DELETE_ITEM: &str = "DELETE FROM item WHERE key = ?1 AND position = ?2";
-
-const MOVE_ITEM: &str = "UPDATE item SET position = ?3 WHERE key = ?1 AND position = ?2";
-
-// The id of an item trimmed later is still to be known.
-const DELETE_ALL: &str = "DELETE FROM item WHERE key = ?1 AND NOT (kind = 0 AND stamp > ?2)";
-
-const DELETE_TRIMMED: &str = "DELETE FROM item WHERE key = ?1 AND kind = 0 AND stamp <= ?2";
 
 /// Replays steps in order, each with its own answer.
 pub(super) fn replay(
@@ -79,38 +60,16 @@ enum Loss {
 
 /// What stands under a key, without its value.
 #[derive(Clone, Copy, Debug)]
-struct Standing {
+pub(super) struct Standing {
     stamp: Stamp,
     /// The stamp of the last delete.
-    floor: Option<Stamp>,
-}
-
-/// What a delete does to a list.
-#[derive(Debug, Default)]
-struct Sentence {
-    /// Whether items that it beats go, and its stamp becomes the floor.
-    applies: bool,
-    head: Option<Head>,
-    /// The positions of the items that go, if some stay, and those of the items that stay.
-    gone: Vec<u64>,
-    stay: Vec<u64>,
-    /// The items of others that go, which were appended meanwhile.
-    overwritten: Vec<(Stamp, LostOperation)>,
-    /// The newest stamp of what stays of others.
-    winner: Option<Stamp>,
-}
-
-impl Sentence {
-    /// Whether any item goes.
-    fn removes(&self) -> bool {
-        self.applies && self.head.is_some_and(|head| head.length() > self.stay.len() as u64)
-    }
+    pub(super) floor: Option<Stamp>,
 }
 
 /// One replay in its transaction.
-struct Replay<'a> {
-    session: &'a Session<'a>,
-    options: &'a ReplayOptions,
+pub(super) struct Replay<'a> {
+    pub(super) session: &'a Session<'a>,
+    pub(super) options: &'a ReplayOptions,
     /// Deletes before this stamp may be forgotten.
     gc_floor: Stamp,
 }
@@ -205,107 +164,6 @@ impl<'a> Replay<'a> {
         }
     }
 
-    fn judge_list(&self, key: &Key, stamp: Stamp, standing: Option<Standing>) -> SqlResult<Sentence> {
-        let head = Head::to_delete(self.session, key)?;
-        let floor = match head {
-            Some(head) => head.deleted(),
-            None => standing.and_then(|standing| standing.floor),
-        };
-        let mut sentence = Sentence { head, ..Sentence::default() };
-        match self.judge(stamp, floor) {
-            ReplayDecision::Skip => return Ok(sentence),
-            ReplayDecision::Lose { winner } => {
-                sentence.winner = Some(winner);
-                return Ok(sentence);
-            }
-            ReplayDecision::Apply { .. } => sentence.applies = true,
-        }
-        // Where nobody changed the list since the outage began, all of it goes.
-        if let Some(head) = head.filter(|head| head.length() > 0 && head.max_stamp >= self.options.since.min(stamp)) {
-            self.judge_items(key, stamp, head, &mut sentence)?;
-        }
-        Ok(sentence)
-    }
-
-    fn judge_items(&self, key: &Key, stamp: Stamp, head: Head, sentence: &mut Sentence) -> SqlResult<()> {
-        let mut statement = self.session.connection.prepare_cached(ITEM_STAMPS)?;
-        let (first, next) = (codec::signed(head.first)?, codec::signed(head.next)?);
-        let mut rows = statement.query((key.as_str(), first, next))?;
-        while let Some(row) = rows.next()? {
-            // An item whose stamp was corrupted goes with the oldest.
-            let (position, appended) = (codec::number(row, 0)?, codec::stamp(row, 1).unwrap_or(Stamp::MIN));
-            match self.judge(stamp, Some(appended)) {
-                ReplayDecision::Apply { keep_overwritten } => {
-                    sentence.gone.push(position);
-                    if keep_overwritten {
-                        sentence.overwritten.push((appended, self.item(key, position)?));
-                    }
-                }
-                ReplayDecision::Skip => sentence.stay.push(position),
-                ReplayDecision::Lose { winner } => {
-                    sentence.stay.push(position);
-                    sentence.winner = sentence.winner.max(Some(winner));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn item(&self, key: &Key, position: u64) -> SqlResult<LostOperation> {
-        let unreadable = || Error::corrupt("an item that was overwritten cannot be read");
-        let mut statement = self.session.connection.prepare_cached(ITEM)?;
-        let mut rows = statement.query((key.as_str(), codec::signed(position)?))?;
-        let row = rows.next()?.ok_or_else(unreadable)?;
-        let item_id = ItemId::parse(row.get::<_, String>(0)?).map_err(|error| unreadable().with_source(error))?;
-        Ok(LostOperation::Append { value: codec::value(row, 1)?.ok_or_else(unreadable)?, item_id })
-    }
-
-    /// Does to a list what was judged.
-    ///
-    /// Its live items are all positions from the first to the next, so those that stay behind a gap move to the tail.
-    fn execute(&self, key: &Key, stamp: Stamp, list: Sentence) -> SqlResult<()> {
-        if !list.applies {
-            return Ok(());
-        }
-        let connection = self.session.connection;
-        let Some(mut head) = list.head else {
-            connection.prepare_cached(RAISE_FLOOR)?.execute((key.as_str(), stamp.to_bytes()))?;
-            return Ok(());
-        };
-        for (appended, lost) in &list.overwritten {
-            conflict::keep(self.session, key, *appended, lost, stamp)?;
-        }
-        if list.stay.is_empty() {
-            connection.prepare_cached(DELETE_ALL)?.execute((key.as_str(), stamp.to_bytes()))?;
-            head.first = head.next;
-        } else {
-            connection.prepare_cached(DELETE_TRIMMED)?.execute((key.as_str(), stamp.to_bytes()))?;
-            let mut delete = connection.prepare_cached(DELETE_ITEM)?;
-            for position in &list.gone {
-                delete.execute((key.as_str(), codec::signed(*position)?))?;
-            }
-            head = self.close_gaps(key, head, &list.stay)?;
-        }
-        head.floor = head.floor.max(stamp);
-        head.max_stamp = head.max_stamp.max(stamp);
-        head.put(self.session, key)
-    }
-
-    fn close_gaps(&self, key: &Key, mut head: Head, stay: &[u64]) -> SqlResult<Head> {
-        let (first, count) = (stay.first().copied().unwrap_or(head.next), stay.len() as u64);
-        if head.next - first == count {
-            head.first = first;
-            return Ok(head);
-        }
-        head.first = head.next;
-        let mut statement = self.session.connection.prepare_cached(MOVE_ITEM)?;
-        for position in stay {
-            statement.execute((key.as_str(), codec::signed(*position)?, codec::signed(head.next)?))?;
-            head.next += 1;
-        }
-        Ok(head)
-    }
-
     fn standing(&self, key: &Key) -> SqlResult<Option<Standing>> {
         let mut statement = self.session.connection.prepare_cached(STANDING)?;
         let mut rows = statement.query([key.as_str()])?;
@@ -316,7 +174,7 @@ impl<'a> Replay<'a> {
         Ok(Some(Standing { stamp, floor }))
     }
 
-    fn judge(&self, stamp: Stamp, standing: Option<Stamp>) -> ReplayDecision {
+    pub(super) fn judge(&self, stamp: Stamp, standing: Option<Stamp>) -> ReplayDecision {
         if let Some(standing) = standing {
             self.session.stamps.observe(standing);
         }
@@ -356,30 +214,27 @@ fn check_size(value: &Value) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::sqlite::{migrate, sweep};
+    use crate::backend::sqlite::sweep;
+    use crate::backend::sqlite::tests::Tables;
     use crate::contract::{ConflictOptions, WriteMode};
     use crate::key::KeyPrefix;
     use crate::stamp::HybridClock;
-    use crate::time::Clock;
-    use rusqlite::Connection;
+    use std::ops::Deref;
     use std::time::Duration;
 
-    struct Database {
-        connection: Connection,
-        wall: Clock,
-        stamps: HybridClock,
+    struct Database(Tables);
+
+    impl Deref for Database {
+        type Target = Tables;
+
+        fn deref(&self) -> &Tables {
+            &self.0
+        }
     }
 
     impl Database {
         fn new() -> Self {
-            let connection = Connection::open_in_memory().unwrap();
-            (migrate::LAYOUT.migrate)(&connection).unwrap();
-            let wall = Clock::manual();
-            Self { connection, stamps: HybridClock::new(wall.clone()), wall }
-        }
-
-        fn session(&self) -> Session<'_> {
-            Session { connection: &self.connection, now: self.wall.now(), stamps: &self.stamps }
+            Self(Tables::new())
         }
 
         fn options(&self) -> ReplayOptions {
@@ -408,16 +263,12 @@ mod tests {
             sweep::sweep(&self.connection, self.wall.now()).unwrap();
         }
 
-        fn rows(&self, table: &str) -> i64 {
-            self.connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
-        }
-
         fn assert_too_old(&self, step: &Step) {
-            let before = [self.rows("kv"), self.rows("item"), self.rows("conflict")];
+            let before = [self.count("kv"), self.count("item"), self.count("conflict")];
             let outcome = self.replay(step);
             let floor = meta::gc_floor(&self.session()).unwrap();
             assert_eq!(outcome, ReplayOutcome::TooOld { floor }, "{step:?}");
-            assert_eq!([self.rows("kv"), self.rows("item"), self.rows("conflict")], before, "{step:?}");
+            assert_eq!([self.count("kv"), self.count("item"), self.count("conflict")], before, "{step:?}");
         }
     }
 
@@ -433,7 +284,7 @@ mod tests {
         database.replay(&database.delete());
         assert_eq!(database.replay(&older[0]), ReplayOutcome::AlreadyApplied);
         database.sweep();
-        assert_eq!(database.rows("kv"), 0);
+        assert_eq!(database.count("kv"), 0);
         for step in &older {
             database.assert_too_old(step);
         }
@@ -454,7 +305,7 @@ mod tests {
         let step = Step::Write(Write::new(key(), op, database.stamps.issue()));
         assert_eq!(database.replay(&step), ReplayOutcome::Applied);
         database.sweep();
-        assert_eq!(database.rows("kv"), 0);
+        assert_eq!(database.count("kv"), 0);
         database.assert_too_old(&older);
     }
 
@@ -465,7 +316,7 @@ mod tests {
         assert_eq!(database.replay(&step), ReplayOutcome::Applied);
         list::trim(&database.session(), &key(), 0).unwrap();
         database.sweep();
-        assert_eq!(database.rows("item"), 0);
+        assert_eq!(database.count("item"), 0);
         database.assert_too_old(&step);
     }
 
@@ -495,7 +346,7 @@ mod tests {
         let range = KeyRange::new(&KeyPrefix::empty(), None);
         let (outcome, next) = clear(&database.session(), &range, older, &database.options()).unwrap();
         assert!(matches!(outcome, ReplayOutcome::TooOld { .. }) && next.is_none());
-        assert_eq!(database.rows("kv"), 1);
+        assert_eq!(database.count("kv"), 1);
     }
 
     #[test]

@@ -67,30 +67,27 @@ pub(super) fn sweep(connection: &Connection, cutoff: Timestamp) -> SqlResult<Pro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::sqlite::session::Session;
-    use crate::backend::sqlite::{list, migrate, write};
+    use crate::backend::sqlite::tests::Tables;
+    use crate::backend::sqlite::{list, write};
     use crate::contract::{Append, ItemId, ListRange, Write, WriteMode, WriteOp};
     use crate::key::Key;
-    use crate::stamp::HybridClock;
-    use crate::time::{Clock, Ttl};
+    use crate::time::Ttl;
     use crate::value::Value;
+    use std::ops::Deref;
 
-    struct Database {
-        connection: Connection,
-        wall: Clock,
-        stamps: HybridClock,
+    struct Database(Tables);
+
+    impl Deref for Database {
+        type Target = Tables;
+
+        fn deref(&self) -> &Tables {
+            &self.0
+        }
     }
 
     impl Database {
         fn new() -> Self {
-            let connection = Connection::open_in_memory().unwrap();
-            (migrate::LAYOUT.migrate)(&connection).unwrap();
-            let wall = Clock::manual();
-            Self { connection, stamps: HybridClock::new(wall.clone()), wall }
-        }
-
-        fn session(&self) -> Session<'_> {
-            Session { connection: &self.connection, now: self.wall.now(), stamps: &self.stamps }
+            Self(Tables::new())
         }
 
         fn put(&self, key: &str, ttl: Option<Ttl>) {
@@ -112,10 +109,6 @@ mod tests {
 
         fn sweep(&self) -> Progress {
             sweep(&self.connection, self.wall.now()).unwrap()
-        }
-
-        fn count(&self, table: &str) -> i64 {
-            self.connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
         }
 
         fn floor(&self) -> Stamp {

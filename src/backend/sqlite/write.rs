@@ -217,33 +217,32 @@ fn touch(session: &Session<'_>, key: &Key, ttl: Option<Ttl>, stamped: Stamped) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::sqlite::migrate;
+    use crate::backend::sqlite::tests::Tables;
     use crate::contract::Append;
     use crate::stamp::HybridClock;
     use crate::time::Clock;
-    use rusqlite::Connection;
+    use std::ops::Deref;
     use std::time::Duration;
 
     /// A database whose own clock is an hour behind the one that gave `newest`.
     struct Behind {
-        connection: Connection,
-        wall: Clock,
-        stamps: HybridClock,
+        tables: Tables,
         newest: Stamp,
+    }
+
+    impl Deref for Behind {
+        type Target = Tables;
+
+        fn deref(&self) -> &Tables {
+            &self.tables
+        }
     }
 
     impl Behind {
         fn new() -> Self {
-            let connection = Connection::open_in_memory().unwrap();
-            (migrate::LAYOUT.migrate)(&connection).unwrap();
-            let (wall, ahead) = (Clock::manual(), Clock::manual());
+            let ahead = Clock::manual();
             ahead.advance(Duration::from_secs(3600));
-            let newest = HybridClock::new(ahead).issue();
-            Self { connection, stamps: HybridClock::new(wall.clone()), wall, newest }
-        }
-
-        fn session(&self) -> Session<'_> {
-            Session { connection: &self.connection, now: self.wall.now(), stamps: &self.stamps }
+            Self { tables: Tables::new(), newest: HybridClock::new(ahead).issue() }
         }
 
         fn apply(&self, op: WriteOp, stamp: Stamp) -> WriteAck {

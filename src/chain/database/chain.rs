@@ -21,7 +21,7 @@ use crate::time::Clock;
 use crate::chain::core::{Core, Parts, Settings};
 use crate::chain::journal::{Journal, VolatileJournal};
 use crate::chain::owed::Owed;
-use crate::chain::status::{ChainStatus, Seen};
+use crate::chain::status::ChainStatus;
 use crate::chain::{reconcile, watch as watching};
 
 use super::entry::JournaledOperation;
@@ -39,6 +39,25 @@ const EXPORTED_BYTES: usize = 8 << 20;
 /// While the primary is away, unconditional writes are kept in the journal and acknowledged with the durability they have there;
 /// reads of their keys are answered from it, and all others are unavailable, never missing. When the primary is back, the
 /// journal is replayed.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// use agent_storage::backend::memory::MemoryDatabase;
+/// use agent_storage::chain::{ChainOptions, ChainState, DatabaseChain};
+/// use agent_storage::config::{DatabaseChainConfig, DatabaseFallback, MemoryDatabaseConfig};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let primary = Arc::new(MemoryDatabase::new(&MemoryDatabaseConfig::default()));
+/// let (config, options) = (DatabaseChainConfig::default(), ChainOptions::new(Duration::from_secs(5)));
+/// let chain = DatabaseChain::open(primary, DatabaseFallback::Memory, &config, options).await?;
+/// assert_eq!(chain.status().state, ChainState::Normal);
+/// # Ok::<(), agent_storage::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug)]
 pub struct DatabaseChain {
     core: Arc<Core>,
@@ -74,7 +93,12 @@ impl DatabaseChain {
     /// # Errors
     ///
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the primary cannot replay;
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the journal cannot be opened.
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the journal cannot be opened;
+    /// [`ErrorKind::FeatureDisabled`](crate::ErrorKind::FeatureDisabled) if it is to be on disk, and SQLite is not compiled in.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be dropped at any point; a journal that was made by then is found by the next one.
     pub async fn open(
         primary: Arc<dyn DatabaseBackend>,
         fallback: DatabaseFallback,
@@ -123,18 +147,18 @@ impl DatabaseChain {
         options: ChainOptions,
     ) -> Result<Self> {
         let ChainOptions { timeout, fingerprint, clock, stamps } = options;
-        let (mut owed, mut seen) = (Owed::default(), Seen::default());
+        let (mut owed, mut known) = (Owed::default(), None);
         if let Some(journal) = &journal {
             let meta = journal.meta().await?;
             if let Some(reserve) = meta.clock_reserve {
                 stamps.observe(Stamp::earliest(reserve));
             }
             owed = read_owed(&**journal, &stamps).await?;
-            seen = Seen::of(&meta, fingerprint.as_deref(), &owed);
+            known = meta.identity;
         }
-        primary.expect(seen.identity)?;
+        primary.expect(known)?;
         let settings = Settings::new(config, timeout, fingerprint);
-        let core = Core::new(Parts { primary, journal, config: config.clone(), settings, clock, stamps, owed, seen });
+        let core = Core::new(Parts { primary, journal, config: config.clone(), settings, clock, stamps, owed, known });
         watching::keep(&core).await;
         watching::probe(&core).await;
         watching::keep(&core).await;
