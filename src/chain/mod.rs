@@ -6,6 +6,8 @@ mod breaker;
 mod core;
 mod database;
 mod in_flight;
+#[cfg(feature = "sqlite")]
+mod inspect;
 mod journal;
 mod owed;
 mod reconcile;
@@ -14,4 +16,6 @@ mod status;
 mod watch;
 
 pub use database::{ChainOptions, DatabaseChain, JournaledEffect, JournaledOperation};
+#[cfg(feature = "sqlite")]
+pub use inspect::{JournalContents, JournalFile};
 pub use status::{ChainState, ChainStatus};

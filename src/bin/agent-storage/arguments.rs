@@ -44,6 +44,15 @@ Examples:
     /// Prints the JSON Schema of an agent.yml, for editors.
     #[command(after_help = "Example:\n  agent-storage schema > agent.schema.json")]
     Schema,
+    /// Shows what the database is owed: what was acknowledged by the journal while the database was away.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  agent-storage journal status
+  agent-storage journal export > owed.jsonl"
+    )]
+    Journal(JournalCommand),
     #[command(flatten)]
     Values(ValueCommand),
     #[command(flatten)]
@@ -58,6 +67,32 @@ pub(crate) struct Check {
     /// Prints JSON instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Only reads the files of the journal's folder, without a server and without taking them over; safe while applications run.
+#[derive(Debug, Subcommand)]
+pub(crate) enum JournalCommand {
+    /// Shows each file: whether its owner lives, how much is owed and to which database, and how much was put aside.
+    ///
+    /// Exit code 1 if a file cannot be read.
+    #[command(after_help = "\
+Examples:
+  agent-storage journal status
+  agent-storage journal status --json | jq '[.journals[].pending] | add'")]
+    Status {
+        /// Prints JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints each operation, also those put aside, as one line of JSON. It prints your data: keys and values.
+    ///
+    /// A value that is JSON stands under `value`, any other in Base64 under `base64`. Why an operation was put aside stands under
+    /// `parked`.
+    #[command(after_help = "\
+Examples:
+  agent-storage journal export > owed.jsonl
+  agent-storage journal export | jq 'select(.parked != null)'")]
+    Export,
 }
 
 /// What a cache and a database both do.

@@ -7,6 +7,7 @@ mod arguments;
 mod check;
 mod exit;
 mod input;
+mod journal;
 mod lists;
 mod output;
 mod report;

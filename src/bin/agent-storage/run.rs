@@ -76,6 +76,7 @@ async fn execute(arguments: Arguments, manager: &StorageManager, output: &Output
             output.line(format!("{:#}", StorageConfig::json_schema())).await?;
             Ok(Exit::Done)
         }
+        Command::Journal(command) => command.run(manager.config(), output).await,
         Command::Values(command) if arguments.cache => command.run(&manager.cache().await?, output).await,
         Command::Values(command) => command.run(&manager.database().await?, output).await,
         Command::Lists(command) => command.run(&manager.database().await?, output).await,

@@ -1,6 +1,7 @@
 //! What is in the journal, for people and programs to see.
 
 use crate::chain::journal::{Action, Exported};
+use crate::contract::ItemId;
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 use crate::time::Timestamp;
@@ -44,6 +45,8 @@ pub enum JournaledEffect {
         key: Key,
         /// The item.
         value: Value,
+        /// The item's name.
+        item_id: ItemId,
     },
     /// Deletes everything with a prefix that is older.
     Clear {
@@ -57,7 +60,7 @@ impl From<Exported> for JournaledOperation {
         let effect = match exported.operation.action {
             Action::Put { key, value, expires_at } => JournaledEffect::Put { key, value, expires_at },
             Action::Delete { key } => JournaledEffect::Delete { key },
-            Action::Append { key, value, .. } => JournaledEffect::Append { key, value },
+            Action::Append { key, value, item_id } => JournaledEffect::Append { key, value, item_id },
             Action::Clear { prefix } => JournaledEffect::Clear { prefix },
         };
         Self { seq: exported.seq, stamp: exported.operation.stamp, effect, parked: exported.parked }

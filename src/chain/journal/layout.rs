@@ -54,6 +54,11 @@ pub(super) fn inspect(connection: &Connection) -> SqlResult<LayoutState> {
     Ok(LayoutState::Outdated)
 }
 
+/// The form of a journal's file.
+pub(super) fn format(connection: &Connection) -> SqlResult<u32> {
+    Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
+}
+
 fn migrate(connection: &Connection) -> SqlResult<()> {
     if inspect(connection)? == LayoutState::Outdated {
         connection.pragma_update(None, "application_id", APPLICATION_ID)?;

@@ -3,6 +3,12 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+/// How often, and how soon, a lock that is held is tried again: somebody may only have looked whether it is.
+const GLANCES: usize = 3;
+const GLANCE: Duration = Duration::from_millis(2);
 
 /// A file beside a journal, locked as long as the journal's owner lives: the system gives the lock back when a process dies.
 ///
@@ -16,6 +22,29 @@ pub(super) struct OwnerLock {
 impl OwnerLock {
     /// Takes the lock, making the file if it is missing; `None` if somebody else holds it.
     pub(super) fn take(path: &Path) -> io::Result<Option<Self>> {
+        for _ in 0..GLANCES {
+            if let Some(lock) = Self::take_now(path)? {
+                return Ok(Some(lock));
+            }
+            thread::sleep(GLANCE);
+        }
+        Self::take_now(path)
+    }
+
+    /// Whether somebody holds the lock. It makes no file, and takes nothing for longer than a glance.
+    pub(super) fn is_held(path: &Path) -> io::Result<bool> {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            opened => opened?,
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn take_now(path: &Path) -> io::Result<Option<Self>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         #[cfg(unix)]
@@ -61,6 +90,18 @@ fn is_at(_: &File, path: &Path) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn to_look_whether_it_is_held_takes_nothing_and_makes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.lock");
+        assert!(!OwnerLock::is_held(&path).unwrap() && !path.exists());
+        let held = OwnerLock::take(&path).unwrap().unwrap();
+        assert!(OwnerLock::is_held(&path).unwrap());
+        held.release();
+        assert!(!OwnerLock::is_held(&path).unwrap());
+        assert!(OwnerLock::take(&path).unwrap().is_some());
+    }
 
     #[test]
     fn one_holder_at_a_time() {

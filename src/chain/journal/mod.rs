@@ -9,6 +9,8 @@ mod files;
 #[cfg(feature = "sqlite")]
 mod folder;
 #[cfg(feature = "sqlite")]
+pub(crate) mod glance;
+#[cfg(feature = "sqlite")]
 mod import;
 #[cfg(feature = "sqlite")]
 mod layout;

@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::contract::Identity;
 use crate::engine::sqlite::{SqlError, SqlResult};
+use crate::stamp::Stamp;
 use crate::time::Timestamp;
 
 use super::operation::{Exported, Header, Meta, Operation};
@@ -112,6 +113,14 @@ pub(super) fn scan(
 pub(super) fn last_seq(connection: &Connection) -> SqlResult<u64> {
     let last: i64 = connection.query_row("SELECT coalesce(max(seq), 0) FROM op", [], |row| row.get(0))?;
     Ok(unsigned(last)?)
+}
+
+/// How many operations wait, how many were put aside, and the oldest stamp of both.
+pub(super) fn counts(connection: &Connection) -> SqlResult<(u64, u64, Option<Stamp>)> {
+    let sql = "SELECT count(*), count(parked), min(stamp) FROM op";
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+    let (all, parked, oldest): (i64, i64, Option<[u8; 16]>) = connection.query_row(sql, [], read)?;
+    Ok((unsigned(all.saturating_sub(parked))?, unsigned(parked)?, oldest.map(Stamp::from_bytes)))
 }
 
 /// What is known beside the operations.

@@ -1,72 +1,21 @@
 //! The command line, as a shell runs it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod folder;
+#[cfg(feature = "testkit")]
+mod journal;
+#[cfg(feature = "testkit")]
+mod owing;
+
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value as Json;
-use tempfile::TempDir;
+
+use crate::folder::{Folder, text};
 
 const SQLITE: &str = "storage:\n  cache:\n    type: in-memory\n  database:\n    type: sqlite\n    path: agent.db\n";
-
-/// A folder with an agent.yml.
-struct Folder(TempDir);
-
-impl Folder {
-    fn with(yaml: &str) -> Self {
-        let folder = TempDir::new().unwrap();
-        fs::write(folder.path().join("agent.yml"), yaml).unwrap();
-        Self(folder)
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_agent-storage"));
-        command.args(arguments).current_dir(self.path()).env_remove("RUST_LOG").stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    fn start(&self, arguments: &[&str]) -> Child {
-        let mut command = self.command(arguments);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    }
-
-    /// Runs a command that must succeed, and answers its standard output.
-    fn ok(&self, arguments: &[&str]) -> Vec<u8> {
-        let output = self.run(arguments);
-        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
-        output.stdout
-    }
-
-    /// Runs a command that must end with a code, and answers its standard error; nothing may be on standard output.
-    fn fails(&self, code: i32, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let complaint = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {complaint}");
-        assert_eq!(text(&output.stdout), "", "{arguments:?}");
-        complaint
-    }
-
-    fn with_input(&self, arguments: &[&str], input: &[u8]) -> Output {
-        let mut child = self.start(arguments);
-        child.stdin.take().unwrap().write_all(input).unwrap();
-        child.wait_with_output().unwrap()
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
 
 #[test]
 fn a_value_comes_out_untouched() {
@@ -298,9 +247,15 @@ fn each_help_shows_an_example() {
     let folder = Folder::with("");
     let help = text(&folder.ok(&["--help"]));
     assert!(help.contains("Exit codes:"), "{help}");
-    for command in
-        ["check", "schema", "get", "set", "delete", "exists", "list", "count", "append", "range", "length", "trim"]
-    {
+    for command in ["journal status", "journal export"] {
+        let mut arguments: Vec<&str> = command.split(' ').collect();
+        arguments.push("--help");
+        assert!(text(&folder.ok(&arguments)).contains(&format!("\n  agent-storage {command}")));
+    }
+    for command in [
+        "check", "schema", "journal", "get", "set", "delete", "exists", "list", "count", "append", "range", "length",
+        "trim",
+    ] {
         let help = text(&folder.ok(&[command, "--help"]));
         let (_, examples) = help.split_once("Example").unwrap();
         assert!(examples.contains(&format!("agent-storage {command}")), "{help}");
@@ -324,6 +279,8 @@ fn a_reader_that_goes_away_is_no_error() {
 #[cfg(target_os = "linux")]
 mod interrupts {
     use super::*;
+    use std::process::Child;
+
     use rustix::process::{Pid, Signal, kill_process};
 
     fn interrupt(child: &Child) {
