@@ -2,10 +2,9 @@
 //! primary.
 
 use std::future::Future;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
@@ -15,7 +14,7 @@ use crate::error::{Error, Outage, Result};
 use crate::stamp::HybridClock;
 use crate::time::Clock;
 
-use super::breaker::Breaker;
+use super::gate::{Answer, Attempt, Gate, Patience, Probed};
 use super::in_flight::InFlight;
 use super::journal::Journal;
 use super::owed::Owed;
@@ -38,9 +37,7 @@ pub(super) struct Core {
     owed: RwLock<Owed>,
     /// How many operations are owed: while it is zero, nobody looks further.
     owing: AtomicUsize,
-    gate: Gate,
-    /// Wakes the task that probes.
-    pub(super) suspicion: Notify,
+    pub(super) gate: Gate,
     /// Wakes the task that replays.
     pub(super) debts: Notify,
     /// Which database the primary was when it was last seen.
@@ -55,11 +52,7 @@ pub(super) struct Settings {
     pub(super) min_durability: Durability,
     pub(super) reads: OutageReads,
     pub(super) policy: ConflictPolicy,
-    /// From when on a call without an answer makes the primary suspect.
-    pub(super) suspect_after: Duration,
-    /// How long a probe waits for its answer.
-    pub(super) probe_timeout: Duration,
-    pub(super) probe_interval: Duration,
+    pub(super) patience: Patience,
     /// Names the configured primary, without secrets.
     pub(super) fingerprint: Option<String>,
 }
@@ -67,8 +60,6 @@ pub(super) struct Settings {
 impl Settings {
     /// What a configuration means where calls may take as long as `timeout`.
     pub(super) fn new(config: &DatabaseChainConfig, timeout: Duration, fingerprint: Option<String>) -> Self {
-        // Suspicion and two probes end before the time that is kept back for the journal begins.
-        let fifth = (timeout / 5).max(Duration::from_millis(1));
         Self {
             min_durability: match config.min_durability {
                 MinDurability::Primary => Durability::Primary,
@@ -80,51 +71,9 @@ impl Settings {
                 Conflicts::LastWriterWins => ConflictPolicy::LastWriterWins,
                 Conflicts::PrimaryWins => ConflictPolicy::PrimaryWins,
             },
-            suspect_after: config.breaker.slow_call.min(fifth),
-            probe_timeout: config.breaker.slow_call.min(fifth),
-            probe_interval: config.breaker.probe_interval,
+            patience: Patience::new(&config.breaker, timeout),
             fingerprint,
         }
-    }
-}
-
-/// Whether calls go to the primary.
-#[derive(Debug)]
-struct Gate {
-    open: AtomicBool,
-    breaker: Mutex<Breaker>,
-    /// Tells the calls on their way that the breaker opened.
-    opened: Notify,
-}
-
-/// What came of a call to the primary.
-#[derive(Debug)]
-pub(super) enum Attempt<T> {
-    /// The primary answered, or the backend in its place.
-    Answered(T),
-    /// It was not sent, because the breaker is open.
-    NotSent,
-    /// The breaker opened while it was on its way; it may yet be applied.
-    BrokenOff,
-}
-
-/// An answer that may tell something of the primary.
-pub(super) trait Answer {
-    /// The error that tells most.
-    fn outage(&self) -> Option<&Error>;
-}
-
-impl<T> Answer for Result<T> {
-    fn outage(&self) -> Option<&Error> {
-        self.as_ref().err().filter(|error| error.outage().is_some())
-    }
-}
-
-impl<T> Answer for Vec<Result<T>> {
-    fn outage(&self) -> Option<&Error> {
-        let mut telling = self.iter().filter_map(Answer::outage);
-        let first = telling.next()?;
-        Some(telling.find(|error| error.outage() != Some(Outage::Silent)).unwrap_or(first))
     }
 }
 
@@ -143,11 +92,7 @@ pub(super) struct Parts {
 impl Core {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
         let Parts { primary, journal, config, settings, clock, stamps, owed, known } = parts;
-        let gate = Gate {
-            open: AtomicBool::new(false),
-            breaker: Mutex::new(Breaker::new(config.breaker, Instant::now())),
-            opened: Notify::new(),
-        };
+        let gate = Gate::new(config.breaker, settings.patience);
         let owing = AtomicUsize::new(owed.len());
         let core = Self {
             primary,
@@ -159,7 +104,6 @@ impl Core {
             owed: RwLock::new(owed),
             owing,
             gate,
-            suspicion: Notify::new(),
             debts: Notify::new(),
             known: Mutex::new(known),
             status: watch::Sender::new(ChainStatus::first(clock.now())),
@@ -187,7 +131,7 @@ impl Core {
 
     /// Whether the breaker is open, so that no call goes to the primary.
     pub(super) fn is_open(&self) -> bool {
-        self.gate.open.load(Ordering::Acquire)
+        self.gate.is_open()
     }
 
     /// Whether anything is owed.
@@ -207,75 +151,21 @@ impl Core {
         changed
     }
 
-    /// Calls the primary, if the breaker lets it, and notes what its answer says of the primary. While it takes long the primary is
-    /// probed; should the breaker open, the call is no longer waited for.
+    /// Calls the primary, if the breaker lets it, and notes what its answer says of the primary.
     pub(super) async fn attempt<T: Answer>(&self, call: impl Future<Output = T>) -> Attempt<T> {
-        let mut opened = pin!(self.gate.opened.notified());
-        // From here on the opening does not go unnoticed.
-        opened.as_mut().enable();
-        if self.is_open() {
-            return Attempt::NotSent;
-        }
-        let mut call = pin!(call);
-        let patience = pin!(tokio::time::sleep(self.settings.suspect_after));
-        let answer = tokio::select! {
-            biased;
-            answer = call.as_mut() => answer,
-            () = opened.as_mut() => return Attempt::BrokenOff,
-            () = patience => {
-                self.suspicion.notify_one();
-                tokio::select! {
-                    biased;
-                    answer = call => answer,
-                    () = opened => return Attempt::BrokenOff,
-                }
+        self.gate.attempt(call, |error| self.announce(Some(error))).await
+    }
+
+    /// Notes what came of a probe.
+    pub(super) fn probed(&self, outcome: Probed) {
+        match outcome {
+            Probed::Closed => {
+                self.debts.notify_one();
+                self.announce(None);
             }
-        };
-        self.note(answer.outage());
-        Attempt::Answered(answer)
-    }
-
-    /// Notes what an answer said of the primary.
-    fn note(&self, error: Option<&Error>) {
-        let outage = error.and_then(Error::outage);
-        let opened = self.judge(|breaker, now| breaker.record(outage, now));
-        if let (true, Some(error)) = (opened, error) {
-            self.tell_opened(error);
+            Probed::Open(error) => self.announce(Some(&error)),
+            Probed::Unchanged => {}
         }
-    }
-
-    /// Notes a probe that failed.
-    pub(super) fn probe_failed(&self, error: &Error) {
-        if self.judge(|breaker, now| breaker.probe_failed(error.outage(), now)) {
-            self.tell_opened(error);
-        } else if self.is_open() {
-            self.announce(Some(error));
-        }
-    }
-
-    /// Notes a probe that succeeded.
-    pub(super) fn probe_succeeded(&self) {
-        if self.judge(Breaker::probe_succeeded) {
-            self.debts.notify_one();
-            self.announce(None);
-        }
-    }
-
-    /// Changes the breaker, and lets calls through or not as it says then.
-    fn judge(&self, change: impl FnOnce(&mut Breaker, Instant) -> bool) -> bool {
-        let mut breaker = self.gate.breaker.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = change(&mut breaker, Instant::now());
-        if changed {
-            self.gate.open.store(breaker.is_open(), Ordering::Release);
-        }
-        changed
-    }
-
-    fn tell_opened(&self, error: &Error) {
-        self.gate.opened.notify_waiters();
-        self.announce(Some(error));
-        // The next probe is due.
-        self.suspicion.notify_one();
     }
 
     /// The context of a call to the primary that leaves time for the journal.
@@ -365,15 +255,4 @@ impl Core {
             );
         }
     }
-}
-
-/// What a call is told that only the primary could answer.
-pub(super) fn away() -> Error {
-    Error::unavailable("the primary is away, and only it could answer; see the state of the storage")
-        .with_outage(Outage::Down)
-}
-
-/// What a call is told that was sent, and whose answer nobody waits for any more.
-pub(super) fn unsettled() -> Error {
-    Error::outcome_unknown("the primary went away before its reply to a write; it may have been applied")
 }

@@ -5,6 +5,7 @@ mod adoption;
 mod breaker;
 mod core;
 mod database;
+mod gate;
 mod in_flight;
 #[cfg(feature = "sqlite")]
 mod inspect;

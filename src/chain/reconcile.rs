@@ -9,7 +9,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::stamp::Stamp;
 use crate::time::{Timestamp, Ttl};
 
-use super::core::{Attempt, Core};
+use super::core::Core;
+use super::gate::Attempt;
 use super::journal::{Action, Journal, Operation};
 
 /// The most operations of one replay.

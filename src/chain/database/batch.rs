@@ -8,7 +8,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::chain::core::{Attempt, Core, away, unsettled};
+use crate::chain::core::Core;
+use crate::chain::gate::{Attempt, away, is_of_the_primary, unsettled};
 use crate::chain::in_flight::{Entered, Scope};
 use crate::chain::owed::Owed;
 use crate::contract::Context;
@@ -162,13 +163,4 @@ impl<I: Item> Batch<'_, I> {
 
 fn indices(routes: &[Route], wanted: Route) -> impl Iterator<Item = usize> {
     routes.iter().enumerate().filter(move |(_, route)| **route == wanted).map(|(index, _)| index)
-}
-
-/// Whether an error leaves open what became of a write, or says that the primary cannot be used.
-pub(super) fn is_of_the_primary(error: &Error) -> bool {
-    match error.kind() {
-        ErrorKind::OutcomeUnknown => true,
-        ErrorKind::Unavailable => error.outage().is_some(),
-        _ => false,
-    }
 }

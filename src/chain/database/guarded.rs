@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::chain::core::{Answer, Attempt, Core, away, unsettled};
+use crate::chain::core::Core;
+use crate::chain::gate::{Answer, Attempt, away, is_of_the_primary, unsettled};
 use crate::chain::in_flight::Scope;
 use crate::chain::journal::{Action, Operation};
 use crate::contract::{Context, Step, StepAck};
@@ -10,7 +11,6 @@ use crate::error::Result;
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 
-use super::batch::is_of_the_primary;
 use super::keep::keep;
 use super::read::still_owed;
 

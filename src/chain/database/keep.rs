@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::chain::core::{Core, away};
+use crate::chain::core::Core;
+use crate::chain::gate::away;
 use crate::chain::in_flight::Entered;
 use crate::chain::journal::{Header, Operation};
 use crate::chain::owed::Owed;

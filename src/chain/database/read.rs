@@ -6,7 +6,8 @@
 //! | range, length | closed: the primary; open: unavailable | after a pending delete: empty; else unavailable |
 //! | list, count | closed: the primary; open: unavailable | unavailable |
 
-use crate::chain::core::{Answer, Attempt, Core, away};
+use crate::chain::core::Core;
+use crate::chain::gate::{Answer, Attempt, away};
 use crate::chain::journal::Action;
 use crate::chain::owed::{OwedList, OwedValue};
 use crate::config::OutageReads;

@@ -1,0 +1,226 @@
+//! The [`Gate`]: whether calls go to the primary, and what tells so.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::config::BreakerConfig;
+use crate::contract::{Context, Ping, Store};
+use crate::error::{Error, ErrorKind, Outage, Result};
+use crate::stamp::Stamp;
+
+use super::breaker::Breaker;
+
+/// The pause between two probes, however often the primary is suspected.
+const BREATH: Duration = Duration::from_millis(50);
+
+/// How long is waited for what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// From when on a call without an answer makes the primary suspect.
+    suspect_after: Duration,
+    /// How long a probe waits for its answer.
+    probe_timeout: Duration,
+    probe_interval: Duration,
+}
+
+impl Patience {
+    /// What a configuration means where calls may take as long as `timeout`: suspicion and two probes end well before it.
+    pub(super) fn new(config: &BreakerConfig, timeout: Duration) -> Self {
+        let fifth = (timeout / 5).max(Duration::from_millis(1));
+        Self {
+            suspect_after: config.slow_call.min(fifth),
+            probe_timeout: config.slow_call.min(fifth),
+            probe_interval: config.probe_interval,
+        }
+    }
+}
+
+/// Whether calls go to the primary.
+#[derive(Debug)]
+pub(super) struct Gate {
+    patience: Patience,
+    open: AtomicBool,
+    breaker: Mutex<Breaker>,
+    /// Tells the calls on their way that the breaker opened.
+    opened: Notify,
+    /// Wakes the task that probes.
+    suspicion: Notify,
+}
+
+/// What came of a call to the primary.
+#[derive(Debug)]
+pub(super) enum Attempt<T> {
+    /// The primary answered, or the backend in its place.
+    Answered(T),
+    /// It was not sent, because the breaker is open.
+    NotSent,
+    /// The breaker opened while it was on its way; it may yet be applied.
+    BrokenOff,
+}
+
+/// What a probe changed.
+#[derive(Debug)]
+pub(super) enum Probed {
+    /// The primary is back.
+    Closed,
+    /// It is away; this says why.
+    Open(Error),
+    /// Nothing is known that was not known before.
+    Unchanged,
+}
+
+/// An answer that may tell something of the primary.
+pub(super) trait Answer {
+    /// The error that tells most.
+    fn outage(&self) -> Option<&Error>;
+}
+
+impl<T> Answer for Result<T> {
+    fn outage(&self) -> Option<&Error> {
+        self.as_ref().err().filter(|error| error.outage().is_some())
+    }
+}
+
+impl<T> Answer for Vec<Result<T>> {
+    fn outage(&self) -> Option<&Error> {
+        let mut telling = self.iter().filter_map(Answer::outage);
+        let first = telling.next()?;
+        Some(telling.find(|error| error.outage() != Some(Outage::Silent)).unwrap_or(first))
+    }
+}
+
+impl Gate {
+    /// Makes a gate that lets calls through.
+    pub(super) fn new(config: BreakerConfig, patience: Patience) -> Self {
+        Self {
+            patience,
+            open: AtomicBool::new(false),
+            breaker: Mutex::new(Breaker::new(config, Instant::now())),
+            opened: Notify::new(),
+            suspicion: Notify::new(),
+        }
+    }
+
+    /// Whether the breaker is open, so that no call goes to the primary.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Calls the primary, if the breaker lets it, and notes what its answer says of the primary. While it takes long the primary is
+    /// probed; should the breaker open, the call is no longer waited for. `told` hears the error that opened it.
+    pub(super) async fn attempt<T: Answer>(
+        &self,
+        call: impl Future<Output = T>,
+        told: impl FnOnce(&Error),
+    ) -> Attempt<T> {
+        let mut opened = pin!(self.opened.notified());
+        // From here on the opening does not go unnoticed.
+        opened.as_mut().enable();
+        if self.is_open() {
+            return Attempt::NotSent;
+        }
+        let mut call = pin!(call);
+        let patience = pin!(tokio::time::sleep(self.patience.suspect_after));
+        let answer = tokio::select! {
+            biased;
+            answer = call.as_mut() => answer,
+            () = opened.as_mut() => return Attempt::BrokenOff,
+            () = patience => {
+                self.suspicion.notify_one();
+                tokio::select! {
+                    biased;
+                    answer = call => answer,
+                    () = opened => return Attempt::BrokenOff,
+                }
+            }
+        };
+        let error = answer.outage();
+        let outage = error.and_then(Error::outage);
+        let has_opened = self.judge(|breaker, now| breaker.record(outage, now));
+        if let (true, Some(error)) = (has_opened, error) {
+            told(error);
+        }
+        Attempt::Answered(answer)
+    }
+
+    /// Asks until there is an answer, or it is known that there is none: at once a second time where the primary is suspected to be
+    /// gone.
+    pub(super) async fn probe<F: Future<Output = Result<()>>>(&self, mut ask: impl FnMut() -> F) -> Probed {
+        while let Err(error) = ask().await {
+            self.judge(|breaker, now| breaker.probe_failed(error.outage(), now));
+            if self.is_open() {
+                return Probed::Open(error);
+            }
+            if error.outage() != Some(Outage::Silent) {
+                return Probed::Unchanged;
+            }
+        }
+        if self.judge(Breaker::probe_succeeded) { Probed::Closed } else { Probed::Unchanged }
+    }
+
+    /// Asks a store for as long as a probe waits.
+    pub(super) async fn ping<S: Store + ?Sized>(&self, store: &S) -> Result<Ping> {
+        let cx = Context::with_timeout(self.patience.probe_timeout);
+        // The backend knows better than we what it waited for, so it is the first to say that the time is over.
+        let answer = tokio::time::timeout(self.patience.probe_timeout + BREATH, store.ping(&cx)).await;
+        let silent = |_| Error::unavailable("the primary did not answer a probe in time").with_outage(Outage::Silent);
+        answer.map_err(silent)?
+    }
+
+    /// Waits until the next probe is due: for the interval, which `random` shortens by up to a fifth, so that processes do not probe
+    /// together; or until the primary is suspected.
+    pub(super) async fn until_due(&self, random: Stamp) {
+        let bytes = random.to_bytes();
+        let fraction = f64::from(bytes[5] ^ bytes[15]) / 255.0;
+        let pause = self.patience.probe_interval.mul_f64(0.8 + 0.2 * fraction);
+        // A suspicion only makes the next probe come sooner.
+        let _ = tokio::time::timeout(pause, self.suspicion.notified()).await;
+    }
+
+    /// Pauses after a probe: calls that are slow because of the load must not be joined by probes without a pause.
+    pub(super) async fn breathe(&self) {
+        tokio::time::sleep(BREATH).await;
+    }
+
+    /// Changes the breaker, and lets calls through or not as it says then. Whoever waits for an answer hears if it opens.
+    fn judge(&self, change: impl FnOnce(&mut Breaker, Instant) -> bool) -> bool {
+        let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&mut breaker, Instant::now());
+        let is_open = breaker.is_open();
+        if changed {
+            self.open.store(is_open, Ordering::Release);
+        }
+        drop(breaker);
+        if changed && is_open {
+            self.opened.notify_waiters();
+            // The next probe is due.
+            self.suspicion.notify_one();
+        }
+        changed
+    }
+}
+
+/// What a call is told that only the primary could answer.
+pub(super) fn away() -> Error {
+    Error::unavailable("the primary is away, and only it could answer; see the state of the storage")
+        .with_outage(Outage::Down)
+}
+
+/// What a call is told that was sent, and whose answer nobody waits for any more.
+pub(super) fn unsettled() -> Error {
+    Error::outcome_unknown("the primary went away before its reply to a write; it may have been applied")
+}
+
+/// Whether an error leaves open what became of a write, or says that the primary cannot be used.
+pub(super) fn is_of_the_primary(error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::OutcomeUnknown => true,
+        ErrorKind::Unavailable => error.outage().is_some(),
+        _ => false,
+    }
+}
