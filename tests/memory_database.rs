@@ -59,7 +59,7 @@ impl Fixture {
     }
 
     async fn replay(&self, step: Step) -> ReplayOutcome {
-        let options = ReplayOptions::new(Stamp::MIN, vec![self.stamps.writer()]);
+        let options = ReplayOptions::new(Stamp::MIN);
         self.database.replay(vec![step], &options, &cx()).await.remove(0).unwrap()
     }
 

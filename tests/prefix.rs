@@ -85,7 +85,7 @@ impl Tenants {
     }
 
     fn options(&self) -> ReplayOptions {
-        ReplayOptions::new(Stamp::MIN, vec![self.ours.writer()])
+        ReplayOptions::new(Stamp::MIN)
     }
 }
 

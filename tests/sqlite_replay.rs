@@ -70,7 +70,7 @@ fn append(name: &str) -> Step {
 }
 
 fn options() -> ReplayOptions {
-    ReplayOptions::new(Stamp::MIN, vec![HybridClock::process().writer()])
+    ReplayOptions::new(Stamp::MIN)
 }
 
 fn identity(id: u128) -> Identity {

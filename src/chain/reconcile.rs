@@ -1,6 +1,5 @@
 //! The replay: what is owed is brought to the primary, in the order of the journal.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +28,6 @@ const PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug, Default)]
 struct Episode {
     since: Option<Stamp>,
-    writers: HashSet<u64>,
     /// How many operations the last replay settled.
     settled: usize,
 }
@@ -66,10 +64,7 @@ async fn round(core: &Core, journal: &dyn Journal, episode: &mut Episode) -> Res
     forget_missing(core, &seqs, &operations);
     let Some((_, first)) = operations.first() else { return Ok(()) };
     let since = *episode.since.get_or_insert(first.stamp);
-    episode.writers.insert(core.stamps.writer());
-    episode.writers.extend(operations.iter().map(|(_, operation)| operation.stamp.writer()));
-    let options =
-        ReplayOptions::new(since, episode.writers.iter().copied().collect()).with_policy(core.settings.policy);
+    let options = ReplayOptions::new(since).with_policy(core.settings.policy);
     let now = core.clock.now();
     let (seqs, steps): (Vec<u64>, Vec<Step>) =
         operations.into_iter().map(|(seq, operation)| (seq, step(operation, now))).unzip();
@@ -101,22 +96,21 @@ fn forget_missing(core: &Core, seqs: &[u64], operations: &[(u64, Operation)]) {
     }
 }
 
-/// The operation as the primary takes it. One that has expired meanwhile is written all the same, to outvote what is older.
+/// The operation as the primary takes it. A put that has ended meanwhile is written all the same, to outvote what is older.
 fn step(operation: Operation, now: Timestamp) -> Step {
     let Operation { stamp, action } = operation;
     match action {
-        Action::Put { key, value, expires_at } => {
-            let ttl = expires_at.map(|at| remaining(at, now));
-            Step::Write(Write::new(key, WriteOp::Put { value, mode: WriteMode::Upsert, ttl }, stamp))
-        }
+        Action::Put { key, value, expires_at } => match expires_at.map(|at| (at, Ttl::new(at.since(now)))) {
+            Some((expires_at, Err(_))) => Step::Expired { key, value, expires_at, stamp },
+            left => {
+                let ttl = left.and_then(|(_, left)| left.ok());
+                Step::Write(Write::new(key, WriteOp::Put { value, mode: WriteMode::Upsert, ttl }, stamp))
+            }
+        },
         Action::Delete { key } => Step::Write(Write::delete(key, stamp)),
         Action::Append { key, value, item_id } => Step::Append(Append::new(key, value, stamp).with_item_id(item_id)),
         Action::Clear { prefix } => Step::Clear { prefix, stamp },
     }
-}
-
-fn remaining(at: Timestamp, now: Timestamp) -> Ttl {
-    Ttl::new(at.since(now)).unwrap_or(Ttl::MIN)
 }
 
 /// What became of the operations of a replay.
@@ -142,6 +136,9 @@ fn sort(seqs: &[u64], outcomes: Vec<Result<ReplayOutcome>>) -> Result<Sorted> {
                 let reason =
                     "it waited for longer than the primary remembers deletes; it might bring back what was deleted";
                 sorted.parked.push((*seq, reason.to_owned()));
+            }
+            Ok(ReplayOutcome::Withheld) => {
+                sorted.parked.push((*seq, "an earlier item of its list was put aside".to_owned()));
             }
             Ok(_) => sorted.done.push(*seq),
             Err(error) => match error.kind() {

@@ -16,6 +16,7 @@ mod replay;
 mod scan;
 mod step;
 mod store;
+mod succession;
 mod write;
 
 pub use capabilities::{Capabilities, Listing, RevisionKind};
@@ -29,4 +30,5 @@ pub use replay::{
 pub use scan::{Cursor, KeyPage, ListOptions};
 pub use step::{Step, StepAck};
 pub use store::{CacheBackend, DatabaseBackend, IncrementOptions, Store};
+pub use succession::{AppendOrder, Succession};
 pub use write::{Attempt, Durability, Write, WriteAck, WriteMode, WriteOp};

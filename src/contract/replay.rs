@@ -6,16 +6,17 @@ use crate::time::Timestamp;
 use crate::value::Value;
 
 use super::list::ItemId;
+use super::succession::Succession;
 
 /// How a replay treats what others wrote meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReplayOptions {
-    /// The stamp of the oldest operation that is still owed. What others wrote since then was written without knowing of the
-    /// replayed operations: whichever of the two loses is kept as a [`ConflictRecord`].
+    /// When the outage began, earlier by as much as clocks may differ. What others wrote since then was written without knowing of
+    /// the replayed operations: whichever of the two loses is kept as a [`ConflictRecord`].
     pub since: Stamp,
-    /// The writers whose operations are replayed together; their writes are in no conflict with each other.
-    pub own: Vec<u64>,
+    /// Which writers knew of which. Without it each knew only of what it wrote itself.
+    pub succession: Succession,
     /// Who wins.
     pub policy: ConflictPolicy,
 }
@@ -34,7 +35,7 @@ pub enum ConflictPolicy {
 /// What is to be done with one replayed operation, judged by the stamp that stands where it would write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplayDecision {
-    /// It, or a newer write of the same writers, is there.
+    /// It is there, or a newer write by somebody who knew of it: the same writer, or an heir.
     Skip,
     /// Somebody else's write stays; the operation is kept as a conflict.
     Lose {
@@ -51,8 +52,8 @@ pub enum ReplayDecision {
 impl ReplayOptions {
     /// Makes options by which the newer stamp wins.
     #[must_use]
-    pub const fn new(since: Stamp, own: Vec<u64>) -> Self {
-        Self { since, own, policy: ConflictPolicy::LastWriterWins }
+    pub const fn new(since: Stamp) -> Self {
+        Self { since, succession: Succession::NONE, policy: ConflictPolicy::LastWriterWins }
     }
 
     /// Chooses who wins.
@@ -62,26 +63,27 @@ impl ReplayOptions {
         self
     }
 
-    /// Whether a stamp was given by none of the writers that are replayed.
+    /// Says which writers knew of which.
     #[must_use]
-    pub fn is_foreign(&self, stamp: Stamp) -> bool {
-        !self.own.contains(&stamp.writer())
+    pub fn with_succession(mut self, succession: Succession) -> Self {
+        self.succession = succession;
+        self
     }
 
     /// Judges an operation by what stands where it would write, if anything does: a value, its tombstone, the floor of a list, or
-    /// one of its items.
+    /// one of its items. Operations of several writers may be replayed together; each is judged as its own writer's.
     #[must_use]
     pub fn decide(&self, stamp: Stamp, standing: Option<Stamp>) -> ReplayDecision {
         let Some(standing) = standing else { return ReplayDecision::Apply { keep_overwritten: false } };
-        let foreign = self.is_foreign(standing);
-        if standing >= stamp {
-            return if foreign && standing != stamp {
-                ReplayDecision::Lose { winner: standing }
-            } else {
-                ReplayDecision::Skip
-            };
+        if standing == stamp {
+            return ReplayDecision::Skip;
         }
-        let meanwhile = foreign && standing >= self.since;
+        if standing > stamp {
+            // Who wrote it and knew of this operation meant to replace it.
+            let meant = self.succession.knew(standing, stamp);
+            return if meant { ReplayDecision::Skip } else { ReplayDecision::Lose { winner: standing } };
+        }
+        let meanwhile = standing >= self.since && !self.succession.knew(stamp, standing);
         match self.policy {
             ConflictPolicy::PrimaryWins if meanwhile => ReplayDecision::Lose { winner: standing },
             _ => ReplayDecision::Apply { keep_overwritten: meanwhile },
@@ -95,7 +97,7 @@ impl ReplayOptions {
 pub enum ReplayOutcome {
     /// It was applied now.
     Applied,
-    /// It, or a newer write of the same writers, was there already.
+    /// It was there already, or a newer write by somebody who knew of it.
     AlreadyApplied,
     /// Somebody else's write stays, and the step is kept as a [`ConflictRecord`].
     Superseded {
@@ -108,6 +110,9 @@ pub enum ReplayOutcome {
         /// Deletes before this stamp may be forgotten.
         floor: Stamp,
     },
+    /// An append that was not applied, because an earlier one of its list was not: a list takes its items in their order. See
+    /// [`AppendOrder`].
+    Withheld,
 }
 
 /// A write that was acknowledged and lost against another one, kept until somebody has seen to it.
@@ -217,7 +222,7 @@ mod tests {
         let step = ours.issue_after(before);
         let meanwhile = theirs.issue_after(step);
         let later = ours.issue_after(meanwhile);
-        let options = ReplayOptions::new(step, vec![ours.writer()]);
+        let options = ReplayOptions::new(step);
         let apply = |keep_overwritten| ReplayDecision::Apply { keep_overwritten };
         assert_eq!(options.decide(step, None), apply(false));
         assert_eq!(options.decide(step, Some(step)), ReplayDecision::Skip);
@@ -229,5 +234,28 @@ mod tests {
         let primary = options.with_policy(ConflictPolicy::PrimaryWins);
         assert_eq!(primary.decide(later, Some(meanwhile)), ReplayDecision::Lose { winner: meanwhile });
         assert_eq!(primary.decide(later, Some(before)), apply(false));
+    }
+
+    #[test]
+    fn of_two_writers_in_one_journal_each_is_judged_as_its_own() {
+        let wall = Clock::manual();
+        let (dead, heir) = (HybridClock::new(wall.clone()), HybridClock::new(wall));
+        let unaware = heir.issue();
+        let left = dead.issue_after(unaware);
+        let between = heir.issue_after(left);
+        let mut succession = Succession::default();
+        let from = heir.issue();
+        succession.add(heir.writer(), dead.writer(), from);
+        let aware = heir.issue();
+        let options = ReplayOptions::new(Stamp::MIN).with_succession(succession);
+        let apply = |keep_overwritten| ReplayDecision::Apply { keep_overwritten };
+        assert_eq!(options.decide(unaware, Some(left)), ReplayDecision::Lose { winner: left });
+        assert_eq!(options.decide(left, Some(unaware)), apply(true));
+        assert_eq!(options.decide(left, Some(between)), ReplayDecision::Lose { winner: between });
+        assert_eq!(options.decide(between, Some(left)), apply(true));
+        assert_eq!(options.decide(left, Some(aware)), ReplayDecision::Skip);
+        for policy in [ConflictPolicy::LastWriterWins, ConflictPolicy::PrimaryWins] {
+            assert_eq!(options.clone().with_policy(policy).decide(aware, Some(left)), apply(false), "{policy:?}");
+        }
     }
 }

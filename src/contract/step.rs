@@ -3,6 +3,8 @@
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
+use crate::time::Timestamp;
+use crate::value::Value;
 
 use super::list::{Append, AppendAck};
 use super::write::{Write, WriteAck};
@@ -22,6 +24,18 @@ pub enum Step {
         /// How many items stay.
         keep_last: u64,
     },
+    /// A put that ended while it waited to be replayed. It outvotes what is older and loses like any put, but nobody ever reads
+    /// it. Only in a replay; in a transaction it is unsupported.
+    Expired {
+        /// The key.
+        key: Key,
+        /// What was written: kept where it loses.
+        value: Value,
+        /// When it ended. A store whose clock is behind takes its own time instead.
+        expires_at: Timestamp,
+        /// The operation's identity and its place in the order of writes.
+        stamp: Stamp,
+    },
     /// Removes everything under a prefix. Only in a replay; in a transaction it is unsupported.
     Clear {
         /// The prefix.
@@ -38,7 +52,7 @@ impl Step {
         match self {
             Self::Write(write) => Some(&write.key),
             Self::Append(append) => Some(&append.key),
-            Self::Trim { key, .. } => Some(key),
+            Self::Trim { key, .. } | Self::Expired { key, .. } => Some(key),
             Self::Clear { .. } => None,
         }
     }
@@ -52,7 +66,7 @@ impl Step {
         let why = match self {
             Self::Write(write) if write.is_conditional() => "a write that depends on what is stored cannot be replayed",
             Self::Trim { .. } => "a trim cannot be replayed",
-            Self::Write(_) | Self::Append(_) | Self::Clear { .. } => return Ok(()),
+            Self::Write(_) | Self::Append(_) | Self::Expired { .. } | Self::Clear { .. } => return Ok(()),
         };
         Err(Error::unsupported(why))
     }

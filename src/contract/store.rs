@@ -133,10 +133,13 @@ pub trait DatabaseBackend: Store {
     /// stamp it has: one answer a step. What loses is kept as a [`ConflictRecord`].
     ///
     /// - A put is judged by the value or tombstone under its key, as [`ReplayOptions::decide`] says. A TTL counts from the replay
-    ///   on, so whoever kept the put gives what is left of it, and a millisecond where nothing is left: the entry that ends at once
-    ///   keeps anything older from coming back. A list under the key stays.
+    ///   on, so whoever kept the put gives what is left of it. A list under the key stays.
+    /// - A [`Step::Expired`] is a put of which nothing is left: it is judged and written like one, ends at the earlier of its own end
+    ///   and the replay, so that no reader ever finds it, and keeps anything older from coming back.
     /// - An append is there already if the list has, or lately had, an item of its id; otherwise it is judged by the list's floor,
-    ///   the stamp of its last delete. It overwrites nothing.
+    ///   the stamp of its last delete. It overwrites nothing. After an append that was not applied (it failed, or was too old), later
+    ///   ones of its list in the same call are not applied either, but [`ReplayOutcome::Withheld`]; [`AppendOrder`](super::AppendOrder)
+    ///   tells which.
     /// - A delete is judged by the value or tombstone under its key and, apart from that, by the list: by its floor, then by each
     ///   item. It is superseded if anything of somebody else's stays. Tombstone and floor are left where nothing was, too.
     ///   Items that stay behind others that go keep their order, and may get new, higher positions.

@@ -72,6 +72,9 @@ impl<B: Store + ?Sized> Prefix<B> {
             Step::Write(write) => Step::Write(self.outer_write(write)?),
             Step::Append(append) => Step::Append(self.outer_append(append)?),
             Step::Trim { key, keep_last } => Step::Trim { key: self.prefix.join(&key)?, keep_last },
+            Step::Expired { key, value, expires_at, stamp } => {
+                Step::Expired { key: self.prefix.join(&key)?, value, expires_at, stamp }
+            }
             Step::Clear { prefix, stamp } => Step::Clear { prefix: self.prefix.join_prefix(&prefix)?, stamp },
         })
     }

@@ -80,5 +80,6 @@ fn apply_step(shard: &mut Shard, step: Step, moment: Moment<'_>) -> Result<(Step
             None => Ok((StepAck::Trim(0), Undo::Nothing)),
         },
         Step::Clear { .. } => Err(Error::unsupported("a clear cannot be part of a transaction")),
+        Step::Expired { .. } => Err(Error::unsupported("a put that has ended can only be replayed")),
     }
 }

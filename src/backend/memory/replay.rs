@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::MutexGuard;
 
 use crate::contract::{
-    Append, ConflictRecord, Context, LostOperation, ReplayDecision, ReplayOptions, ReplayOutcome, Step, Write, WriteOp,
+    Append, AppendOrder, ConflictRecord, Context, LostOperation, ReplayDecision, ReplayOptions, ReplayOutcome, Step,
+    Write, WriteOp,
 };
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
@@ -41,7 +42,19 @@ impl Table {
         };
         let mut shards = self.lock_shards(indices);
         let replay = Replay { options, conflicts, moment };
-        steps.into_iter().map(|step| self.replay_step(&mut shards, step, &replay)).collect()
+        let mut order = AppendOrder::default();
+        let mut answer = |step: Step| {
+            if order.withholds(&step) {
+                return Ok(ReplayOutcome::Withheld);
+            }
+            let appended = matches!(step, Step::Append(_)).then(|| step.clone());
+            let answer = self.replay_step(&mut shards, step, &replay);
+            if let Some(append) = appended {
+                order.note(&append, &answer);
+            }
+            answer
+        };
+        steps.into_iter().map(&mut answer).collect()
     }
 
     fn replay_step(&self, shards: &mut Shards<'_>, step: Step, replay: &Replay<'_>) -> Result<ReplayOutcome> {
@@ -58,6 +71,10 @@ impl Table {
                 }
                 WriteOp::Delete { .. } => Ok(replay.delete(shard, &key, stamp, Loss::OfDelete)),
                 WriteOp::Touch { .. } => Err(Error::internal("a touch was taken for a step that can be replayed")),
+            }),
+            Step::Expired { key, value, expires_at, stamp } => self.with_guard(shard, |shard| {
+                let expires_at = Some(expires_at.min(replay.moment.now));
+                replay.put(shard, &key, Cell::new(value, stamp, expires_at))
             }),
             Step::Trim { .. } => Err(Error::internal("a trim was taken for a step that can be replayed")),
         }

@@ -63,6 +63,7 @@ async fn attempt(session: &mut Session, steps: &[Step]) -> Result<Vec<StepAck>> 
                 }
             }
             Step::Clear { .. } => return Err(Error::unsupported("a clear cannot be part of a transaction")),
+            Step::Expired { .. } => return Err(Error::unsupported("a put that has ended can only be replayed")),
         }
     }
     Ok(acks)

@@ -13,6 +13,7 @@ pub(super) fn weight(steps: &[Step]) -> usize {
         Step::Write(write) => write::weight(write),
         Step::Append(append) => list::weight(append),
         Step::Trim { key, .. } => key.as_str().len(),
+        Step::Expired { key, value, .. } => key.as_str().len() + value.len(),
         Step::Clear { prefix, .. } => prefix.as_str().len(),
     };
     steps.iter().map(weigh).sum()
@@ -24,6 +25,7 @@ pub(super) fn apply(session: &Session<'_>, steps: &[Step]) -> SqlResult<Vec<Step
         Step::Write(write) => write::write(session, write).map(StepAck::Write),
         Step::Append(append) => list::append(session, append).map(StepAck::Append),
         Step::Trim { key, keep_last } => list::trim(session, key, *keep_last).map(StepAck::Trim),
+        Step::Expired { .. } => Err(Error::unsupported("a put that has ended can only be replayed").into()),
         Step::Clear { .. } => Err(Error::unsupported("a transaction cannot clear a prefix; clear it by itself").into()),
     };
     steps.iter().map(one).collect()

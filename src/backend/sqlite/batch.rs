@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use crate::contract::{ReplayOptions, ReplayOutcome, Step};
+use crate::contract::{AppendOrder, ReplayOptions, ReplayOutcome, Step};
 use crate::engine::sqlite::{Atomicity, Engine, SqlResult};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, KeyPrefix};
@@ -124,9 +124,10 @@ impl Batch {
         let count = steps.len();
         let task = tokio::spawn(async move {
             let mut answers = Vec::with_capacity(count);
+            let mut order = AppendOrder::default();
             for part in parts(steps) {
                 let answered = match part {
-                    Part::Steps(steps) => self.replay_steps(steps.into(), &options).await,
+                    Part::Steps(steps) => self.replay_steps(steps.into(), &options, &mut order).await,
                     Part::Clear(prefix, stamp) => {
                         self.replay_clear(&prefix, stamp, &options).await.map(|one| vec![one])
                     }
@@ -143,18 +144,21 @@ impl Batch {
 
     /// Replays steps in one job. If that fails by something other than time, lock or disk, each gets a job of its own, so that
     /// the one to blame is found.
-    async fn replay_steps(&self, steps: Arc<[Step]>, options: &ReplayOptions) -> Result<Vec<Result<ReplayOutcome>>> {
-        let failure = match self.replay_part(Arc::clone(&steps), options).await {
+    async fn replay_steps(
+        &self,
+        steps: Arc<[Step]>,
+        options: &ReplayOptions,
+        order: &mut AppendOrder,
+    ) -> Result<Vec<Result<ReplayOutcome>>> {
+        match self.replay_part(Arc::clone(&steps), options, order).await {
             Err(failure) if is_of_all(&failure) => return Err(failure),
-            Err(failure) => failure,
+            Err(failure) if steps.len() == 1 => return Ok(vec![Err(failure)]),
+            Err(_) => {}
             answered => return answered,
-        };
-        if steps.len() == 1 {
-            return Ok(vec![Err(failure)]);
         }
         let mut answers = Vec::with_capacity(steps.len());
         for step in steps.iter() {
-            match self.replay_part(Arc::new([step.clone()]), options).await {
+            match self.replay_part(Arc::new([step.clone()]), options, order).await {
                 Err(failure) if is_of_all(&failure) => return Err(broken_off(failure, !answers.is_empty())),
                 answered => answers.extend(for_all(answered, 1)),
             }
@@ -162,9 +166,23 @@ impl Batch {
         Ok(answers)
     }
 
-    async fn replay_part(&self, steps: Arc<[Step]>, options: &ReplayOptions) -> Result<Vec<Result<ReplayOutcome>>> {
-        let (weight, options) = (apply::weight(&steps), options.clone());
-        self.job(weight, move |session| replay::replay(session, &steps, &options)).await
+    /// Replays steps in one job, and notes which lists take no more appends.
+    async fn replay_part(
+        &self,
+        steps: Arc<[Step]>,
+        options: &ReplayOptions,
+        order: &mut AppendOrder,
+    ) -> Result<Vec<Result<ReplayOutcome>>> {
+        let (weight, options, known, shown) =
+            (apply::weight(&steps), options.clone(), order.clone(), Arc::clone(&steps));
+        let work = move |session: &Session<'_>| replay::replay(session, &shown, &options, known.clone());
+        let answered = self.job(weight, work).await;
+        match &answered {
+            Ok(answers) => steps.iter().zip(answers).for_each(|(step, answer)| order.note(step, answer)),
+            Err(failure) if steps.len() == 1 => steps.iter().for_each(|step| order.note(step, &Err(failure.clone()))),
+            Err(_) => {}
+        }
+        answered
     }
 
     async fn replay_clear(

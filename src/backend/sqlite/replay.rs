@@ -2,12 +2,14 @@
 //!
 //! A step looks at all it must before it changes anything, so that one that fails by what it finds leaves nothing behind.
 
-use crate::contract::{Append, LostOperation, ReplayDecision, ReplayOptions, ReplayOutcome, Step, Write, WriteOp};
+use crate::contract::{
+    Append, AppendOrder, LostOperation, ReplayDecision, ReplayOptions, ReplayOutcome, Step, Write, WriteOp,
+};
 use crate::engine::sqlite::SqlResult;
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::stamp::Stamp;
-use crate::time::Ttl;
+use crate::time::Timestamp;
 use crate::value::Value;
 
 use super::codec::{self, Columns, GONE};
@@ -21,14 +23,23 @@ const STANDING: &str = "SELECT stamp, kind, floor FROM kv WHERE key = ?1";
 
 const OVERWRITTEN: &str = "SELECT expires_at, kind, json, bin FROM kv WHERE key = ?1";
 
-/// Replays steps in order, each with its own answer.
+/// Replays steps in order, each with its own answer. What came before them is in `order`.
 pub(super) fn replay(
     session: &Session<'_>,
     steps: &[Step],
     options: &ReplayOptions,
+    mut order: AppendOrder,
 ) -> SqlResult<Vec<Result<ReplayOutcome>>> {
     let replay = Replay::new(session, options)?;
-    steps.iter().map(|step| of_item(replay.step(step))).collect()
+    let mut answer = |step: &Step| {
+        if order.withholds(step) {
+            return Ok(Ok(ReplayOutcome::Withheld));
+        }
+        let answer = of_item(replay.step(step))?;
+        order.note(step, &answer);
+        Ok(answer)
+    };
+    steps.iter().map(&mut answer).collect()
 }
 
 /// Replays a clear on the first keys of a range; says where to go on, if there are more.
@@ -84,7 +95,10 @@ impl<'a> Replay<'a> {
         match step {
             Step::Append(append) => self.append(append),
             Step::Write(Write { key, op: WriteOp::Put { value, ttl, .. }, stamp, .. }) => {
-                self.put(key, value, *ttl, *stamp)
+                self.put(key, value, ttl.map(|ttl| self.session.now.after(ttl)), *stamp)
+            }
+            Step::Expired { key, value, expires_at, stamp } => {
+                self.put(key, value, Some(self.session.now.min(*expires_at)), *stamp)
             }
             Step::Write(Write { key, op: WriteOp::Delete { .. }, stamp, .. }) => {
                 self.delete(key, *stamp, Loss::OfDelete)
@@ -95,10 +109,9 @@ impl<'a> Replay<'a> {
         }
     }
 
-    fn put(&self, key: &Key, value: &Value, ttl: Option<Ttl>, stamp: Stamp) -> SqlResult<ReplayOutcome> {
+    fn put(&self, key: &Key, value: &Value, expires_at: Option<Timestamp>, stamp: Stamp) -> SqlResult<ReplayOutcome> {
         check_size(value)?;
         let standing = self.standing(key)?.map(|standing| standing.stamp);
-        let expires_at = ttl.map(|ttl| self.session.now.after(ttl));
         match self.judge(stamp, standing) {
             ReplayDecision::Skip => Ok(ReplayOutcome::AlreadyApplied),
             ReplayDecision::Lose { winner } => {
@@ -219,6 +232,7 @@ mod tests {
     use crate::contract::{ConflictOptions, WriteMode};
     use crate::key::KeyPrefix;
     use crate::stamp::HybridClock;
+    use crate::time::Ttl;
     use std::ops::Deref;
     use std::time::Duration;
 
@@ -238,11 +252,12 @@ mod tests {
         }
 
         fn options(&self) -> ReplayOptions {
-            ReplayOptions::new(Stamp::MIN, vec![self.stamps.writer()])
+            ReplayOptions::new(Stamp::MIN)
         }
 
         fn replay(&self, step: &Step) -> ReplayOutcome {
-            replay(&self.session(), std::slice::from_ref(step), &self.options()).unwrap().remove(0).unwrap()
+            let order = AppendOrder::default();
+            replay(&self.session(), std::slice::from_ref(step), &self.options(), order).unwrap().remove(0).unwrap()
         }
 
         fn put(&self) -> Step {

@@ -48,7 +48,7 @@ async fn every_call(subject: &Database) -> Vec<(&'static str, Result<()>)> {
         ("conflicts", store.conflicts(&ConflictOptions::default(), &cx).await.map(drop)),
         ("forget_conflict", store.forget_conflict(&key, subject.stamp(), &cx).await.map(drop)),
     ];
-    let options = ReplayOptions::new(Stamp::MIN, vec![subject.stamps().writer()]);
+    let options = ReplayOptions::new(Stamp::MIN);
     let steps = vec![
         subject.put_step("k", "2"),
         subject.append_step("list", "2"),

@@ -139,7 +139,7 @@ async fn a_closed_database_has_no_lists_and_transactions(subject: Subject<dyn Da
     let step = Step::Append(Append::new(key, json("1"), subject.stamp()));
     assert_kind(database.apply(vec![step.clone()], &cx).await, closed);
     assert_kind(database.identity(&cx).await, closed);
-    for answer in database.replay(vec![step], &ReplayOptions::new(Stamp::MIN, Vec::new()), &cx).await {
+    for answer in database.replay(vec![step], &ReplayOptions::new(Stamp::MIN), &cx).await {
         let kind = answer.map_err(|error| error.kind());
         assert!(matches!(kind, Err(ErrorKind::Closed | ErrorKind::Unsupported)), "{kind:?}");
     }

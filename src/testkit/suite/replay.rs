@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use super::replay_tools::{Database, Outage};
+use super::replay_tools::{Database, Outage, lost_put};
 use super::tools::{assert_kind, assert_value, binary, json, revised, together};
 use crate::contract::{
-    ConflictOptions, Context, DatabaseBackend, Expiry, ReplayOptions, ReplayOutcome, Step, Write, WriteMode, WriteOp,
+    ConflictOptions, ConflictPolicy, Context, DatabaseBackend, Expiry, LostOperation, ReplayOptions, ReplayOutcome,
+    Step, Write, WriteMode, WriteOp,
 };
 use crate::testkit::case::cases;
 use crate::testkit::{Case, Outcome};
-use crate::{ErrorKind, Revision, Stamp, Ttl, Value};
+use crate::{ErrorKind, Revision, Stamp, Timestamp, Ttl, Value};
 
 pub(super) fn cases() -> Vec<Case<dyn DatabaseBackend>> {
     cases!["replay":
@@ -19,13 +20,15 @@ pub(super) fn cases() -> Vec<Case<dyn DatabaseBackend>> {
         a_replayed_put_wins_over_an_older_one,
         a_replayed_put_loses_against_a_newer_one_of_another_writer,
         a_replayed_put_does_not_undo_a_newer_one_of_its_own_writer,
-        writers_replayed_together_are_in_no_conflict,
+        what_an_heir_writes_is_in_no_conflict_with_what_it_took_over,
+        writers_of_one_journal_are_judged_each_as_its_own,
         a_replayed_delete_is_applied_once,
         a_replayed_delete_leaves_a_tombstone_where_nothing_was,
         a_replayed_delete_does_not_undo_a_newer_put,
         steps_of_one_key_are_replayed_in_order,
         a_ttl_counts_from_the_replay_on,
-        a_replayed_put_that_expires_at_once_brings_nothing_older_back,
+        a_replayed_put_that_has_ended_is_never_read_and_brings_nothing_older_back,
+        a_replayed_put_that_has_ended_loses_as_any_other,
         a_write_by_a_slow_clock_after_a_replay_is_visible,
         a_step_that_cannot_be_replayed_fails_alone,
         a_value_over_the_limit_fails_alone,
@@ -38,7 +41,7 @@ pub(super) fn cases() -> Vec<Case<dyn DatabaseBackend>> {
 
 async fn replay_agrees_with_the_capabilities(subject: Database) -> Outcome {
     let (store, cx) = (subject.backend(), subject.cx());
-    let options = ReplayOptions::new(Stamp::MIN, vec![subject.stamps().writer()]);
+    let options = ReplayOptions::new(Stamp::MIN);
     assert!(store.replay(Vec::new(), &options, &cx).await.is_empty());
     let steps = vec![subject.put_step("k", "1"), subject.put_step("k", "2")];
     let answers = store.replay(steps, &options, &cx).await;
@@ -142,17 +145,46 @@ async fn a_replayed_put_does_not_undo_a_newer_one_of_its_own_writer(subject: Dat
     Ok(())
 }
 
-async fn writers_replayed_together_are_in_no_conflict(subject: Database) -> Outcome {
+async fn what_an_heir_writes_is_in_no_conflict_with_what_it_took_over(subject: Database) -> Outcome {
     if subject.replays() {
-        // As of a process that has adopted another one's journal.
+        // As of a process that found the journal of a dead one, which the other one here is.
         let mut outage = Outage::begin(&subject);
-        outage.options.own.push(outage.other.writer());
-        let older = outage.ours();
-        outage.they_put("k", "2").await?;
-        assert_eq!(outage.replay_one(outage.put("k", "1", older)).await?, ReplayOutcome::AlreadyApplied);
-        assert_eq!(outage.replay_one(outage.put("k", "3", outage.ours())).await?, ReplayOutcome::Applied);
-        assert_value(subject.get("k").await?, &json("3"));
+        let unaware = outage.ours();
+        let left = [outage.theirs(), outage.theirs()];
+        outage.options.succession.add(unaware.writer(), left[0].writer(), outage.ours());
+        for policy in [ConflictPolicy::PrimaryWins, ConflictPolicy::LastWriterWins] {
+            outage = outage.with_policy(policy);
+            let aware = outage.ours();
+            outage.they_replay("k", "1", left[0]).await?;
+            assert_eq!(outage.replay_one(outage.put("k", "2", aware)).await?, ReplayOutcome::Applied);
+            assert_eq!(outage.they_replay("k", "1", left[1]).await?, ReplayOutcome::AlreadyApplied);
+            assert_value(subject.get("k").await?, &json("2"));
+        }
         assert!(outage.losses().await?.is_empty());
+        outage.they_replay("other", "1", left[0]).await?;
+        let lost = ReplayOutcome::Superseded { winner: left[0] };
+        assert_eq!(outage.replay_one(outage.put("other", "2", unaware)).await?, lost);
+        assert_eq!(outage.losses().await?.len(), 1, "before it took over, it did not know of it");
+    }
+    Ok(())
+}
+
+async fn writers_of_one_journal_are_judged_each_as_its_own(subject: Database) -> Outcome {
+    if subject.replays() {
+        let outage = Outage::begin(&subject);
+        let (older, newer, newest) = (outage.ours(), outage.theirs(), outage.ours());
+        let steps = vec![
+            outage.put("a", "1", newer),
+            outage.put("a", "2", older),
+            outage.put("b", "1", newer),
+            outage.put("b", "2", newest),
+        ];
+        let lost = ReplayOutcome::Superseded { winner: newer };
+        let expected = [ReplayOutcome::Applied, lost, ReplayOutcome::Applied, ReplayOutcome::Applied];
+        assert_eq!(outage.replay(steps).await?, expected);
+        assert_eq!(subject.get_many(&["a", "b"]).await?, [Some(json("1")), Some(json("2"))]);
+        let losses = [("a".into(), older, lost_put("2"), newer), ("b".into(), newer, lost_put("1"), newest)];
+        assert_eq!(outage.losses().await?, losses);
     }
     Ok(())
 }
@@ -238,18 +270,38 @@ async fn a_ttl_counts_from_the_replay_on(subject: Database) -> Outcome {
     Ok(())
 }
 
-async fn a_replayed_put_that_expires_at_once_brings_nothing_older_back(subject: Database) -> Outcome {
+async fn a_replayed_put_that_has_ended_is_never_read_and_brings_nothing_older_back(subject: Database) -> Outcome {
     if subject.replays() {
         subject.put("k", json("\"before\"")).await?;
         let outage = Outage::begin(&subject);
         let older = outage.put("k", "\"older\"", outage.ours());
-        let step = outage.put_value("k", json("\"expired\""), Some(Ttl::from_millis(1)?), outage.ours());
-        assert_eq!(outage.replay_one(step.clone()).await?, ReplayOutcome::Applied);
-        subject.lapse(&["k"]).await?;
-        assert_eq!(subject.get("k").await?, None);
-        assert_eq!(outage.replay(vec![older, step]).await?, [ReplayOutcome::AlreadyApplied; 2]);
-        assert_eq!(subject.get("k").await?, None);
-        assert!(subject.names("").await?.is_empty());
+        let list = outage.append("k", "1", outage.ours());
+        // By a clock that is ahead of the store's it ended in the future.
+        for ended in [outage.now(), Timestamp::from_millis(outage.now().as_millis() + 3_600_000)] {
+            let step = outage.ended("k", "\"ended\"", ended, outage.ours());
+            assert_eq!(outage.replay_one(step.clone()).await?, ReplayOutcome::Applied);
+            assert_eq!(subject.get("k").await?, None);
+            assert!(subject.names("").await?.is_empty());
+            let outcomes = outage.replay(vec![older.clone(), step]).await?;
+            assert_eq!(outcomes, [ReplayOutcome::AlreadyApplied; 2]);
+            assert_eq!(subject.get("k").await?, None);
+        }
+        assert_eq!(outage.replay_one(list).await?, ReplayOutcome::Applied, "it is no delete of the list");
+        assert_eq!(subject.range("k", 0, -1).await?, ["1"]);
+    }
+    Ok(())
+}
+
+async fn a_replayed_put_that_has_ended_loses_as_any_other(subject: Database) -> Outcome {
+    if subject.replays() {
+        let outage = Outage::begin(&subject);
+        let (ended, stamp) = (outage.now(), outage.ours());
+        let winner = outage.they_put("k", "2").await?;
+        let step = outage.ended("k", "1", ended, stamp);
+        assert_eq!(outage.replay_one(step).await?, ReplayOutcome::Superseded { winner });
+        assert_value(subject.get("k").await?, &json("2"));
+        let lost = LostOperation::Put { value: json("1"), expires_at: Some(ended) };
+        assert_eq!(outage.losses().await?, [("k".into(), stamp, lost, winner)]);
     }
     Ok(())
 }

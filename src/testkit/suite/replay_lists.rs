@@ -1,11 +1,12 @@
 //! `replay` of appends, and of deletes where a list is: value and list are judged apart, the list item by item.
 
 use super::replay_tools::{Database, Outage, lost_append};
-use super::tools::{assert_value, json};
-use crate::contract::{Append, DatabaseBackend, ItemId, ListRange, LostOperation, ReplayOutcome};
+use super::tools::{assert_kind, assert_value, json};
+use crate::contract::{Append, DatabaseBackend, ItemId, ListRange, LostOperation, ReplayOutcome, Step};
 use crate::testkit::Case;
 use crate::testkit::Outcome;
 use crate::testkit::case::cases;
+use crate::{ErrorKind, Format, Value};
 
 pub(super) fn cases() -> Vec<Case<dyn DatabaseBackend>> {
     cases!["replay_lists":
@@ -29,6 +30,7 @@ pub(super) fn cases() -> Vec<Case<dyn DatabaseBackend>> {
         a_delete_among_replayed_appends_counts,
         an_append_by_a_slow_clock_outlives_a_second_replay_of_a_delete,
         positions_rise_over_replays,
+        what_follows_an_append_that_failed_is_withheld,
     ]
 }
 
@@ -365,6 +367,36 @@ async fn positions_rise_over_replays(subject: Database) -> Outcome {
             }
         }
         assert_eq!(subject.length("list").await?, 4);
+    }
+    Ok(())
+}
+
+async fn what_follows_an_append_that_failed_is_withheld(subject: Database) -> Outcome {
+    if subject.replays() {
+        let outage = Outage::begin(&subject);
+        let limit = subject.backend().capabilities().max_value_bytes;
+        // What a journal gives back is not checked again.
+        let large = Value::from_stored(vec![b' '; limit + 1].into(), Format::Binary);
+        let steps = vec![
+            outage.append("list", "1", outage.ours()),
+            Step::Append(Append::new(subject.key("list"), large, outage.ours())),
+            outage.append("list", "2", outage.ours()),
+            outage.append("other", "3", outage.ours()),
+            outage.put("list", "4", outage.ours()),
+            outage.append("list", "5", outage.ours()),
+        ];
+        let mut answers = outage.answers(steps.clone()).await;
+        assert_kind(answers.remove(1), ErrorKind::TooLarge);
+        let outcomes: Vec<_> = answers.into_iter().collect::<crate::Result<_>>()?;
+        let (applied, withheld) = (ReplayOutcome::Applied, ReplayOutcome::Withheld);
+        assert_eq!(outcomes, [applied, withheld, applied, applied, withheld]);
+        assert_eq!(subject.range("list", 0, -1).await?, ["1"]);
+        // Once the one in the way is gone, they come in their order.
+        let steps: Vec<_> = steps.into_iter().enumerate().filter(|(at, _)| *at != 1).map(|(_, step)| step).collect();
+        let outcomes = outage.replay(steps).await?;
+        let there = ReplayOutcome::AlreadyApplied;
+        assert_eq!(outcomes, [there, applied, there, there, applied]);
+        assert_eq!(subject.range("list", 0, -1).await?, ["1", "2", "5"]);
     }
     Ok(())
 }

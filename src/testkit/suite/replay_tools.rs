@@ -6,7 +6,7 @@ use crate::contract::{
     ReplayOutcome, Step, Write, WriteMode, WriteOp,
 };
 use crate::testkit::Subject;
-use crate::{HybridClock, Result, Stamp, Ttl, Value};
+use crate::{HybridClock, Result, Stamp, Timestamp, Ttl, Value};
 
 pub(super) type Database = Subject<dyn DatabaseBackend>;
 
@@ -35,7 +35,7 @@ impl Outage {
     fn begin_at(subject: &Database, since: Stamp) -> Self {
         let other = HybridClock::new(subject.elapse().clock());
         other.observe(since);
-        let options = ReplayOptions::new(since, vec![since.writer()]);
+        let options = ReplayOptions::new(since);
         Self { subject: subject.clone(), options, other }
     }
 
@@ -67,6 +67,11 @@ impl Outage {
         let stamp = self.theirs();
         self.subject.write(Write::delete(self.subject.key(key), stamp)).await?;
         Ok(stamp)
+    }
+
+    /// Replays what the other process left.
+    pub(super) async fn they_replay(&self, key: &str, value: &str, stamp: Stamp) -> Result<ReplayOutcome> {
+        self.replay_one(self.put(key, value, stamp)).await
     }
 
     /// Has the other process append an item now; gives its stamp.
@@ -101,6 +106,16 @@ impl Outage {
     pub(super) fn put_value(&self, key: &str, value: Value, ttl: Option<Ttl>, stamp: Stamp) -> Step {
         let op = WriteOp::Put { value, mode: WriteMode::Upsert, ttl };
         Step::Write(Write::new(self.subject.key(key), op, stamp))
+    }
+
+    /// A put that has ended.
+    pub(super) fn ended(&self, key: &str, value: &str, expires_at: Timestamp, stamp: Stamp) -> Step {
+        Step::Expired { key: self.subject.key(key), value: json(value), expires_at, stamp }
+    }
+
+    /// The moment by the store's clock, or nearly so.
+    pub(super) fn now(&self) -> Timestamp {
+        self.subject.elapse().clock().now()
     }
 
     pub(super) fn delete(&self, key: &str, stamp: Stamp) -> Step {

@@ -202,7 +202,7 @@ impl Model {
             Step::Trim { key, keep_last } => {
                 StepAck::Trim(self.subject.backend().trim(&key, keep_last, &self.subject.cx()).await?)
             }
-            Step::Clear { .. } => return Ok(()),
+            Step::Clear { .. } | Step::Expired { .. } => return Ok(()),
         };
         let step = Step::Trim { key: self.subject.key(NAMES[0]), keep_last: 0 };
         self.settle(&change, &step, ack)
