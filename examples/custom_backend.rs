@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use agent_storage::contract::{
-    CacheBackend, Capabilities, Context, Cursor, Entry, GetOptions, IncrementOptions, KeyPage, ListOptions, Lookup,
-    Ping, Store, Write, WriteAck, WriteMode, WriteOp,
+    Attempt, CacheBackend, Capabilities, Context, Cursor, Entry, GetOptions, IncrementOptions, KeyPage, ListOptions,
+    Lookup, Ping, Store, Write, WriteAck, WriteMode, WriteOp,
 };
 use agent_storage::testkit::{Elapse, Subject, check_cache};
 use agent_storage::{Clock, Error, Key, KeyPrefix, Result, Revision, Stamp, StorageManager, Timestamp, Value};
@@ -166,7 +166,7 @@ impl Store for TreeCache {
         Ok(self.enter(cx)?.keys(prefix, "").count() as u64)
     }
 
-    async fn clear(&self, prefix: &KeyPrefix, _stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
+    async fn clear(&self, prefix: &KeyPrefix, _stamp: Stamp, _attempt: Attempt, cx: &Context) -> Result<Option<u64>> {
         let mut entries = self.enter(cx)?;
         let cleared = entries.keys(prefix, "").count() as u64;
         entries.map().retain(|key, _| !prefix.matches(key));

@@ -20,7 +20,8 @@ pub enum ErrorKind {
     InvalidValue,
     /// The value is larger than the store takes.
     TooLarge,
-    /// A condition did not hold: the entry exists, is gone, or has another revision. It is an answer, not a failure.
+    /// A condition did not hold: the entry exists, is gone, or has another revision, or is newer than a write that keeps its
+    /// stamp. It is an answer, not a failure.
     Conflict,
     /// The key holds something of another type.
     WrongType,
@@ -84,6 +85,28 @@ pub enum Outage {
     Foreign,
 }
 
+/// What an error says of a write that keeps its stamp and was refused, because something as new or newer stands there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Behind {
+    /// Whether a part of it was applied: of a delete where value and list are guarded apart one of them, of a clear the keys
+    /// that were older.
+    pub begun: bool,
+    /// How many entries that part removed; of a delete at most one.
+    pub removed: u64,
+}
+
+impl Behind {
+    /// Nothing of the write was applied.
+    pub const NOT_BEGUN: Self = Self { begun: false, removed: 0 };
+
+    /// A part of the write was applied, and removed so many entries.
+    #[must_use]
+    pub const fn in_part(removed: u64) -> Self {
+        Self { begun: true, removed }
+    }
+}
+
 /// An error of this crate.
 ///
 /// It is cheap to clone, so that one failure can answer every caller that waited for it. Its text never holds a value, a
@@ -111,6 +134,7 @@ struct Inner {
     operation: Option<&'static str>,
     permanent: bool,
     outage: Option<Outage>,
+    behind: Option<Behind>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -126,6 +150,7 @@ impl Error {
                 operation: None,
                 permanent: false,
                 outage: None,
+                behind: None,
                 source: None,
             }),
         }
@@ -172,6 +197,28 @@ impl Error {
     #[must_use]
     pub fn outage(&self) -> Option<Outage> {
         self.inner.outage
+    }
+
+    /// Makes the error of a write that keeps its stamp, where something as new or newer stands: an [`ErrorKind::Conflict`].
+    #[must_use]
+    pub fn behind(behind: Behind) -> Self {
+        let mut error = Self::conflict("something as new or newer stands there, and the write keeps its stamp");
+        Arc::make_mut(&mut error.inner).behind = Some(behind);
+        error
+    }
+
+    /// Whether a write that keeps its stamp was refused, because something as new or newer stands there; see
+    /// [`Attempt::Fixed`](crate::contract::Attempt::Fixed). What stands there was not changed, and the clock of the store has seen
+    /// its stamp, so the next one it gives is newer.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.inner.behind.is_some()
+    }
+
+    /// What became of a write that is behind.
+    #[must_use]
+    pub fn as_behind(&self) -> Option<Behind> {
+        self.inner.behind
     }
 
     /// What went wrong, to decide by.

@@ -89,7 +89,7 @@ mod time;
 mod value;
 
 pub use config::{ConfigError, Environment, Problem, StorageConfig};
-pub use error::{Error, ErrorKind, Outage, Result};
+pub use error::{Behind, Error, ErrorKind, Outage, Result};
 pub use handle::{Cache, Database, SetOptions};
 pub use key::{IntoKey, Key, KeyPattern, KeyPrefix};
 pub use manager::{Health, HealthStatus, StorageBackends, StorageManager};

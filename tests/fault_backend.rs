@@ -7,7 +7,8 @@ use std::time::Duration;
 use agent_storage::backend::memory::{MemoryCache, MemoryDatabase};
 use agent_storage::config::{MemoryCacheConfig, MemoryDatabaseConfig};
 use agent_storage::contract::{
-    Append, CacheBackend, Context, DatabaseBackend, GetOptions, IncrementOptions, ListRange, Step, Store, Write,
+    Append, Attempt, CacheBackend, Context, DatabaseBackend, GetOptions, IncrementOptions, ListRange, Step, Store,
+    Write,
 };
 use agent_storage::testkit::{Elapse, Fault, FaultBackend, Faults, Subject, check_cache, check_database};
 use agent_storage::{Clock, ErrorKind, HybridClock, Key, KeyPrefix, Outage, Value};
@@ -43,7 +44,11 @@ async fn count(store: &Database) -> u64 {
 async fn write_errors(store: &Database, cx: &Context) -> Vec<ErrorKind> {
     let mut kinds = vec![
         store.write(put("a"), cx).await.unwrap_err().kind(),
-        store.clear(&KeyPrefix::parse("none").unwrap(), HybridClock::process().issue(), cx).await.unwrap_err().kind(),
+        store
+            .clear(&KeyPrefix::parse("none").unwrap(), HybridClock::process().issue(), Attempt::First, cx)
+            .await
+            .unwrap_err()
+            .kind(),
         store.ping(cx).await.unwrap_err().kind(),
         store.trim(&key("b"), 1, cx).await.unwrap_err().kind(),
         store.apply(vec![Step::Write(put("c"))], cx).await.unwrap_err().kind(),

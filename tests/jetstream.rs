@@ -12,7 +12,8 @@ use std::time::Duration;
 use agent_storage::backend::jetstream::JetstreamCache;
 use agent_storage::config::{JetstreamConfig, NatsAuth, NatsServer, ReadFrom, Tls, TlsFiles};
 use agent_storage::contract::{
-    CacheBackend, Context, Expiry, GetOptions, IncrementOptions, ListOptions, Lookup, Store, Write, WriteMode, WriteOp,
+    Attempt, CacheBackend, Context, Expiry, GetOptions, IncrementOptions, ListOptions, Lookup, Store, Write, WriteMode,
+    WriteOp,
 };
 use agent_storage::testkit::{Direction, FaultProxy, NetworkFault, Point};
 use agent_storage::{Clock, Error, ErrorKind, Format, HybridClock, Key, KeyPrefix, Revision, Ttl, Value};
@@ -423,9 +424,9 @@ async fn an_aligned_prefix_clears_no_other() {
     for name in ["a:b", "a:", "a/b", "a", "ab", "a.b", "b"] {
         set(&cache, name, "1").await;
     }
-    cache.clear(&prefix("a:"), HybridClock::process().issue(), &cx()).await.unwrap();
+    cache.clear(&prefix("a:"), HybridClock::process().issue(), Attempt::First, &cx()).await.unwrap();
     assert_eq!(list(&cache, "", 10).await, ["a", "a.b", "a/b", "ab", "b"]);
-    cache.clear(&prefix(""), HybridClock::process().issue(), &cx()).await.unwrap();
+    cache.clear(&prefix(""), HybridClock::process().issue(), Attempt::First, &cx()).await.unwrap();
     assert!(list(&cache, "", 10).await.is_empty());
 }
 
@@ -434,7 +435,7 @@ async fn a_prefix_within_a_token_is_cleared() {
     let writes = (0..1500).map(|number| put(&format!("key{number}"), json("1")));
     let others = ["ke", "other", "ke:y"].into_iter().map(|name| put(name, json("1")));
     assert!(cache.write_many(writes.chain(others).collect(), &cx()).await.iter().all(Result::is_ok));
-    let cleared = cache.clear(&prefix("key"), HybridClock::process().issue(), &cx()).await.unwrap();
+    let cleared = cache.clear(&prefix("key"), HybridClock::process().issue(), Attempt::First, &cx()).await.unwrap();
     assert_eq!(cleared, Some(1500));
     assert_eq!(list(&cache, "", 10).await, ["ke", "ke:y", "other"]);
 }
@@ -446,7 +447,7 @@ async fn a_clear_that_broke_off_in_the_middle_is_not_said_to_have_done_nothing()
     // It deletes 1024 keys, and then asks for the rest.
     let rest = NetworkFault::CutAt(Direction::ToServer, Point::Pattern(b"\"batch\":476".to_vec()));
     proxy.set_once(rest).await.unwrap();
-    let error = cache.clear(&prefix("p:key"), HybridClock::process().issue(), &cx()).await.unwrap_err();
+    let error = cache.clear(&prefix("p:key"), HybridClock::process().issue(), Attempt::First, &cx()).await.unwrap_err();
     assert_eq!((error.kind(), proxy.hits()), (ErrorKind::OutcomeUnknown, 1));
     assert_eq!(cache.count(&prefix("p:key"), &cx()).await.unwrap(), 476);
 }
@@ -777,7 +778,7 @@ async fn what_arrives_late_changes_nothing() {
     set(&cache, "put", "3").await;
     assert_eq!(cache.write(delete("deleted"), &cx()).await.unwrap().existed, Some(true));
     assert_eq!(cache.write(delete("absent"), &cx()).await.unwrap().existed, Some(false));
-    cache.clear(&prefix("cleared:"), HybridClock::process().issue(), &cx()).await.unwrap();
+    cache.clear(&prefix("cleared:"), HybridClock::process().issue(), Attempt::First, &cx()).await.unwrap();
     let touch = Write::new(key("touched"), WriteOp::Touch { ttl: None }, HybridClock::process().issue());
     assert_eq!(cache.write(touch, &cx()).await.unwrap().existed, Some(true));
     assert_eq!(cache.increment(&key("counted"), 2, &IncrementOptions::default(), &cx()).await.unwrap(), 3);
@@ -887,7 +888,7 @@ async fn clearing_leaves_the_fence() {
     let other = open(&config);
     set(&cache, "a", "1").await;
     set(&other, "b", "1").await;
-    cache.clear(&prefix(""), HybridClock::process().issue(), &cx()).await.unwrap();
+    cache.clear(&prefix(""), HybridClock::process().issue(), Attempt::First, &cx()).await.unwrap();
     let fence = fences(&config).await;
     assert_eq!(fence.len(), 1);
     assert_eq!(set(&cache, "a", "2").await.to_sequence(), Some(fence[0] + 1));
@@ -912,7 +913,7 @@ async fn a_full_bucket_can_be_emptied() {
     let other = open(&config);
     assert_eq!(other.write(put("b", json("1")), &cx()).await.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(other.write(delete("a"), &cx()).await.unwrap().existed, Some(true));
-    other.clear(&prefix(""), HybridClock::process().issue(), &cx()).await.unwrap();
+    other.clear(&prefix(""), HybridClock::process().issue(), Attempt::First, &cx()).await.unwrap();
     set(&other, "b", "1").await;
     set(&cache, "a", "1").await;
     assert_eq!(list(&cache, "", 100).await, ["a", "b"]);
@@ -1027,7 +1028,7 @@ async fn a_listing_whose_rest_was_cleared_ends_at_once() {
     assert!(cache.write_many(writes, &cx()).await.iter().all(Result::is_ok));
     let options = ListOptions::default().with_limit(1000);
     let first = cache.list(&prefix("session:"), &options, &cx()).await.unwrap();
-    cache.clear(&prefix("session:"), HybridClock::process().issue(), &cx()).await.unwrap();
+    cache.clear(&prefix("session:"), HybridClock::process().issue(), Attempt::First, &cx()).await.unwrap();
     let options = options.with_cursor(first.next.unwrap());
     let second = cache.list(&prefix("session:"), &options, &within(4000)).await.unwrap();
     assert_eq!((first.keys.len(), second.keys.len(), second.next), (1000, 0, None));

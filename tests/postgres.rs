@@ -335,8 +335,9 @@ async fn a_clear_that_lands_late_removes_nothing_newer() {
     bench.put("k", "1").await;
     bench.put("l", "1").await;
     let stamp = bench.clock.issue();
-    let call =
-        move |database: Arc<PostgresDatabase>, cx| async move { database.clear(&KeyPrefix::empty(), stamp, &cx).await };
+    let call = move |database: Arc<PostgresDatabase>, cx| async move {
+        database.clear(&KeyPrefix::empty(), stamp, Attempt::First, &cx).await
+    };
     let error = bench
         .land_late("kv", "k", call, || async {
             bench.put("k", "2").await;
@@ -359,7 +360,7 @@ async fn a_clear_that_breaks_off_in_the_middle_says_so() {
          CREATE TRIGGER refuse BEFORE UPDATE ON agent_storage.kv
              FOR EACH ROW WHEN (NEW.key = 'k2400') EXECUTE FUNCTION agent_storage.refuse()",
     );
-    let clear = async || bench.database.clear(&KeyPrefix::empty(), bench.clock.issue(), &cx()).await;
+    let clear = async || bench.database.clear(&KeyPrefix::empty(), bench.clock.issue(), Attempt::First, &cx()).await;
     let error = clear().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
     let left = bench.database.count(&KeyPrefix::empty(), &cx()).await.unwrap();
@@ -797,7 +798,7 @@ async fn a_row_without_a_valid_key_hides_no_other() {
     bench.query("UPDATE agent_storage.list SET clean_position = 0 WHERE key = 'c'");
     let unclean = "SELECT 1 FROM agent_storage.list WHERE clean_position < first_position";
     assert!(wait_until(|| bench.query(unclean).is_empty()), "the sweeper did not clean up");
-    let cleared = bench.database.clear(&KeyPrefix::empty(), bench.clock.issue(), &cx()).await.unwrap();
+    let cleared = bench.database.clear(&KeyPrefix::empty(), bench.clock.issue(), Attempt::First, &cx()).await.unwrap();
     assert_eq!(cleared, Some(3));
     assert_eq!(bench.query("SELECT count(*) FROM agent_storage.kv WHERE kind <> 0"), "4");
 }
@@ -967,7 +968,10 @@ async fn a_write_mends_a_stamp_that_was_corrupted() {
         assert!(bench.items("l").await.is_empty());
         bench.append("l", "3").await;
         bench.query(&format!("{harm_value}; {harm_list}"));
-        assert_eq!(bench.database.clear(&KeyPrefix::empty(), bench.clock.issue(), &cx()).await.unwrap(), Some(2));
+        assert_eq!(
+            bench.database.clear(&KeyPrefix::empty(), bench.clock.issue(), Attempt::First, &cx()).await.unwrap(),
+            Some(2)
+        );
     }
 }
 

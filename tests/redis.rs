@@ -12,8 +12,8 @@ use std::time::Duration;
 use agent_storage::backend::redis::RedisCache;
 use agent_storage::config::{RedisConfig, Tls, TlsFiles};
 use agent_storage::contract::{
-    CacheBackend, Context, Cursor, Durability, Expiry, GetOptions, IncrementOptions, ListOptions, Lookup, Store, Write,
-    WriteAck, WriteMode, WriteOp,
+    Attempt, CacheBackend, Context, Cursor, Durability, Expiry, GetOptions, IncrementOptions, ListOptions, Lookup,
+    Store, Write, WriteAck, WriteMode, WriteOp,
 };
 use agent_storage::testkit::{Direction, FaultProxy, NetworkFault, Point};
 use agent_storage::{Error, ErrorKind, HybridClock, Key, KeyPrefix, Result, Ttl, Value};
@@ -538,7 +538,7 @@ async fn prefixes_are_literal() {
         assert_eq!(counted, expected.len() as u64, "{prefix}");
     }
     let prefix = KeyPrefix::parse("g*").unwrap();
-    assert_eq!(cache.clear(&prefix, HybridClock::process().issue(), &cx()).await.unwrap(), Some(2));
+    assert_eq!(cache.clear(&prefix, HybridClock::process().issue(), Attempt::First, &cx()).await.unwrap(), Some(2));
     assert_eq!(cache.count(&KeyPrefix::empty(), &cx()).await.unwrap(), 6);
 }
 
@@ -553,7 +553,8 @@ async fn every_key_is_listed_however_small_the_page() {
         assert_eq!(listed, names, "pages of {limit}");
     }
     assert_eq!(cache.count(&KeyPrefix::parse("many:").unwrap(), &cx()).await.unwrap(), 3000);
-    let removed = cache.clear(&KeyPrefix::parse("many:").unwrap(), HybridClock::process().issue(), &cx()).await;
+    let removed =
+        cache.clear(&KeyPrefix::parse("many:").unwrap(), HybridClock::process().issue(), Attempt::First, &cx()).await;
     assert_eq!(removed.unwrap(), Some(3000));
     assert_eq!(all_keys(&cache, "", 10).await, ["other"]);
 }
@@ -577,7 +578,7 @@ async fn names_that_are_no_keys_are_left_alone() {
     let prefix = KeyPrefix::parse("x").unwrap();
     assert_eq!(all_keys(&cache, "x", 10).await, ["x"]);
     assert_eq!(cache.count(&prefix, &cx()).await.unwrap(), 1);
-    assert_eq!(cache.clear(&prefix, HybridClock::process().issue(), &cx()).await.unwrap(), Some(1));
+    assert_eq!(cache.clear(&prefix, HybridClock::process().issue(), Attempt::First, &cx()).await.unwrap(), Some(1));
     assert_eq!(redis::cmd("DBSIZE").query::<u64>(&mut raw).unwrap(), 3);
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use agent_storage::backend::sqlite::SqliteDatabase;
 use agent_storage::config::SqliteConfig;
 use agent_storage::contract::{
-    Append, Context, DatabaseBackend, GetOptions, ListOptions, ListRange, Store, Write, WriteMode, WriteOp,
+    Append, Attempt, Context, DatabaseBackend, GetOptions, ListOptions, ListRange, Store, Write, WriteMode, WriteOp,
 };
 use agent_storage::{Error, ErrorKind, HybridClock, Key, KeyPrefix, Outage, Result, Value};
 use rusqlite::Connection;
@@ -357,7 +357,7 @@ async fn an_abandoned_batch() {
 async fn an_abandoned_clear() {
     let fixture = Fixture::new();
     fixture.database.write_many(puts(5000), &cx()).await;
-    abandon(fixture.database.clear(&KeyPrefix::empty(), HybridClock::process().issue(), &cx())).await;
+    abandon(fixture.database.clear(&KeyPrefix::empty(), HybridClock::process().issue(), Attempt::First, &cx())).await;
     fixture.database.close(&cx()).await.unwrap();
     assert_eq!(count(&open(&fixture.path())).await, 0);
 }
@@ -371,7 +371,7 @@ async fn a_clear_that_breaks_off() {
             fixture.database.write_many(puts(5000), &cx()).await;
             let cx = Context::with_timeout(Duration::from_secs(2));
             let prefix = KeyPrefix::empty();
-            let clear = fixture.database.clear(&prefix, HybridClock::process().issue(), &cx);
+            let clear = fixture.database.clear(&prefix, HybridClock::process().issue(), Attempt::First, &cx);
             let lock = async {
                 let foreign = fixture.foreign();
                 let rows =
@@ -461,7 +461,7 @@ async fn a_list_with_a_negative_position() {
         let there = database.exists(std::slice::from_ref(&list), &cx()).await;
         assert!(there[0].as_ref().is_ok_and(|there| *there), "{damage}: absence would be a guess");
         assert_eq!(count(database).await, 1, "{damage}");
-        let cleared = database.clear(&KeyPrefix::empty(), HybridClock::process().issue(), &cx()).await;
+        let cleared = database.clear(&KeyPrefix::empty(), HybridClock::process().issue(), Attempt::First, &cx()).await;
         assert_eq!(cleared.unwrap(), Some(1), "{damage}");
         append(database, "list").await.unwrap();
         assert_eq!(database.length(&list, &cx()).await.unwrap(), 1, "{damage}");

@@ -32,3 +32,4 @@ pub use step::{Step, StepAck};
 pub use store::{CacheBackend, DatabaseBackend, IncrementOptions, Store};
 pub use succession::{AppendOrder, Succession};
 pub use write::{Attempt, Durability, Write, WriteAck, WriteMode, WriteOp};
+pub(crate) use write::{Refused, in_order};

@@ -17,7 +17,7 @@ use super::ping::{Identity, Ping};
 use super::replay::{ConflictOptions, ConflictRecord, ReplayOptions, ReplayOutcome};
 use super::scan::{KeyPage, ListOptions};
 use super::step::{Step, StepAck};
-use super::write::{Write, WriteAck};
+use super::write::{Attempt, Write, WriteAck};
 
 /// What every store does, cache or database.
 ///
@@ -62,8 +62,9 @@ pub trait Store: Send + Sync + Debug + 'static {
 
     /// Removes everything with a prefix that was written before the call; says how many keys went, where the store knows.
     ///
-    /// What is written during the call may stay or go. A clear that fails in the middle has removed some.
-    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>>;
+    /// What is written during the call may stay or go. A clear that fails in the middle has removed some. One that may not be
+    /// stamped anew, because `attempt` says so, removes what is older than its stamp, and fails if anything else is there.
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, attempt: Attempt, cx: &Context) -> Result<Option<u64>>;
 
     /// Proves that the store can be used, by writing: a read-only replica must not pass.
     async fn ping(&self, cx: &Context) -> Result<Ping>;
@@ -120,13 +121,16 @@ pub trait DatabaseBackend: Store {
     async fn length(&self, key: &Key, cx: &Context) -> Result<u64>;
 
     /// Cuts a list to its last items and says how many went. It is never repeated by a layer.
+    ///
+    /// It has no stamp, and orders nothing: one that lands after its caller gave it up still leaves the last items of the list,
+    /// those that were appended since among them.
     async fn trim(&self, key: &Key, keep_last: u64, cx: &Context) -> Result<u64>;
 
     /// Applies steps in order, all or nothing, conditions included.
     ///
     /// # Errors
     ///
-    /// The error of the first step that failed; nothing was applied then.
+    /// The error of the first step that failed, a fixed one that is behind too; nothing was applied then.
     async fn apply(&self, steps: Vec<Step>, cx: &Context) -> Result<Vec<StepAck>>;
 
     /// Applies steps that were acknowledged elsewhere and may have been applied before, in order, each once in effect under the

@@ -1,6 +1,8 @@
 //! Writes as data: the [`Write`] and its [`WriteAck`].
 
-use crate::error::{Error, Result};
+use std::collections::HashSet;
+
+use crate::error::{Behind, Error, Result};
 use crate::key::Key;
 use crate::revision::Revision;
 use crate::stamp::{HybridClock, Stamp};
@@ -46,33 +48,97 @@ pub enum WriteOp {
     },
 }
 
-/// Whether an earlier attempt of the same write may have been applied.
+/// What becomes of a write that is behind, where something as new or newer stands than its stamp.
+///
+/// A store without the capability `stamp_guard` makes no difference between them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Attempt {
-    /// None was: a write that is behind may be stamped anew.
+    /// No earlier attempt of the write was applied: the store stamps it anew, and applies it.
     #[default]
     First,
+    /// The same, but the write keeps its stamp: the store refuses it, with an error that [`Error::is_behind`] knows. So whoever
+    /// gives it up knows that it changes nothing newer, however late it lands, and whoever still waits can stamp it anew.
+    ///
+    /// In a batch the later fixed writes of its key are refused with it, so that their order stays. Where a stamp stands that is the
+    /// write's own, it was applied before, which is success. A delete, where value and list are guarded apart, and a clear remove
+    /// what is older all the same; the error says how much.
+    Fixed,
     /// One may have been: the write keeps its stamp for ever, so that it has effect once. Where something newer stands, its
     /// outcome stays unknown.
     Repeat,
 }
 
 impl Attempt {
-    /// The stamp to write with over what stands: the write's own, or a new one from `clock` if it is behind.
+    /// The stamp to write with over what stands: the write's own, or a new one from `clock` if it is behind and may get one.
     ///
     /// # Errors
+    ///
+    /// One that [`Error::is_behind`] knows if a fixed write is behind; the clock was shown what stands then.
     ///
     /// [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) if a repeated write is behind: what stands may have been
     /// written over it, or before it.
     pub fn stamp_past(self, standing: Option<Stamp>, stamp: Stamp, clock: &HybridClock) -> Result<Stamp> {
         match (standing, self) {
             (Some(standing), Self::First) if standing >= stamp => Ok(clock.issue_after(standing)),
-            (Some(standing), Self::Repeat) if standing >= stamp => Err(Error::outcome_unknown(
-                "the reply to an earlier attempt was lost, and something newer stands there now; read it to decide",
-            )),
+            (Some(standing), Self::Fixed) if standing >= stamp => {
+                clock.observe(standing);
+                Err(self.refusal(Behind::NOT_BEGUN))
+            }
+            (Some(standing), Self::Repeat) if standing >= stamp => Err(self.refusal(Behind::NOT_BEGUN)),
             _ => Ok(stamp),
         }
     }
+
+    /// What a write is answered that is behind and may not get a new stamp.
+    pub(crate) fn refusal(self, behind: Behind) -> Error {
+        match self {
+            Self::First | Self::Fixed => Error::behind(behind),
+            Self::Repeat => Error::outcome_unknown(
+                "the reply to an earlier attempt was lost, and something newer stands there now; read it to decide",
+            ),
+        }
+    }
+}
+
+/// Keeps the order of a batch: after a fixed write that is behind, the later fixed ones of its key are refused too.
+#[derive(Debug, Default)]
+pub(crate) struct Refused(HashSet<Key>);
+
+impl Refused {
+    /// Applies a write, unless it follows one that is behind.
+    ///
+    /// # Errors
+    ///
+    /// That of `apply`; the write's own is in the answer.
+    pub(crate) fn guard<T, E>(
+        &mut self,
+        key: &Key,
+        attempt: Attempt,
+        apply: impl FnOnce() -> Result<Result<T>, E>,
+    ) -> Result<Result<T>, E> {
+        if attempt == Attempt::Fixed && !self.0.is_empty() && self.0.contains(key) {
+            return Ok(Err(attempt.refusal(Behind::NOT_BEGUN)));
+        }
+        let answer = apply()?;
+        if answer.as_ref().is_err_and(Error::is_behind) {
+            self.0.insert(key.clone());
+        }
+        Ok(answer)
+    }
+}
+
+/// Applies the items of a batch one by one, in their order, as [`Refused`] keeps it.
+pub(crate) fn in_order<I, A>(
+    items: Vec<I>,
+    guard: impl Fn(&I) -> (&Key, Attempt),
+    mut apply: impl FnMut(I) -> Result<A>,
+) -> Vec<Result<A>> {
+    let mut refused = Refused::default();
+    let one = |item| {
+        let (key, attempt) = guard(&item);
+        refused.guard(&key.clone(), attempt, || Ok(apply(item))).flatten()
+    };
+    items.into_iter().map(one).collect()
 }
 
 /// One write: key, operation, and the stamp it was given before its first attempt.

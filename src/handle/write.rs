@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::contract::{Write, WriteAck, WriteOp};
+use crate::contract::{Attempt, Write, WriteAck, WriteOp};
 use crate::error::Result;
 use crate::key::{IntoKey, Key, KeyPrefix};
 use crate::layer::answer_each;
@@ -196,7 +196,7 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
         let prefix = KeyPrefix::parse(prefix)?;
         let cx = self.context();
         self.shared.loads.overrule_prefix(&self.namespace.join_prefix(&prefix)?, &cx).await?;
-        self.backend.clear(&prefix, self.stamp(), &cx).await
+        self.backend.clear(&prefix, self.stamp(), Attempt::First, &cx).await
     }
 
     pub(super) async fn write(&self, key: Key, op: WriteOp) -> Result<WriteAck> {

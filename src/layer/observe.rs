@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use tracing::{Instrument, Span};
 
 use crate::contract::{
-    Append, AppendAck, CacheBackend, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend,
+    Append, AppendAck, Attempt, CacheBackend, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend,
     GetOptions, Identity, IncrementOptions, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions,
     ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
 };
@@ -190,8 +190,8 @@ impl<B: Store + ?Sized> Store for Observe<B> {
         self.watch(Operation::Count, 1, self.inner.count(prefix, cx)).await
     }
 
-    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
-        self.watch(Operation::Clear, 1, self.inner.clear(prefix, stamp, cx)).await
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, attempt: Attempt, cx: &Context) -> Result<Option<u64>> {
+        self.watch(Operation::Clear, 1, self.inner.clear(prefix, stamp, attempt, cx)).await
     }
 
     async fn ping(&self, cx: &Context) -> Result<Ping> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::contract::{
-    Append, AppendAck, CacheBackend, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend,
+    Append, AppendAck, Attempt, CacheBackend, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend,
     GetOptions, Identity, IncrementOptions, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions,
     ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
 };
@@ -116,11 +116,11 @@ impl<B: Store + ?Sized> Store for Prefix<B> {
         Ok(count.saturating_sub(u64::from(nameless)))
     }
 
-    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, attempt: Attempt, cx: &Context) -> Result<Option<u64>> {
         if prefix.is_empty() && self.nameless_exists(cx).await? {
             return self.clear_named(stamp, cx).await.map(Some);
         }
-        self.inner.clear(&self.prefix.join_prefix(prefix)?, stamp, cx).await
+        self.inner.clear(&self.prefix.join_prefix(prefix)?, stamp, attempt, cx).await
     }
 
     async fn ping(&self, cx: &Context) -> Result<Ping> {

@@ -286,8 +286,8 @@ impl<B: Store + ?Sized> Store for Retry<B> {
         self.read(cx, || self.inner.count(prefix, cx)).await
     }
 
-    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
-        self.read(cx, || self.inner.clear(prefix, stamp, cx)).await
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, attempt: Attempt, cx: &Context) -> Result<Option<u64>> {
+        self.read(cx, || self.inner.clear(prefix, stamp, attempt, cx)).await
     }
 
     /// A ping is an observation, so it is not repeated.

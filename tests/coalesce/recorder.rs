@@ -4,9 +4,9 @@ use std::sync::Mutex;
 
 use agent_storage::backend::memory::MemoryDatabase;
 use agent_storage::contract::{
-    Append, AppendAck, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, GetOptions, Identity,
-    Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step, StepAck, Store, Write,
-    WriteAck,
+    Append, AppendAck, Attempt, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, GetOptions,
+    Identity, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step, StepAck, Store,
+    Write, WriteAck,
 };
 use agent_storage::{Error, Key, KeyPrefix, Result, Stamp};
 use async_trait::async_trait;
@@ -101,8 +101,8 @@ impl Store for Recorder {
         self.inner.count(prefix, cx).await
     }
 
-    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
-        self.inner.clear(prefix, stamp, cx).await
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, attempt: Attempt, cx: &Context) -> Result<Option<u64>> {
+        self.inner.clear(prefix, stamp, attempt, cx).await
     }
 
     async fn ping(&self, cx: &Context) -> Result<Ping> {

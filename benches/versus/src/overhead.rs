@@ -3,7 +3,7 @@
 use std::future::{Future, pending};
 use std::time::Duration;
 
-use agent_storage::contract::{
+use agent_storage::contract::{Attempt, 
     CacheBackend, Capabilities, Context, Durability, GetOptions, IncrementOptions, KeyPage, ListOptions, Lookup, Ping,
     Store, Write, WriteAck,
 };
@@ -104,7 +104,7 @@ impl Store for Silent {
         pending().await
     }
 
-    async fn clear(&self, _prefix: &KeyPrefix, _stamp: Stamp, _cx: &Context) -> Result<Option<u64>> {
+    async fn clear(&self, _prefix: &KeyPrefix, _stamp: Stamp, _attempt: Attempt, _cx: &Context) -> Result<Option<u64>> {
         pending().await
     }
 

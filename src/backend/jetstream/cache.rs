@@ -10,8 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::JetstreamConfig;
 use crate::contract::{
-    CacheBackend, Capabilities, Context, Durability, GetOptions, IncrementOptions, KeyPage, ListOptions, Listing,
-    Lookup, Ping, RevisionKind, Store, Write, WriteAck,
+    Attempt, CacheBackend, Capabilities, Context, Durability, GetOptions, IncrementOptions, KeyPage, ListOptions,
+    Listing, Lookup, Ping, RevisionKind, Store, Write, WriteAck,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, KeyPrefix};
@@ -158,7 +158,7 @@ impl Store for JetstreamCache {
         list::count(&session, prefix, self.connector.clock(), cx).await
     }
 
-    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, _attempt: Attempt, cx: &Context) -> Result<Option<u64>> {
         let (context, prefix) = (*cx, prefix.clone());
         self.run(cx, |writer| async move { writer.clear(&prefix, stamp, &context).await }).await?
     }

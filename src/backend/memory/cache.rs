@@ -7,8 +7,8 @@ use async_trait::async_trait;
 
 use crate::config::MemoryCacheConfig;
 use crate::contract::{
-    CacheBackend, Capabilities, Context, GetOptions, IncrementOptions, KeyPage, ListOptions, Lookup, Ping, Store,
-    Write, WriteAck, WriteMode, WriteOp,
+    Attempt, CacheBackend, Capabilities, Context, GetOptions, IncrementOptions, KeyPage, ListOptions, Lookup, Ping,
+    Store, Write, WriteAck, WriteMode, WriteOp, in_order,
 };
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
@@ -18,7 +18,7 @@ use crate::value::Value;
 
 use super::shard::{Eviction, Shard};
 use super::table::{Table, lock};
-use super::write::{self, Moment};
+use super::write::{self, Moment, Stamped};
 
 /// A cache in this process's memory, bounded by bytes and by entries.
 ///
@@ -129,7 +129,7 @@ impl Store for MemoryCache {
     }
 
     async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
-        writes.into_iter().map(|write| self.put(write, cx)).collect()
+        in_order(writes, |write| (&write.key, write.attempt), |write| self.put(write, cx))
     }
 
     async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
@@ -140,8 +140,8 @@ impl Store for MemoryCache {
         self.table.count(prefix, cx)
     }
 
-    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
-        self.table.clear(prefix, stamp, cx).map(Some)
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, attempt: Attempt, cx: &Context) -> Result<Option<u64>> {
+        self.table.clear(prefix, Stamped { stamp, attempt }, cx).map(Some)
     }
 
     async fn ping(&self, cx: &Context) -> Result<Ping> {

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 
 use crate::config::MemoryDatabaseConfig;
 use crate::contract::{
-    Append, AppendAck, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, GetOptions, Identity,
-    Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step, StepAck, Store, Write,
-    WriteAck,
+    Append, AppendAck, Attempt, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, GetOptions,
+    Identity, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step, StepAck, Store,
+    Write, WriteAck, in_order,
 };
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
@@ -20,6 +20,7 @@ use super::conflict::Conflicts;
 use super::record::Record;
 use super::table::Table;
 use super::tombstones::RETENTION;
+use super::write::Stamped;
 
 /// A database in this process's memory, unbounded, for tests and for trying things out.
 ///
@@ -91,7 +92,8 @@ impl Store for MemoryDatabase {
     }
 
     async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
-        writes.into_iter().map(|write| self.table.write(write, self.table.admit(cx)?)).collect()
+        let apply = |write| self.table.write(write, self.table.admit(cx)?);
+        in_order(writes, |write| (&write.key, write.attempt), apply)
     }
 
     async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
@@ -102,8 +104,8 @@ impl Store for MemoryDatabase {
         self.table.count(prefix, cx)
     }
 
-    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
-        self.table.clear(prefix, stamp, cx).map(Some)
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, attempt: Attempt, cx: &Context) -> Result<Option<u64>> {
+        self.table.clear(prefix, Stamped { stamp, attempt }, cx).map(Some)
     }
 
     async fn ping(&self, cx: &Context) -> Result<Ping> {
@@ -135,7 +137,7 @@ impl DatabaseBackend for MemoryDatabase {
             StepAck::Append(ack) => Ok(ack),
             _ => Err(Error::internal("an append was answered as another step")),
         };
-        items.into_iter().map(append).collect()
+        in_order(items, |item| (&item.key, item.attempt), append)
     }
 
     async fn range(&self, key: &Key, range: ListRange, cx: &Context) -> Result<Vec<Item>> {

@@ -1,12 +1,11 @@
 //! Listing, counting and clearing by prefix.
 
 use crate::contract::{Context, Cursor, KeyPage, ListOptions, Write};
-use crate::error::{Error, Result};
+use crate::error::{Behind, Error, Result};
 use crate::key::{Key, KeyPrefix};
-use crate::stamp::Stamp;
 
 use super::table::{Table, lock};
-use super::write;
+use super::write::{self, Stamped};
 
 impl Table {
     /// One page in byte order. Each shard gives its first keys; the smallest of them all are the page.
@@ -36,20 +35,24 @@ impl Table {
         Ok(self.shards().iter().map(live).sum())
     }
 
-    pub(super) fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<u64> {
+    /// Removes all keys of a prefix; where it may not be stamped anew, only what is older.
+    pub(super) fn clear(&self, prefix: &KeyPrefix, stamped: Stamped, cx: &Context) -> Result<u64> {
         let moment = self.admit(cx)?;
-        let mut cleared = 0;
+        let Stamped { stamp, attempt } = stamped;
+        let (mut cleared, mut refused) = (0, false);
         for shard in self.shards() {
             let mut shard = lock(shard);
             let keys: Vec<Key> = shard.records_after(prefix, None).map(|(key, _)| key.clone()).collect();
-            cleared += self.with_guard(&mut shard, |shard| {
-                let existed = |key| match write::write(shard, Write::delete(key, stamp), moment) {
-                    Ok((ack, _undo)) => ack.existed == Some(true),
-                    Err(_) => false,
-                };
-                keys.into_iter().map(existed).filter(|existed| *existed).count() as u64
+            self.with_guard(&mut shard, |shard| {
+                for key in keys {
+                    let delete = Write { attempt, ..Write::delete(key, stamp) };
+                    match write::write(shard, delete, moment) {
+                        Ok((ack, _undo)) => cleared += u64::from(ack.existed == Some(true)),
+                        Err(_) => refused = true,
+                    }
+                }
             });
         }
-        Ok(cleared)
+        if refused { Err(attempt.refusal(Behind::in_part(cleared))) } else { Ok(cleared) }
     }
 }

@@ -71,11 +71,11 @@ pub(super) fn write(shard: &mut Shard, write: Write, moment: Moment<'_>) -> Resu
     }
 }
 
-/// A stamp, and whether it was used before.
+/// A stamp, and what becomes of a write that is behind.
 #[derive(Clone, Copy)]
-struct Stamped {
-    stamp: Stamp,
-    attempt: Attempt,
+pub(super) struct Stamped {
+    pub(super) stamp: Stamp,
+    pub(super) attempt: Attempt,
 }
 
 impl Stamped {

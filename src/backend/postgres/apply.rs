@@ -1,7 +1,7 @@
 //! Several steps in one transaction, all or nothing.
 
 use crate::contract::{Append, Step, StepAck, Write, WriteOp};
-use crate::error::{Error, Result};
+use crate::error::{Behind, Error, Result};
 
 use super::batch::distinct;
 use super::error::is_contention;
@@ -27,11 +27,16 @@ pub(super) async fn apply(session: &mut Session, steps: Vec<Step>) -> Result<Vec
                 session.rollback().await;
                 session.take_unclean();
                 if !is_contention(&error) {
-                    return Err(error);
+                    return Err(undone(error));
                 }
             }
         }
     }
+}
+
+/// What was applied of a step that is behind was undone with it.
+fn undone(error: Error) -> Error {
+    if error.is_behind() { Error::behind(Behind::NOT_BEGUN) } else { error }
 }
 
 async fn attempt(session: &mut Session, steps: &[Step]) -> Result<Vec<StepAck>> {

@@ -8,9 +8,9 @@ use futures_util::FutureExt;
 
 use crate::config::PostgresConfig;
 use crate::contract::{
-    Append, AppendAck, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, Durability, GetOptions,
-    Identity, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step, StepAck, Store,
-    Write, WriteAck,
+    Append, AppendAck, Attempt, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, Durability,
+    GetOptions, Identity, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step,
+    StepAck, Store, Write, WriteAck,
 };
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
@@ -124,10 +124,11 @@ impl Store for PostgresDatabase {
         self.connector.run(cx, move |session| async move { scan::count_keys(session, &prefix).await }.boxed()).await
     }
 
-    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, attempt: Attempt, cx: &Context) -> Result<Option<u64>> {
         let prefix = prefix.clone();
-        let call =
-            self.connector.run(cx, move |session| async move { scan::clear(session, &prefix, stamp).await }.boxed());
+        let call = self
+            .connector
+            .run(cx, move |session| async move { scan::clear(session, &prefix, stamp, attempt).await }.boxed());
         call.await.map(Some)
     }
 

@@ -1,12 +1,12 @@
 //! Lists: appending, reading, trimming.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use sqlx::postgres::PgRow;
 
 use crate::contract::{Append, AppendAck, Attempt, Item, ItemId, ListRange};
-use crate::error::{Error, Result};
+use crate::error::{Behind, Error, Result};
 use crate::key::Key;
 use crate::stamp::Stamp;
 
@@ -15,6 +15,7 @@ use super::error::{column, is_duplicate, is_position_taken};
 use super::record;
 use super::session::{Session, Statement};
 use super::standing;
+use super::write::is_behind;
 
 /// How often items may collide with others before their list is taken to be corrupt. The next attempt sees what the last one
 /// collided with, unless the list's row does not fit its items.
@@ -43,11 +44,22 @@ pub(super) async fn append_many(session: &mut Session, items: &[Append]) -> Vec<
             }
         }
     }
+    // The lists of which a fixed item was behind: no later one of the batch may overtake it.
+    let mut refused: HashSet<&Key> = HashSet::new();
     for mut round in rounds_of(pending) {
         // Stable: the items of one list stay in their order.
         round.sort_by(|a, b| a.append.key.cmp(&b.append.key));
-        for chunk in chunks(round, |pending| pending.append.value.len()) {
-            settle_chunk(session, chunk, &mut answers).await;
+        for mut chunk in chunks(round, |pending| pending.append.value.len()) {
+            chunk.retain(|Pending { index, append }| {
+                let follows = append.attempt == Attempt::Fixed && refused.contains(&append.key);
+                if let (true, Some(slot)) = (follows, answers.get_mut(*index)) {
+                    *slot = Some(Err(append.attempt.refusal(Behind::NOT_BEGUN)));
+                }
+                !follows
+            });
+            settle_chunk(session, chunk.clone(), &mut answers).await;
+            let behind = chunk.iter().filter(|pending| is_behind(&answers, pending.index));
+            refused.extend(behind.map(|pending| &pending.append.key));
         }
     }
     for (index, first) in repeats {
@@ -67,8 +79,8 @@ fn unanswered() -> Error {
     Error::internal("an append of a batch was not answered")
 }
 
-/// Cuts items into rounds so that a repeated one has its list for itself: items of one list are guarded by their newest stamp,
-/// and a repeated one must not pass a delete on the stamp of another. Nearly always there is one round.
+/// Cuts items into rounds so that a repeated one has its list for itself: items of one list are guarded together, and a repeated
+/// one must not pass a delete on the stamp of another. Nearly always there is one round.
 fn rounds_of(pending: Vec<Pending<'_>>) -> Vec<Vec<Pending<'_>>> {
     let mut lists: HashMap<&Key, (usize, Attempt)> = HashMap::new();
     let mut rounds: Vec<Vec<Pending<'_>>> = Vec::new();
@@ -76,7 +88,7 @@ fn rounds_of(pending: Vec<Pending<'_>>) -> Vec<Vec<Pending<'_>>> {
         let attempt = pending.append.attempt;
         let round = match lists.get(&pending.append.key) {
             None => 0,
-            Some((round, Attempt::First)) if attempt == Attempt::First => *round,
+            Some((round, last)) if *last == attempt && attempt != Attempt::Repeat => *round,
             Some((round, _)) => round + 1,
         };
         lists.insert(&pending.append.key, (round, attempt));
@@ -166,8 +178,17 @@ async fn restamp<'a>(
         return Ok(Vec::new());
     }
     let standing = standing::read(session, refused.iter().map(|pending| &pending.append.key)).await?;
+    let mut behind: HashSet<&Key> = HashSet::new();
     let mut restamp = |append: &'a Append| {
         let floor = standing.of(&append.key)?.floor;
+        if append.attempt == Attempt::Fixed {
+            // The list was refused as a whole: what follows an item that is behind stays behind it.
+            let judged = append.attempt.stamp_past(floor, append.stamp, &session.clock);
+            if judged.is_err() {
+                behind.insert(&append.key);
+            }
+            return if behind.contains(&append.key) { Err(append.attempt.refusal(Behind::NOT_BEGUN)) } else { Ok(()) };
+        }
         // Its list's stamp may be that of another item; its own says what a lost reply stood for.
         append.attempt.stamp_past(floor, append.stamp, &session.clock)?;
         if let Some(stamp) = stamps.get_mut(&append.key) {
@@ -205,8 +226,13 @@ async fn send(
         // A collision would end the transaction; the lists are locked, so none can come after this.
         forget(session, &columns.keys, &ids).await?;
     }
-    let new = !collided && pending.iter().all(|pending| pending.append.attempt == Attempt::First);
-    let sent = if new { append_new(session, &columns, &ids).await } else { append(session, &columns, &ids).await };
+    let new = !collided && pending.iter().all(|pending| pending.append.attempt != Attempt::Repeat);
+    let guard = oldest_fixed(pending);
+    let sent = if new {
+        append_new(session, &columns, &ids, guard).await
+    } else {
+        append(session, &columns, &ids, guard).await
+    };
     match sent {
         Ok(appended) => Ok(Sent::Done(appended)),
         // Somebody appended the same id at the same time, or a deleted list's items are still there.
@@ -221,8 +247,20 @@ async fn send(
     }
 }
 
+/// What the last delete of every list of a chunk must be older than, as well as the newest item of the list: the oldest stamp of
+/// those that must keep theirs.
+fn oldest_fixed(pending: &[Pending<'_>]) -> [u8; 16] {
+    let fixed = pending.iter().map(|pending| pending.append).filter(|append| append.attempt == Attempt::Fixed);
+    fixed.map(|append| append.stamp).min().map_or([u8::MAX; 16], Stamp::to_bytes)
+}
+
 /// Appends items that may be there, one by one.
-async fn append(session: &mut Session, columns: &Columns<'_>, ids: &[&str]) -> Result<Vec<Option<AppendAck>>> {
+async fn append(
+    session: &mut Session,
+    columns: &Columns<'_>,
+    ids: &[&str],
+    guard: [u8; 16],
+) -> Result<Vec<Option<AppendAck>>> {
     let sql = Arc::clone(&session.sql);
     let bind = |statement: Statement| {
         statement
@@ -231,6 +269,7 @@ async fn append(session: &mut Session, columns: &Columns<'_>, ids: &[&str]) -> R
             .bind(columns.stamps.as_slice())
             .bind(columns.json())
             .bind(columns.bin())
+            .bind(&guard[..])
     };
     let rows = session.write(&sql.append, bind).await?;
     let appended = rows.iter().map(appended).collect::<Result<HashMap<_, _>>>()?;
@@ -238,16 +277,21 @@ async fn append(session: &mut Session, columns: &Columns<'_>, ids: &[&str]) -> R
 }
 
 /// Appends items that are taken to be new, list by list.
-async fn append_new(session: &mut Session, columns: &Columns<'_>, ids: &[&str]) -> Result<Vec<Option<AppendAck>>> {
+async fn append_new(
+    session: &mut Session,
+    columns: &Columns<'_>,
+    ids: &[&str],
+    guard: [u8; 16],
+) -> Result<Vec<Option<AppendAck>>> {
     let lists = Lists::of(columns);
     let rows = match (columns.only(), ids) {
         // A collision would end a transaction.
         (Some(item), [id]) if !session.in_transaction() => append_one(session, item, id).await?,
-        _ => append_lists(session, columns, &lists, ids).await?,
+        _ => append_lists(session, columns, &lists, ids, guard).await?,
     };
     if rows.is_empty() {
         // One of the ids is known, or all lists were deleted later than their items were stamped.
-        return append(session, columns, ids).await;
+        return append(session, columns, ids, guard).await;
     }
     let mut ends: Vec<Option<u64>> = vec![None; lists.keys.len()];
     let mut finder = Finder::default();
@@ -276,6 +320,7 @@ async fn append_lists(
     columns: &Columns<'_>,
     lists: &Lists<'_>,
     ids: &[&str],
+    guard: [u8; 16],
 ) -> Result<Vec<PgRow>> {
     let sql = Arc::clone(&session.sql);
     let bind = |statement: Statement| {
@@ -290,6 +335,7 @@ async fn append_lists(
             .bind(columns.stamps.as_slice())
             .bind(columns.json())
             .bind(columns.bin())
+            .bind(&guard[..])
     };
     session.write(&sql.append_new, bind).await
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Once};
 
 use sqlx::postgres::PgRow;
 
-use crate::contract::{Cursor, KeyPage, ListOptions, Write};
-use crate::error::{Error, ErrorKind, Result};
+use crate::contract::{Attempt, Cursor, KeyPage, ListOptions, Write};
+use crate::error::{Behind, Error, ErrorKind, Result};
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 
@@ -80,17 +80,19 @@ pub(super) async fn count_keys(session: &mut Session, prefix: &KeyPrefix) -> Res
     record::number(rows.first().ok_or_else(super::session::unanswered)?, 0)
 }
 
-/// Removes all keys that were there before the call; says how many.
+/// Removes all keys that were there before the call; says how many. Where it may not be stamped anew, it removes only what is older.
 ///
 /// Page by page, each in a transaction that locks what it removes: a page that lands late is one whose locks nobody passed.
-pub(super) async fn clear(session: &mut Session, prefix: &KeyPrefix, stamp: Stamp) -> Result<u64> {
+pub(super) async fn clear(session: &mut Session, prefix: &KeyPrefix, stamp: Stamp, attempt: Attempt) -> Result<u64> {
     let mut under = Under::new(prefix);
-    let mut removed = 0_u64;
+    let (mut removed, mut refused) = (0_u64, false);
     loop {
-        let page = clear_once(session, &under, stamp).await.map_err(|failure| broken_off(failure, removed))?;
+        let page = clear_once(session, &under, stamp, attempt).await.map_err(|failure| broken_off(failure, removed))?;
         removed = removed.saturating_add(page.removed);
+        refused |= page.refused;
         match page.last {
             Some(last) => under.after = last,
+            None if refused => return Err(attempt.refusal(Behind::in_part(removed))),
             None => return Ok(removed),
         }
     }
@@ -105,11 +107,11 @@ fn broken_off(failure: Error, removed: u64) -> Error {
 }
 
 /// Removes a page in a transaction of its own, again where others collide with it.
-async fn clear_once(session: &mut Session, under: &Under<'_>, stamp: Stamp) -> Result<ClearedPage> {
+async fn clear_once(session: &mut Session, under: &Under<'_>, stamp: Stamp, attempt: Attempt) -> Result<ClearedPage> {
     loop {
         session.check_deadline()?;
         session.begin().await?;
-        match clear_page(session, under, stamp).await {
+        match clear_page(session, under, stamp, attempt).await {
             Ok(page) => return session.commit().await.map(|()| page),
             Err(error) => {
                 session.rollback().await;
@@ -123,11 +125,13 @@ async fn clear_once(session: &mut Session, under: &Under<'_>, stamp: Stamp) -> R
 
 struct ClearedPage {
     removed: u64,
+    /// Whether something newer stayed.
+    refused: bool,
     /// The page's last key, if there may be more.
     last: Option<String>,
 }
 
-async fn clear_page(session: &mut Session, under: &Under<'_>, stamp: Stamp) -> Result<ClearedPage> {
+async fn clear_page(session: &mut Session, under: &Under<'_>, stamp: Stamp, attempt: Attempt) -> Result<ClearedPage> {
     let sql = Arc::clone(&session.sql);
     let scans = under.scans(&sql);
     let bind = |statement: Statement| under.bind(statement).bind(count(CLEAR_BATCH));
@@ -144,14 +148,27 @@ async fn clear_page(session: &mut Session, under: &Under<'_>, stamp: Stamp) -> R
             newest.entry(key).and_modify(|newest| *newest = stamp.max(*newest)).or_insert(stamp);
         }
     }
-    let latest = newest.values().max().copied().unwrap_or(Stamp::MIN);
-    let stamp = if latest >= stamp { session.clock.issue_after(latest) } else { stamp };
-    let deletes: Vec<Write> = newest.into_keys().map(|key| Write::delete(key, stamp)).collect();
+    let latest = newest.values().max().copied();
+    let (stamp, mut refused) = match attempt.stamp_past(latest, stamp, &session.clock) {
+        Ok(stamp) => (stamp, false),
+        Err(_) => (stamp, true),
+    };
+    let older = newest.into_iter().filter(|(_, newest)| *newest < stamp);
+    // A list that is empty was not looked at, and may be newer.
+    let attempt = attempt.min(Attempt::Fixed);
+    let deletes: Vec<Write> = older.map(|(key, _)| Write { attempt, ..Write::delete(key, stamp) }).collect();
     let mut removed = 0;
-    for ack in write_many(session, &deletes).await {
-        removed += u64::from(ack?.existed == Some(true));
+    for answer in write_many(session, &deletes).await {
+        match answer.map_err(|error| (error.as_behind(), error)) {
+            Ok(ack) => removed += u64::from(ack.existed == Some(true)),
+            Err((Some(behind), _)) => {
+                removed += behind.removed;
+                refused = true;
+            }
+            Err((None, error)) => return Err(error),
+        }
     }
-    Ok(ClearedPage { removed, last: end })
+    Ok(ClearedPage { removed, refused, last: end })
 }
 
 /// Reads a row's key.

@@ -183,15 +183,15 @@ const CLEAR_LISTS: &str = "
     WHERE {under} AND t.first_position < t.next_position ORDER BY t.key LIMIT $4 FOR NO KEY UPDATE";
 
 /// Grows lists, which bring the columns key, stamp and count, in the order of their keys, and so gives out the positions, unless
-/// a delete was newer. The row of a list that is made first brings what its first items take.
+/// a delete was newer; what else must be newer than the delete follows. The row of a list that is made first brings what its
+/// first items take.
 const OR_GROW: &str = "
     ON CONFLICT (key) DO UPDATE SET
         floor = CASE WHEN length(t.floor) = 16 THEN t.floor ELSE excluded.floor END,
         max_stamp = greatest(CASE WHEN length(t.max_stamp) = 16 THEN t.max_stamp END, excluded.max_stamp),
         next_position = t.next_position + excluded.next_position,
         unused = false
-    WHERE excluded.max_stamp > t.floor OR length(t.floor) <> 16
-    RETURNING t.key, t.next_position";
+    WHERE length(t.floor) <> 16 OR excluded.max_stamp > t.floor";
 
 /// What begins the growing of lists.
 const INTO_LIST: &str = "
@@ -200,8 +200,8 @@ const INTO_LIST: &str = "
     SELECT key, decode('00000000000000000000000000000000', 'hex'), stamp, 0, count, 0, 0, false FROM";
 
 /// Appends items whose ids are new, and answers for each list its next position after them: `$1` to `$3` are the lists, sorted,
-/// `$4` to `$10` the items, with the number of their list and how far before its end they go. If one of the ids is known it
-/// does nothing. One that comes meanwhile collides with the unique id and fails the statement as a whole.
+/// `$4` to `$10` the items, with the number of their list and how far before its end they go, `$11` what the last delete of each
+/// list must be older than. If one of the ids is known it does nothing. One that comes meanwhile collides with the unique id and fails the statement as a whole.
 ///
 /// The positions are looked up by the list's number. Where a list did not grow the numbers are not those of the arrays, and the
 /// keys must be compared one by one.
@@ -214,7 +214,8 @@ const APPEND_NEW: &str = "
         LIMIT 1
     ), grown AS ({into_list}
         (SELECT unnest($1::text[]) AS key, unnest($2::bytea[]) AS stamp, unnest($3::bigint[]) AS count) AS w
-        WHERE NOT EXISTS (SELECT FROM known) {or_grow}
+        WHERE NOT EXISTS (SELECT FROM known) {or_grow} AND $11 > t.floor
+        RETURNING t.key, t.next_position
     ), added AS (
         INSERT INTO {s}.item AS t (key, position, item_id, stamp, kind, json, bin)
         SELECT key, (ARRAY(SELECT next_position FROM grown ORDER BY key))[list] - back,
@@ -234,7 +235,9 @@ const ITEMS: &str = "
 
 /// Appends one item, whose id collides if it is known.
 const APPEND_ONE: &str = "
-    WITH grown AS ({into_list} (SELECT $1::text AS key, $2::bytea AS stamp, 1 AS count) AS w {or_grow}), added AS (
+    WITH grown AS ({into_list} (SELECT $1::text AS key, $2::bytea AS stamp, 1 AS count) AS w {or_grow}
+        RETURNING t.key, t.next_position
+    ), added AS (
         INSERT INTO {s}.item AS t (key, position, item_id, stamp, kind, json, bin)
         SELECT key, next_position - 1, $3, $2, {kind}, json::json, bin
         FROM grown, (SELECT $4::text AS json, $5::bytea AS bin) AS w
@@ -258,7 +261,8 @@ const APPEND: &str = "
     ), fresh AS (
         SELECT w.*, row_number() OVER (PARTITION BY key ORDER BY n) AS nth, count(*) OVER (PARTITION BY key) AS count
         FROM w WHERE n NOT IN (SELECT n FROM known)
-    ), grown AS ({into_list} (SELECT key, stamp, count FROM fresh WHERE nth = count ORDER BY n) AS w {or_grow}
+    ), grown AS ({into_list} (SELECT key, stamp, count FROM fresh WHERE nth = count ORDER BY n) AS w {or_grow} AND $6 > t.floor
+        RETURNING t.key, t.next_position
     ), added AS (
         INSERT INTO {s}.item AS t (key, position, item_id, stamp, kind, json, bin)
         SELECT f.key, g.next_position - f.count + f.nth - 1, f.item_id, f.stamp, f.kind, f.json::json, f.bin

@@ -1,14 +1,14 @@
 //! Writing values: guarded by stamps, in batches, each write with its own answer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use sqlx::postgres::PgRow;
 
-use crate::contract::{Write, WriteAck, WriteMode, WriteOp};
-use crate::error::{Error, Result};
+use crate::contract::{Attempt, Write, WriteAck, WriteMode, WriteOp};
+use crate::error::{Behind, Error, Result};
 use crate::revision::Revision;
-use crate::stamp::Stamp;
+use crate::stamp::{HybridClock, Stamp};
 
 use super::batch::{Columns, Finder, chunks, millis, rounds};
 use super::error::{column, is_contention};
@@ -54,14 +54,50 @@ struct Pending<'a> {
 }
 
 impl Pending<'_> {
+    /// Whether it would replace a value that is newer than the stamp it must keep: a replacement is not judged by its stamp.
+    fn precedes_expected(&self) -> bool {
+        let WriteOp::Put { mode: WriteMode::Update(revision) | WriteMode::Replace(revision), .. } = &self.write.op
+        else {
+            return false;
+        };
+        self.write.attempt != Attempt::First && revision.to_stamp().is_some_and(|expected| expected >= self.stamp)
+    }
+
     /// What a failure means for it.
     fn failed(&self, error: &Error) -> Error {
         if !self.begun {
             return error.clone();
         }
+        if error.is_behind() {
+            return Error::behind(Behind::in_part(u64::from(self.existed)));
+        }
         Error::outcome_unknown("a delete was interrupted after it had removed the value or the list")
             .with_source(error.clone())
     }
+}
+
+/// What a batch did so far under keys that it writes more than once: a later write must not be older than an earlier one, nor
+/// overtake it.
+#[derive(Debug, Default)]
+struct Earlier<'a> {
+    newest: HashMap<&'a str, Stamp>,
+    /// Where a fixed write was behind.
+    refused: HashSet<&'a str>,
+}
+
+impl Earlier<'_> {
+    fn stamp_past(&self, write: &Write, clock: &HybridClock) -> Result<Stamp> {
+        let key = write.key.as_str();
+        if write.attempt == Attempt::Fixed && self.refused.contains(key) {
+            return Err(write.attempt.refusal(Behind::NOT_BEGUN));
+        }
+        write.attempt.stamp_past(self.newest.get(key).copied(), write.stamp, clock)
+    }
+}
+
+/// Whether the write of an answer was refused as behind.
+pub(super) fn is_behind<T>(answers: &[Option<Result<T>>], index: usize) -> bool {
+    matches!(answers.get(index), Some(Some(Err(error))) if error.is_behind())
 }
 
 /// What the server took of a write: of a delete, value and list each for itself.
@@ -94,14 +130,12 @@ pub(super) async fn write_many(session: &mut Session, writes: &[Write]) -> Vec<R
     let keys: Vec<&str> = writes.iter().map(|write| write.key.as_str()).collect();
     let rounds = rounds(&keys);
     let repeats = rounds.len() > 1;
-    // A later write of a key must not be older than an earlier one of the same batch.
-    let mut newest: HashMap<&str, Stamp> = HashMap::new();
+    let mut earlier = Earlier::default();
     for round in rounds {
         let mut pending: Vec<Pending<'_>> = Vec::with_capacity(round.len());
         for index in round {
             let Some(write) = writes.get(index) else { continue };
-            let earlier = newest.get(write.key.as_str()).copied();
-            let stamp = match write.attempt.stamp_past(earlier, write.stamp, &session.clock) {
+            let stamp = match earlier.stamp_past(write, &session.clock) {
                 Ok(stamp) => stamp,
                 Err(error) => {
                     if let Some(slot) = answers.get_mut(index) {
@@ -111,7 +145,7 @@ pub(super) async fn write_many(session: &mut Session, writes: &[Write]) -> Vec<R
                 }
             };
             if repeats {
-                newest.insert(write.key.as_str(), stamp);
+                earlier.newest.insert(write.key.as_str(), stamp);
             }
             pending.push(Pending { index, write, stamp, begun: false, existed: false });
         }
@@ -121,6 +155,10 @@ pub(super) async fn write_many(session: &mut Session, writes: &[Write]) -> Vec<R
             for chunk in chunks(group, |pending| pending.write.value_bytes()) {
                 settle_chunk(session, chunk, &mut answers).await;
             }
+        }
+        if repeats {
+            let behind = pending.iter().filter(|pending| is_behind(&answers, pending.index));
+            earlier.refused.extend(behind.map(|pending| pending.write.key.as_str()));
         }
     }
     let unanswered = || Err(Error::internal("a write of a batch was not answered"));
@@ -142,16 +180,21 @@ async fn settle_chunk(session: &mut Session, mut pending: Vec<Pending<'_>>, answ
         return;
     }
     while !pending.is_empty() {
-        let sent = match session.check_deadline() {
-            Ok(()) => send(session, &mut pending).await,
+        let (mut refused, mut sent): (Vec<_>, Vec<_>) = pending.into_iter().partition(Pending::precedes_expected);
+        let outcome = match session.check_deadline() {
+            Ok(()) if sent.is_empty() => Ok(Vec::new()),
+            Ok(()) => send(session, &mut sent).await,
             Err(error) => Err(error),
         };
-        let taken = match sent {
+        let taken = match outcome {
             Ok(taken) => taken,
-            Err(error) => return pending.iter().for_each(|pending| answer(pending.index, Err(pending.failed(&error)))),
+            Err(error) => {
+                let unanswered = refused.iter().chain(&sent);
+                unanswered.for_each(|pending| answer(pending.index, Err(pending.failed(&error))));
+                return;
+            }
         };
-        let mut refused = Vec::new();
-        for (mut pending, taken) in pending.into_iter().zip(taken) {
+        for (mut pending, taken) in sent.into_iter().zip(taken) {
             if taken.removed_items() {
                 session.mark_unclean(&pending.write.key);
             }

@@ -12,8 +12,8 @@ use super::lane::Lanes;
 use super::{read, scan, write};
 use crate::config::RedisConfig;
 use crate::contract::{
-    CacheBackend, Capabilities, Context, Durability, GetOptions, IncrementOptions, KeyPage, ListOptions, Listing,
-    Lookup, Ping, RevisionKind, Store, Write, WriteAck,
+    Attempt, CacheBackend, Capabilities, Context, Durability, GetOptions, IncrementOptions, KeyPage, ListOptions,
+    Listing, Lookup, Ping, RevisionKind, Store, Write, WriteAck,
 };
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
@@ -96,7 +96,7 @@ impl Store for RedisCache {
         scan::count(&self.lanes, prefix, cx).await
     }
 
-    async fn clear(&self, prefix: &KeyPrefix, _stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
+    async fn clear(&self, prefix: &KeyPrefix, _stamp: Stamp, _attempt: Attempt, cx: &Context) -> Result<Option<u64>> {
         let call = self.lanes.enter()?;
         let (lanes, prefix, cx) = (Arc::clone(&self.lanes), prefix.clone(), *cx);
         // In a task of its own, so that it runs to its end whether the caller waits or not.

@@ -1,19 +1,20 @@
 //! Writes that take several jobs: cut up, so that others get their turn in between, and run to their end.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::watch;
 
-use crate::contract::{AppendOrder, ReplayOptions, ReplayOutcome, Step};
+use crate::contract::{AppendOrder, Refused, ReplayOptions, ReplayOutcome, Step};
 use crate::engine::sqlite::{Atomicity, Engine, SqlResult};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Behind, Error, ErrorKind, Result};
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 
 use super::error::{during, for_all};
 use super::scan::{self, KeyRange};
 use super::session::{Session, Shared};
+use super::write::Stamped;
 use super::{apply, replay};
 
 /// Items that one job writes.
@@ -34,8 +35,8 @@ pub(super) struct Batch {
     pub(super) _call: InFlight,
 }
 
-/// Writes items in order, each with its own answer.
-type WriteEach<T, A> = fn(&Session<'_>, &[T]) -> SqlResult<Vec<Result<A>>>;
+/// Writes items in order, each with its own answer; what was refused before is refused on.
+type WriteEach<T, A> = fn(&Session<'_>, &[T], &mut Refused) -> SqlResult<Vec<Result<A>>>;
 
 /// How to write items.
 pub(super) struct Each<T, A> {
@@ -57,16 +58,17 @@ impl Batch {
         A: Send + 'static,
     {
         let (count, Each { operation, weigh, write }) = (items.len(), each);
+        let refused = Arc::default();
         let mut portions = portions(items, weigh);
         let answers = match (portions.next(), portions.next()) {
             (None, _) => return Vec::new(),
             // The engine runs one job to its end without help of a task.
-            (Some(only), None) => self.write_portion(only, write).await,
+            (Some(only), None) => self.write_portion(only, write, &refused).await,
             (Some(first), Some(second)) => {
                 let task = tokio::spawn(async move {
                     let mut answers = Vec::with_capacity(count);
                     for portion in [first, second].into_iter().chain(portions) {
-                        answers.extend(self.write_portion(portion, write).await);
+                        answers.extend(self.write_portion(portion, write, &refused).await);
                     }
                     answers
                 });
@@ -78,35 +80,46 @@ impl Batch {
         answers.into_iter().map(|answer| during(operation, answer)).collect()
     }
 
-    async fn write_portion<T, A>(&self, (weight, items): (usize, Vec<T>), write: WriteEach<T, A>) -> Vec<Result<A>>
+    async fn write_portion<T, A>(
+        &self,
+        (weight, items): (usize, Vec<T>),
+        write: WriteEach<T, A>,
+        refused: &Arc<Mutex<Refused>>,
+    ) -> Vec<Result<A>>
     where
         T: Send + 'static,
         A: Send + 'static,
     {
         let count = items.len();
-        for_all(self.job(weight, move |session| write(session, &items)).await, count)
+        let refused = Arc::clone(refused);
+        let work = move |session: &Session<'_>| {
+            write(session, &items, &mut refused.lock().unwrap_or_else(PoisonError::into_inner))
+        };
+        for_all(self.job(weight, work).await, count)
     }
 
-    /// Removes all keys of a prefix, and says how many went.
+    /// Removes all keys of a prefix, and says how many went; where it may not be stamped anew, only what is older.
     ///
     /// # Errors
     ///
-    /// As a job's; `OutcomeUnknown` once some keys are gone.
+    /// As a job's; `OutcomeUnknown` once some keys are gone; a refusal if something newer stayed.
     ///
     /// # Cancel safety
     ///
     /// From the first poll on it runs to its end, whether its caller waits or not.
-    pub(super) async fn clear(self, prefix: &KeyPrefix, stamp: Stamp) -> Result<u64> {
+    pub(super) async fn clear(self, prefix: &KeyPrefix, stamped: Stamped) -> Result<u64> {
         let mut range = KeyRange::new(prefix, None);
         let prefix = prefix.clone();
         let task = tokio::spawn(async move {
-            let mut removed = 0;
+            let (mut removed, mut refused) = (0, false);
             loop {
-                let work = move |session: &Session<'_>| scan::clear(session, &range, stamp);
-                let (count, next) = self.job(0, work).await.map_err(|failure| broken_off(failure, removed > 0))?;
-                removed += count;
-                match next {
+                let work = move |session: &Session<'_>| scan::clear(session, &range, stamped);
+                let page = self.job(0, work).await.map_err(|failure| broken_off(failure, removed > 0))?;
+                removed += page.removed;
+                refused |= page.refused;
+                match page.last {
                     Some(last) => range = KeyRange::new(&prefix, Some(last.as_str())),
+                    None if refused => return Err(stamped.attempt.refusal(Behind::in_part(removed))),
                     None => return Ok(removed),
                 }
             }

@@ -8,9 +8,9 @@ use rusqlite::Connection;
 
 use crate::config::SqliteConfig;
 use crate::contract::{
-    Append, AppendAck, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, Durability, GetOptions,
-    Identity, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step, StepAck, Store,
-    Write, WriteAck,
+    Append, AppendAck, Attempt, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, Durability,
+    GetOptions, Identity, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step,
+    StepAck, Store, Write, WriteAck,
 };
 use crate::engine::sqlite::{Atomicity, ReadKind, SqlResult};
 use crate::error::Result;
@@ -23,6 +23,7 @@ use super::connect::Connector;
 use super::error::{BACKEND, during, for_all};
 use super::scan::KeyRange;
 use super::session::{Session, Shared};
+use super::write::Stamped;
 use super::{apply, conflict, list, meta, read, scan, write};
 
 /// A read of more keys than this shares no snapshot, so that single reads do not wait behind it.
@@ -177,9 +178,9 @@ impl Store for SqliteDatabase {
         self.read_job("count", ReadKind::Scan, cx, move |session| scan::count(session, &range)).await
     }
 
-    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, attempt: Attempt, cx: &Context) -> Result<Option<u64>> {
         let batch = self.batch("clear", cx).await?;
-        batch.clear(prefix, stamp).await.map(Some)
+        batch.clear(prefix, Stamped { stamp, attempt }).await.map(Some)
     }
 
     async fn ping(&self, cx: &Context) -> Result<Ping> {

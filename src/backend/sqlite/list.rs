@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rusqlite::{CachedStatement, ErrorCode, Row};
 
-use crate::contract::{Append, AppendAck, Attempt, Item, ItemId, ListRange};
+use crate::contract::{Append, AppendAck, Attempt, Item, ItemId, ListRange, Refused};
 use crate::engine::sqlite::{SqlError, SqlResult};
 use crate::error::{Error, Result};
 use crate::key::Key;
@@ -124,9 +124,15 @@ pub(super) fn append(session: &Session<'_>, append: &Append) -> SqlResult<Append
 }
 
 /// Appends items in order, each with its own answer. The head of a list is read and written once.
-pub(super) fn append_each(session: &Session<'_>, items: &[Append]) -> SqlResult<Vec<Result<AppendAck>>> {
+pub(super) fn append_each(
+    session: &Session<'_>,
+    items: &[Append],
+    refused: &mut Refused,
+) -> SqlResult<Vec<Result<AppendAck>>> {
     let mut tails = Tails::new(*session)?;
-    let answers = items.iter().map(|item| of_item(tails.append(item))).collect::<SqlResult<_>>()?;
+    let mut one = |item| of_item(tails.append(item));
+    let answers =
+        items.iter().map(|item| refused.guard(&item.key, item.attempt, || one(item))).collect::<SqlResult<_>>()?;
     tails.put()?;
     Ok(answers)
 }

@@ -3,14 +3,13 @@
 use rusqlite::types::{ToSql, ToSqlOutput, Value as SqlValue};
 
 use crate::contract::{Cursor, KeyPage, ListOptions};
-use crate::engine::sqlite::SqlResult;
+use crate::engine::sqlite::{SqlError, SqlResult};
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
-use crate::stamp::Stamp;
 
 use super::codec;
 use super::session::Session;
-use super::write;
+use super::write::{self, Stamped};
 
 /// Keys that one job of a clear removes, so that other writes get their turn in between.
 pub(super) const CLEAR_PAGE: usize = 1000;
@@ -80,15 +79,28 @@ pub(super) fn count(session: &Session<'_>, range: &KeyRange) -> SqlResult<u64> {
     rows.next()?.map_or(Ok(0), |row| codec::number(row, 0))
 }
 
-/// Removes the first keys of a range; says how many went, and the last of them if there are more.
-pub(super) fn clear(session: &Session<'_>, range: &KeyRange, stamp: Stamp) -> SqlResult<(u64, Option<Key>)> {
+/// What one job of a clear did.
+pub(super) struct Cleared {
+    /// How many keys went.
+    pub(super) removed: u64,
+    /// Whether something newer stayed.
+    pub(super) refused: bool,
+    /// The last key it looked at, if there are more.
+    pub(super) last: Option<Key>,
+}
+
+/// Removes the first keys of a range.
+pub(super) fn clear(session: &Session<'_>, range: &KeyRange, stamped: Stamped) -> SqlResult<Cleared> {
     let (keys, more) = keys(session, range, CLEAR_PAGE)?;
-    let mut removed = 0;
+    let (mut removed, mut refused) = (0, false);
     for key in &keys {
-        let ack = write::delete(session, key, None, write::Stamped::first(stamp))?;
-        removed += u64::from(ack.existed == Some(true));
+        match write::delete(session, key, None, stamped) {
+            Ok(ack) => removed += u64::from(ack.existed == Some(true)),
+            Err(SqlError::Storage(error)) if stamped.refuses(&error) => refused = true,
+            Err(error) => return Err(error),
+        }
     }
-    Ok((removed, keys.last().filter(|_| more).cloned()))
+    Ok(Cleared { removed, refused, last: keys.last().filter(|_| more).cloned() })
 }
 
 /// Reads the first rows of a range; says whether there were as many as asked for.

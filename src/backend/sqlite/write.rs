@@ -2,9 +2,9 @@
 
 use rusqlite::CachedStatement;
 
-use crate::contract::{Attempt, Write, WriteAck, WriteMode, WriteOp};
+use crate::contract::{Attempt, Refused, Write, WriteAck, WriteMode, WriteOp};
 use crate::engine::sqlite::{Atomicity, SqlResult};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::revision::Revision;
 use crate::stamp::Stamp;
@@ -80,9 +80,14 @@ pub(super) fn write(session: &Session<'_>, write: &Write) -> SqlResult<WriteAck>
 }
 
 /// Applies writes in order, each with its own answer.
-pub(super) fn write_each(session: &Session<'_>, writes: &[Write]) -> SqlResult<Vec<Result<WriteAck>>> {
+pub(super) fn write_each(
+    session: &Session<'_>,
+    writes: &[Write],
+    refused: &mut Refused,
+) -> SqlResult<Vec<Result<WriteAck>>> {
     let mut puts = Puts::new(session)?;
-    writes.iter().map(|write| of_item(apply(session, &mut puts, write))).collect()
+    let mut one = |write: &Write| of_item(apply(session, &mut puts, write));
+    writes.iter().map(|write| refused.guard(&write.key, write.attempt, || one(write))).collect()
 }
 
 fn apply(session: &Session<'_>, puts: &mut Puts<'_>, write: &Write) -> SqlResult<WriteAck> {
@@ -95,17 +100,23 @@ fn apply(session: &Session<'_>, puts: &mut Puts<'_>, write: &Write) -> SqlResult
     }
 }
 
-/// A stamp, and whether it was used before.
+/// A stamp, and what becomes of a write that is behind.
 #[derive(Clone, Copy)]
 pub(super) struct Stamped {
-    stamp: Stamp,
-    attempt: Attempt,
+    pub(super) stamp: Stamp,
+    pub(super) attempt: Attempt,
 }
 
 impl Stamped {
     /// A stamp that was not used before.
+    #[cfg(test)]
     pub(super) const fn first(stamp: Stamp) -> Self {
         Self { stamp, attempt: Attempt::First }
+    }
+
+    /// Whether an error says that a write is behind and may not be stamped anew.
+    pub(super) fn refuses(self, error: &Error) -> bool {
+        error.is_behind() || self.attempt == Attempt::Repeat && error.kind() == ErrorKind::OutcomeUnknown
     }
 
     fn past(self, session: &Session<'_>, standing: Option<Stamp>) -> SqlResult<Stamp> {

@@ -9,9 +9,9 @@ use tokio::task::JoinHandle;
 
 use crate::config::{DatabaseChainConfig, DatabaseFallback};
 use crate::contract::{
-    Append, AppendAck, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, GetOptions, Identity,
-    Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step, StepAck, Store, Write,
-    WriteAck,
+    Append, AppendAck, Attempt, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, GetOptions,
+    Identity, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step, StepAck, Store,
+    Write, WriteAck,
 };
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
@@ -255,8 +255,8 @@ impl Store for DatabaseChain {
         read::count(&self.core, prefix, cx).await
     }
 
-    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
-        guarded::clear(&self.core, prefix, stamp, cx).await
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, attempt: Attempt, cx: &Context) -> Result<Option<u64>> {
+        guarded::clear(&self.core, prefix, stamp, attempt, cx).await
     }
 
     /// Asks the primary, also while the breaker is open.

@@ -6,7 +6,7 @@ use crate::chain::core::Core;
 use crate::chain::gate::{Answer, Attempt, away, is_of_the_primary, unsettled};
 use crate::chain::in_flight::Scope;
 use crate::chain::journal::{Action, Operation};
-use crate::contract::{Context, Step, StepAck};
+use crate::contract::{self, Context, Step, StepAck};
 use crate::error::Result;
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
@@ -43,13 +43,19 @@ where
 }
 
 /// Clears a prefix: at the primary if nothing is owed under it, else as one operation that covers the whole prefix.
-pub(super) async fn clear(core: &Arc<Core>, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
+pub(super) async fn clear(
+    core: &Arc<Core>,
+    prefix: &KeyPrefix,
+    stamp: Stamp,
+    attempt: contract::Attempt,
+    cx: &Context,
+) -> Result<Option<u64>> {
     core.admit(cx)?;
     let entered = core.in_flight.enter(Scope::Prefix(prefix.clone()), cx).await?;
     let mut in_doubt = away();
     if !(core.owes_anything() && core.owed().owes_under(prefix)) {
         let shortened = core.keeping_reserve(cx);
-        match core.attempt(core.primary.clear(prefix, stamp, &shortened)).await {
+        match core.attempt(core.primary.clear(prefix, stamp, attempt, &shortened)).await {
             Attempt::Answered(Err(error)) if is_of_the_primary(&error) => in_doubt = error,
             Attempt::Answered(answer) => return answer,
             Attempt::NotSent => {}

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use crate::config::BatchingConfig;
 use crate::contract::{
-    Append, AppendAck, CacheBackend, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend,
+    Append, AppendAck, Attempt, CacheBackend, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend,
     GetOptions, Identity, IncrementOptions, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions,
     ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
 };
@@ -128,8 +128,8 @@ impl<B: Store + ?Sized> Store for Coalesce<B> {
         self.inner.count(prefix, cx).await
     }
 
-    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
-        self.inner.clear(prefix, stamp, cx).await
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, attempt: Attempt, cx: &Context) -> Result<Option<u64>> {
+        self.inner.clear(prefix, stamp, attempt, cx).await
     }
 
     async fn ping(&self, cx: &Context) -> Result<Ping> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 
 use crate::contract::{
-    Append, AppendAck, CacheBackend, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend,
+    Append, AppendAck, Attempt, CacheBackend, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend,
     GetOptions, Identity, IncrementOptions, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions,
     ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
 };
@@ -167,7 +167,7 @@ impl<B: Store + ?Sized> FaultBackend<B> {
     /// Empties the store if it is to be wiped.
     async fn wiped(&self, wipe: bool, cx: &Context) -> Result<()> {
         if wipe {
-            self.inner.clear(&KeyPrefix::empty(), HybridClock::process().issue(), cx).await?;
+            self.inner.clear(&KeyPrefix::empty(), HybridClock::process().issue(), Attempt::First, cx).await?;
         }
         Ok(())
     }
@@ -229,8 +229,8 @@ impl<B: Store + ?Sized> Store for FaultBackend<B> {
         self.call(Kind::Read, cx, self.inner.count(prefix, cx)).await?
     }
 
-    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
-        self.call(Kind::Write, cx, self.inner.clear(prefix, stamp, cx)).await?
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, attempt: Attempt, cx: &Context) -> Result<Option<u64>> {
+        self.call(Kind::Write, cx, self.inner.clear(prefix, stamp, attempt, cx)).await?
     }
 
     async fn ping(&self, cx: &Context) -> Result<Ping> {

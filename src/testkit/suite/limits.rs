@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::tools::{assert_kind, assert_value, binary, json};
-use crate::contract::{Context, GetOptions, ListOptions, Store};
+use crate::contract::{Attempt, Context, GetOptions, ListOptions, Store};
 use crate::testkit::case::cases;
 use crate::testkit::{Case, Outcome, Subject};
 use crate::{ErrorKind, Value};
@@ -108,7 +108,7 @@ async fn an_expired_deadline_applies_no_batch(subject: Subject<dyn Store>) -> Ou
 
 async fn an_expired_deadline_clears_nothing(subject: Subject<dyn Store>) -> Outcome {
     subject.put("k", json("1")).await?;
-    let cleared = subject.backend().clear(&subject.prefix(""), subject.stamp(), &expired()).await;
+    let cleared = subject.backend().clear(&subject.prefix(""), subject.stamp(), Attempt::First, &expired()).await;
     assert_kind(cleared, ErrorKind::Unavailable);
     assert!(subject.exists("k").await?);
     Ok(())

@@ -1,7 +1,7 @@
 //! Listing, counting and clearing by a literal prefix.
 
 use super::tools::{assert_value, json};
-use crate::contract::{Listing, Store};
+use crate::contract::{Attempt, Listing, Store};
 use crate::testkit::case::cases;
 use crate::testkit::{Case, Outcome, Subject};
 
@@ -224,7 +224,7 @@ async fn clear_of_many_keys_works(subject: Subject<dyn Store>) -> Outcome {
 async fn clear_removes_what_a_fast_clock_wrote(subject: Subject<dyn Store>) -> Outcome {
     subject.put("a:1", json("1")).await?;
     let slow = subject.slow_clock();
-    subject.backend().clear(&subject.prefix("a:"), slow.issue(), &subject.cx()).await?;
+    subject.backend().clear(&subject.prefix("a:"), slow.issue(), Attempt::First, &subject.cx()).await?;
     assert_listed(&subject, "", &[]).await?;
     subject.write(crate::contract::Write::put(subject.key("a:1"), json("2"), slow.issue())).await?;
     assert_value(subject.get("a:1").await?, &json("2"));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::contract::{
-    Context, Cursor, Entry, GetOptions, ListOptions, Lookup, Store, Write, WriteAck, WriteMode, WriteOp,
+    Attempt, Context, Cursor, Entry, GetOptions, ListOptions, Lookup, Store, Write, WriteAck, WriteMode, WriteOp,
 };
 use crate::testkit::{Elapse, Failure, Subject};
 use crate::{Clock, HybridClock, Key, KeyPrefix, Result, Revision, Ttl, Value};
@@ -183,7 +183,7 @@ impl<B: Store + ?Sized> Subject<B> {
     }
 
     pub(super) async fn clear(&self, prefix: &str) -> Result<Option<u64>> {
-        self.backend().clear(&self.prefix(prefix), self.stamp(), &self.cx()).await
+        self.backend().clear(&self.prefix(prefix), self.stamp(), Attempt::First, &self.cx()).await
     }
 
     /// A TTL for an entry that [`Subject::lapse`] outwaits.

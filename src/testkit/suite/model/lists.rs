@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 
 use crate::contract::{
-    Append, AppendAck, DatabaseBackend, ItemId, ListRange, Step, StepAck, Write, WriteMode, WriteOp,
+    Append, AppendAck, Attempt, DatabaseBackend, ItemId, ListRange, Step, StepAck, Write, WriteMode, WriteOp,
 };
 use crate::testkit::case::cases;
 use crate::testkit::{Case, Outcome, Subject};
@@ -252,7 +252,8 @@ impl Model {
 
     async fn clear(&mut self, slow: bool) -> Outcome {
         let backend = self.subject.backend();
-        let cleared = backend.clear(&self.subject.prefix("l"), self.stamp(slow), &self.subject.cx()).await?;
+        let cleared =
+            backend.clear(&self.subject.prefix("l"), self.stamp(slow), Attempt::First, &self.subject.cx()).await?;
         let under = self.lists.iter_mut().zip(NAMES).filter(|(_, name)| name.starts_with('l'));
         let mut gone = 0;
         for (list, _) in under {

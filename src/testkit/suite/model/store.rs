@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 
-use crate::contract::{Expiry, GetOptions, Store, Write, WriteAck, WriteMode, WriteOp};
+use crate::contract::{Attempt, Expiry, GetOptions, Store, Write, WriteAck, WriteMode, WriteOp};
 use crate::testkit::case::cases;
 use crate::testkit::{Case, Elapse, Failure, Outcome, Subject};
 use crate::{HybridClock, Result, Revision, Stamp, Timestamp, Ttl, Value};
@@ -219,7 +219,8 @@ impl Model {
 
     async fn clear(&mut self, prefix: &str, slow: bool) -> Outcome {
         let backend = self.subject.backend();
-        let cleared = backend.clear(&self.subject.prefix(prefix), self.stamp(slow), &self.subject.cx()).await?;
+        let cleared =
+            backend.clear(&self.subject.prefix(prefix), self.stamp(slow), Attempt::First, &self.subject.cx()).await?;
         let under: Vec<usize> = (0..NAMES.len()).filter(|name| NAMES[*name].starts_with(prefix)).collect();
         let live = under.iter().filter(|name| self.live(**name).is_some()).count() as u64;
         hold(cleared.is_none_or(|cleared| cleared == live), || format!("clear says {cleared:?}, not {live}"))?;
