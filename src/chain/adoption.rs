@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::contract::Identity;
+use crate::error::Result;
+
 use super::core::Core;
 use super::journal::{DiskJournal, Journal as _, JournalFolder};
 
@@ -16,7 +19,7 @@ pub(super) const WITHIN: Duration = Duration::from_secs(30);
 const HEADERS: usize = 10_000;
 
 /// Looks for journals of processes that died, for ever.
-pub(super) async fn run(core: Arc<Core>, folder: JournalFolder, journal: Arc<DiskJournal>) {
+pub(super) async fn run(core: Arc<Core>, folder: Arc<JournalFolder>, journal: Arc<DiskJournal>) {
     loop {
         tokio::time::sleep(EVERY).await;
         match folder.adopt(&journal, Instant::now() + WITHIN).await {
@@ -29,6 +32,29 @@ pub(super) async fn run(core: Arc<Core>, folder: JournalFolder, journal: Arc<Dis
             Err(error) => tracing::warn!(%error, "the folder of the journals cannot be read"),
         }
     }
+}
+
+/// What became of the other journals of the folder when another database was accepted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spread {
+    pub(super) taken_over: u64,
+    pub(super) told: usize,
+}
+
+/// Takes over what dead processes have left, whichever database it is owed to, and tells the living ones what was accepted.
+pub(super) async fn spread(
+    core: &Core,
+    folder: &JournalFolder,
+    journal: &DiskJournal,
+    accepted: Identity,
+) -> Result<Spread> {
+    let found = folder.adopt_all(journal, Instant::now() + WITHIN).await?;
+    core.set_left_journals(found.left.iter().map(ToString::to_string).collect());
+    if found.imported > 0 {
+        take_in(core, journal).await;
+    }
+    let told = folder.announce(journal, accepted).await?;
+    Ok(Spread { taken_over: found.imported, told })
 }
 
 /// Counts as owed what was taken over.

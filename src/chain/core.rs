@@ -214,6 +214,8 @@ impl Core {
             let reason = reason.or(known.as_ref());
             let fenced = state == ChainState::Degraded && reason.and_then(Error::outage) == Some(Outage::Foreign);
             let changed = status.state != state || status.fenced != fenced;
+            let told = reason.filter(|_| changed && fenced).map(with_a_way_out);
+            let reason = told.as_ref().or(reason);
             let newly_full = !status.journal_full && self.journal.as_ref().is_some_and(|journal| journal.is_full());
             if changed || newly_full {
                 let mut next = self.fill(status.clone());
@@ -240,10 +242,23 @@ impl Core {
     }
 
     #[cfg(feature = "sqlite")]
+    pub(super) fn set_left_journals(&self, left: Vec<String>) {
+        self.status.send_modify(|status| status.left_journals = left);
+    }
+
+    #[cfg(feature = "sqlite")]
     pub(super) fn note_left_journals(&self, left: Vec<String>) {
         if !left.is_empty() {
             self.status.send_modify(|status| status.left_journals.extend(left));
         }
+    }
+
+    pub(super) fn note_replayed(&self, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.status.send_if_modified(|status| {
+            status.replayed = status.replayed.saturating_add(count);
+            false
+        });
     }
 
     pub(super) fn note_conflicts(&self, count: u64) {
@@ -255,4 +270,11 @@ impl Core {
             );
         }
     }
+}
+
+/// Why another database is not used, and what can be done about it.
+fn with_a_way_out(reason: &Error) -> Error {
+    let message = reason.message();
+    let way_out = "bring the known database back, or accept the one that answers: agent-storage reconcile --accept";
+    Error::unavailable(format!("{message}; {way_out}")).with_outage(Outage::Foreign).with_source(reason.clone())
 }

@@ -165,11 +165,16 @@ impl Gate {
 
     /// Asks a store for as long as a probe waits.
     pub(super) async fn ping<S: Store + ?Sized>(&self, store: &S) -> Result<Ping> {
-        let cx = Context::with_timeout(self.patience.probe_timeout);
+        let cx = self.probe_context();
         // The backend knows better than we what it waited for, so it is the first to say that the time is over.
         let answer = tokio::time::timeout(self.patience.probe_timeout + BREATH, store.ping(&cx)).await;
         let silent = |_| Error::unavailable("the primary did not answer a probe in time").with_outage(Outage::Silent);
         answer.map_err(silent)?
+    }
+
+    /// The context of a question that may wait for as long as a probe.
+    pub(super) fn probe_context(&self) -> Context {
+        Context::with_timeout(self.patience.probe_timeout)
     }
 
     /// Waits until the next probe is due: for the interval, which `random` shortens by up to a fifth, so that processes do not probe

@@ -16,7 +16,7 @@ mod rounds;
 mod status;
 mod watch;
 
-pub use database::{ChainOptions, DatabaseChain, JournaledEffect, JournaledOperation};
+pub use database::{AcceptedPrimary, ChainOptions, DatabaseChain, JournaledEffect, JournaledOperation};
 #[cfg(feature = "sqlite")]
 pub use inspect::{JournalContents, JournalFile};
 pub use status::{ChainState, ChainStatus};

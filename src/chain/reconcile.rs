@@ -80,6 +80,7 @@ async fn round(core: &Core, journal: &dyn Journal, episode: &mut Episode) -> Res
         sorted.done.iter().for_each(|seq| owed.pay(*seq));
         sorted.parked.iter().for_each(|(seq, _)| owed.park(*seq));
     });
+    core.note_replayed(sorted.done.len());
     core.note_conflicts(sorted.conflicts);
     for (seq, reason) in &sorted.parked {
         tracing::error!(seq, reason, "an operation of the journal cannot be replayed; it was put aside");

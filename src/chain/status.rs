@@ -51,6 +51,8 @@ pub struct ChainStatus {
     pub parked: usize,
     /// When the oldest operation that is owed was written.
     pub oldest: Option<Timestamp>,
+    /// How many operations were brought to the primary since the start.
+    pub replayed: u64,
     /// How many conflicts were found since the start.
     pub conflicts: u64,
     /// The journals of dead processes that were left alone, and why: damaged, written by a newer version, or owed to another database.
@@ -69,6 +71,7 @@ impl ChainStatus {
             pending: 0,
             parked: 0,
             oldest: None,
+            replayed: 0,
             conflicts: 0,
             left_journals: Vec::new(),
         }

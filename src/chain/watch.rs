@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use crate::contract::Identity;
+use crate::contract::{Context, Identity};
 use crate::error::{Error, Outage, Result};
 use crate::time::Timestamp;
 
@@ -49,7 +49,75 @@ pub(super) async fn probe(core: &Core) {
     core.probed(outcome);
 }
 
+/// Where another database answers than the known one, it may have been accepted meanwhile.
 async fn probe_once(core: &Core) -> Result<()> {
+    let answer = ask(core).await;
+    match &answer {
+        Ok(()) => forget_word(core).await,
+        Err(error) if error.outage() == Some(Outage::Foreign) && takes_word(core).await => return ask(core).await,
+        Err(_) => {}
+    }
+    answer
+}
+
+/// Whether the database that answers was accepted by a word beside the journal. Then it is the known one from now on.
+async fn takes_word(core: &Core) -> bool {
+    let Some(accepted) = word(core).await else { return false };
+    match core.primary.identity(&core.gate.probe_context()).await {
+        Ok(found) if found.continues(accepted) => {
+            tracing::warn!(identity = ?found, "another database was accepted as the known one");
+            know(core, found).is_ok()
+        }
+        _ => false,
+    }
+}
+
+async fn word(core: &Core) -> Option<Identity> {
+    core.journal.as_ref()?.accepted().await
+}
+
+/// The database that answers is the known one, so a word of another has been carried out, or never will be.
+async fn forget_word(core: &Core) {
+    if let Some(journal) = &core.journal
+        && journal.accepted().await.is_some()
+    {
+        // What was accepted is written down before the word goes.
+        keep(core).await;
+        journal.forget_accepted().await;
+    }
+}
+
+/// Takes the database that answers now for the known one, whichever it is; tables are made in an empty one. Nothing changes if none
+/// answers.
+pub(super) async fn accept(core: &Core, cx: &Context) -> Result<Identity> {
+    let asked = core.primary.ping(cx).await;
+    let answer = match asked {
+        Err(error) if error.outage() == Some(Outage::Foreign) => {
+            core.primary.expect(None)?;
+            let answer = core.primary.ping(cx).await;
+            if answer.is_err() {
+                core.primary.expect(*core.known.lock().unwrap_or_else(PoisonError::into_inner))?;
+            }
+            answer?
+        }
+        asked => asked?,
+    };
+    let identity = answer.identity.ok_or_else(|| Error::unsupported("this database cannot say which one it is"))?;
+    know(core, identity)?;
+    keep(core).await;
+    probe(core).await;
+    Ok(identity)
+}
+
+/// Expects this database from now on.
+fn know(core: &Core, identity: Identity) -> Result<()> {
+    let mut last = core.known.lock().unwrap_or_else(PoisonError::into_inner);
+    core.primary.expect(Some(identity))?;
+    *last = Some(identity);
+    Ok(())
+}
+
+async fn ask(core: &Core) -> Result<()> {
     match core.gate.ping(&*core.primary).await?.identity {
         Some(identity) => recognise(core, identity),
         None => Ok(()),

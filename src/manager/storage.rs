@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::chain::ChainStatus;
+use crate::chain::{ChainStatus, DatabaseChain};
 use crate::config::{Problem, SideOptions, StorageConfig};
 use crate::contract::{CacheBackend, Context, DatabaseBackend, Store};
 use crate::error::{Error, Result};
@@ -225,6 +225,20 @@ impl StorageManager {
     /// As [`StorageManager::database`].
     pub async fn watch_database_chain(&self) -> Result<Option<watch::Receiver<ChainStatus>>> {
         Ok(self.open_database().await?.chain.map(|chain| chain.watch()))
+    }
+
+    /// The database's chain itself, to steer it; `None` if nothing stands behind the database. It builds a database that was not used
+    /// yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`StorageManager::database`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`StorageManager::database`].
+    pub async fn open_database_chain(&self) -> Result<Option<Arc<DatabaseChain>>> {
+        Ok(self.open_database().await?.chain)
     }
 
     async fn open_database(&self) -> Result<OpenDatabase> {

@@ -1,6 +1,6 @@
 //! The [`DatabaseChain`]: a database, and a journal of what it is owed while it is away.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,6 +23,11 @@ use crate::chain::journal::{Journal, VolatileJournal};
 use crate::chain::owed::Owed;
 use crate::chain::status::ChainStatus;
 use crate::chain::{reconcile, watch as watching};
+
+#[cfg(feature = "sqlite")]
+use crate::chain::adoption;
+#[cfg(feature = "sqlite")]
+use crate::chain::journal::{DiskJournal, JournalFolder};
 
 use super::entry::JournaledOperation;
 use super::{batch, guarded, read};
@@ -62,6 +67,29 @@ const EXPORTED_BYTES: usize = 8 << 20;
 pub struct DatabaseChain {
     core: Arc<Core>,
     tasks: Vec<JoinHandle<()>>,
+    timeout: Duration,
+    #[cfg(feature = "sqlite")]
+    on_disk: Option<OnDisk>,
+}
+
+/// The journal of this process, and the folder in which those of others are.
+#[cfg(feature = "sqlite")]
+#[derive(Debug)]
+struct OnDisk {
+    folder: Arc<JournalFolder>,
+    journal: Arc<DiskJournal>,
+}
+
+/// What was accepted by [`DatabaseChain::accept_primary`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AcceptedPrimary {
+    /// The database that is the known one from now on.
+    pub identity: Identity,
+    /// How many operations were taken over from the journals of dead processes, which were owed to another database or address.
+    pub taken_over: u64,
+    /// How many other living processes were told. Those that find another database than the known one take this for it.
+    pub told: usize,
 }
 
 /// What a chain needs beside its primary and its configuration.
@@ -126,16 +154,16 @@ impl DatabaseChain {
         config: &DatabaseChainConfig,
         options: ChainOptions,
     ) -> Result<Self> {
-        use crate::chain::adoption;
-        use crate::chain::journal::JournalFolder;
-
         let settings = &config.journal;
         let folder = JournalFolder::new(&settings.path, options.fingerprint.clone(), settings.max_bytes);
+        let folder = Arc::new(folder);
         let (journal, found) = folder.open(std::time::Instant::now() + adoption::WITHIN).await?;
         let journal = Arc::new(journal);
         let mut chain = Self::over(primary, Some(journal.clone()), config, options).await?;
         chain.core.note_left_journals(found.left.iter().map(ToString::to_string).collect());
-        chain.tasks.push(tokio::spawn(adoption::run(Arc::clone(&chain.core), folder, journal)));
+        let run = adoption::run(Arc::clone(&chain.core), Arc::clone(&folder), Arc::clone(&journal));
+        chain.tasks.push(tokio::spawn(run));
+        chain.on_disk = Some(OnDisk { folder, journal });
         Ok(chain)
     }
 
@@ -165,7 +193,13 @@ impl DatabaseChain {
         core.announce(None);
         let tasks =
             vec![tokio::spawn(watching::run(Arc::clone(&core))), tokio::spawn(reconcile::run(Arc::clone(&core)))];
-        Ok(Self { core, tasks })
+        Ok(Self {
+            core,
+            tasks,
+            timeout,
+            #[cfg(feature = "sqlite")]
+            on_disk: None,
+        })
     }
 
     /// Ends the probes and the replay. What is owed stays in the journal.
@@ -193,6 +227,40 @@ impl DatabaseChain {
         let Some(journal) = &self.core.journal else { return Ok(Vec::new()) };
         let exported = journal.export(after, EXPORTED, EXPORTED_BYTES).await?;
         Ok(exported.into_iter().map(JournaledOperation::from).collect())
+    }
+
+    /// Which database the primary is that is known, if one was seen yet. Another one is not used.
+    #[must_use]
+    pub fn known_primary(&self) -> Option<Identity> {
+        *self.core.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the database that answers now for the known one, whichever it is: an operator's decision, after a backup was restored or
+    /// the server was moved. What is owed is replayed to it; what only the former database had is not there. Tables are made in an
+    /// empty one.
+    ///
+    /// It holds for all that is in the folder of the journal: what dead processes have left is taken over, also where it is owed to
+    /// another address, and living processes that are fenced off accept the same database with their next probe.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if no database answers, which changes nothing; or if the folder of
+    /// the journal cannot be read or written, and then it is to be called again.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may have been accepted if it is dropped; calling it again is harmless.
+    pub async fn accept_primary(&self) -> Result<AcceptedPrimary> {
+        let cx = Context::with_timeout(self.timeout);
+        self.core.admit(&cx)?;
+        let identity = watching::accept(&self.core, &cx).await?;
+        let accepted = AcceptedPrimary { identity, taken_over: 0, told: 0 };
+        #[cfg(feature = "sqlite")]
+        if let Some(OnDisk { folder, journal }) = &self.on_disk {
+            let spread = adoption::spread(&self.core, folder, journal, identity).await?;
+            return Ok(AcceptedPrimary { taken_over: spread.taken_over, told: spread.told, ..accepted });
+        }
+        Ok(accepted)
     }
 
     /// Tells each change of the chain's state. A watcher that is slow sees the latest.

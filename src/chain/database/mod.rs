@@ -8,5 +8,5 @@ mod item;
 mod keep;
 mod read;
 
-pub use chain::{ChainOptions, DatabaseChain};
+pub use chain::{AcceptedPrimary, ChainOptions, DatabaseChain};
 pub use entry::{JournaledEffect, JournaledOperation};

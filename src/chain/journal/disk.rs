@@ -1,8 +1,6 @@
 //! A journal on this machine's disk: a SQLite file that one process owns.
 
-#[cfg(test)]
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,10 +10,11 @@ use rusqlite::Connection;
 use tokio::sync::OnceCell;
 
 use crate::config::Synchronous;
-use crate::contract::Durability;
+use crate::contract::{Durability, Identity};
 use crate::engine::sqlite::{Atomicity, Engine, Maintenance, Options, ReadKind, SqlResult};
 use crate::error::{Error, Result};
 
+use super::acceptance;
 use super::layout::LAYOUT;
 use super::lock::OwnerLock;
 use super::operation::{Exported, Header, Meta, Operation};
@@ -61,7 +60,6 @@ impl DiskJournal {
     }
 
     /// The file.
-    #[cfg(test)]
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -202,6 +200,17 @@ impl Journal for DiskJournal {
 
     async fn set_meta(&self, meta: Meta) -> Result<()> {
         self.change(Instant::now() + PATIENCE, move |connection, _| table::set_meta(connection, &meta)).await
+    }
+
+    async fn accepted(&self) -> Option<Identity> {
+        let path = self.path.clone();
+        tokio::task::spawn_blocking(move || acceptance::announced(&path)).await.ok()?
+    }
+
+    async fn forget_accepted(&self) {
+        let path = self.path.clone();
+        // Should it not be removed now, the next probe does.
+        let _ = tokio::task::spawn_blocking(move || acceptance::forget(&path)).await;
     }
 
     fn durability(&self) -> Durability {

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+use super::acceptance;
 use super::lock::OwnerLock;
 
 /// What stands beside a journal under the same name. The lock goes last.
-const BESIDE: [&str; 4] = ["db-wal", "db-shm", "reserve", "probe"];
+const BESIDE: [&str; 6] = ["db-wal", "db-shm", "reserve", "probe", acceptance::ENDING, acceptance::UNFINISHED];
 
 /// How often another name is tried.
 const ATTEMPTS: usize = 8;

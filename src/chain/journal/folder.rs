@@ -7,11 +7,14 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 
+use crate::contract::Identity;
 use crate::error::{Error, Result};
 
+use super::acceptance;
 use super::candidate::{self, Candidate, Dead};
 use super::disk::DiskJournal;
 use super::files;
+use super::glance;
 use super::import;
 use super::operation::Meta;
 use super::shared::Shared;
@@ -124,6 +127,46 @@ impl JournalFolder {
         let (ours, mut found) = self.sort(dead, Some(&meta));
         self.import(journal, ours, &mut found, deadline).await;
         Ok(found)
+    }
+
+    /// Takes over what all dead processes have left, whichever database it is owed to: somebody has decided that it is owed to ours.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if the folder cannot be read.
+    pub(crate) async fn adopt_all(&self, journal: &DiskJournal, deadline: Instant) -> Result<Found> {
+        let path = self.path.clone();
+        let dead = blocking(move || candidate::dead(&path, &HashSet::new())).await?;
+        let (mut all, mut found) = (Vec::new(), Found::default());
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        for one in dead {
+            match one {
+                Dead::Unreadable { path, error } => self.leave(path, LeftReason::Unreadable(error), &mut found),
+                Dead::Readable(candidate) => all.push(*candidate),
+            }
+        }
+        self.import(journal, all, &mut found, deadline).await;
+        Ok(found)
+    }
+
+    /// Tells the living processes which database is to be taken for the known one; answers how many there are.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if the folder cannot be read or written.
+    pub(crate) async fn announce(&self, journal: &DiskJournal, accepted: Identity) -> Result<usize> {
+        let (folder, ours) = (self.path.clone(), journal.path().to_owned());
+        blocking(move || {
+            let mut told = 0;
+            for path in files::list(&folder)?.0.iter().filter(|path| **path != ours) {
+                if glance::is_owned(path)? {
+                    acceptance::announce(path, accepted)?;
+                    told += 1;
+                }
+            }
+            Ok(told)
+        })
+        .await
     }
 
     /// Tells the files that can be taken over from those that are left alone.

@@ -1,6 +1,8 @@
 //! The [`Journal`]: operations that were acknowledged here and are owed to the primary.
 
 #[cfg(feature = "sqlite")]
+pub(crate) mod acceptance;
+#[cfg(feature = "sqlite")]
 mod candidate;
 #[cfg(feature = "sqlite")]
 mod disk;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 
-use crate::contract::Durability;
+use crate::contract::{Durability, Identity};
 use crate::error::Result;
 
 use super::operation::{Exported, Header, Meta, Operation};
@@ -44,6 +44,12 @@ pub(crate) trait Journal: Send + Sync + Debug {
 
     /// Keeps what is known beside the operations.
     async fn set_meta(&self, meta: Meta) -> Result<()>;
+
+    /// Which database is to be taken for the known one, if somebody has decided so.
+    async fn accepted(&self) -> Option<Identity>;
+
+    /// Forgets that decision: it was carried out.
+    async fn forget_accepted(&self);
 
     /// What an operation that is kept here survives.
     fn durability(&self) -> Durability;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 
-use crate::contract::Durability;
+use crate::contract::{Durability, Identity};
 use crate::error::{Error, Result};
 
 use super::operation::{Exported, Header, Meta, Operation};
@@ -129,6 +129,12 @@ impl Journal for VolatileJournal {
         self.open()?.meta = meta;
         Ok(())
     }
+
+    async fn accepted(&self) -> Option<Identity> {
+        None
+    }
+
+    async fn forget_accepted(&self) {}
 
     fn durability(&self) -> Durability {
         Durability::Volatile

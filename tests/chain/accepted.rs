@@ -1,0 +1,136 @@
+//! Another database is accepted as the known one.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_storage::Database;
+use agent_storage::backend::memory::MemoryDatabase;
+use agent_storage::chain::{ChainOptions, ChainState, ChainStatus, DatabaseChain, JournalFile};
+use agent_storage::config::{DatabaseChainConfig, DatabaseFallback, MemoryDatabaseConfig};
+use agent_storage::contract::{DatabaseBackend, Durability};
+use agent_storage::testkit::{Fault, FaultBackend, Faults};
+
+use crate::rig::Rig;
+
+/// A process with a journal in a folder, which knows its database under an address.
+struct Process {
+    chain: Arc<DatabaseChain>,
+    database: Database,
+}
+
+impl Process {
+    async fn start(memory: &Arc<dyn DatabaseBackend>, faults: &Faults, folder: &Path, address: &str) -> Self {
+        let primary: Arc<dyn DatabaseBackend> = Arc::new(FaultBackend::new(Arc::clone(memory), faults.clone()));
+        let mut config = DatabaseChainConfig::default();
+        config.journal.path = folder.to_owned();
+        config.breaker.probe_interval = Duration::from_millis(50);
+        let mut options = ChainOptions::new(Duration::from_secs(5));
+        options.fingerprint = Some(address.to_owned());
+        let chain = DatabaseChain::open(primary, DatabaseFallback::Sqlite, &config, options).await.unwrap();
+        let chain = Arc::new(chain);
+        let through: Arc<dyn DatabaseBackend> = chain.clone();
+        Self { chain, database: Database::new(through) }
+    }
+
+    async fn until(&self, what: impl FnMut(&ChainStatus) -> bool) {
+        let mut watch = self.chain.watch();
+        let changed = tokio::time::timeout(Duration::from_secs(20), watch.wait_for(what)).await;
+        drop(changed.unwrap_or_else(|_| panic!("{:?}", self.chain.status())).unwrap());
+    }
+
+    async fn owes(&self, key: &str) {
+        assert_eq!(self.database.set_json(key, &1).await.unwrap().durability, Durability::Local);
+    }
+}
+
+fn memory() -> Arc<dyn DatabaseBackend> {
+    Arc::new(MemoryDatabase::new(&MemoryDatabaseConfig::default()))
+}
+
+#[tokio::test]
+async fn what_was_owed_is_replayed_to_the_accepted_database() {
+    let rig = Rig::new().await;
+    rig.set("k", 1).await;
+    let known = rig.chain.known_primary().unwrap();
+    rig.faults.wipe();
+    let _ = rig.database.get("k").await;
+    rig.until(|status| status.fenced).await;
+    let reason = rig.chain.status().reason.unwrap();
+    assert!(reason.message().contains("agent-storage reconcile --accept"), "{reason}");
+    rig.set("owed", 2).await;
+    let accepted = rig.chain.accept_primary().await.unwrap();
+    assert_ne!(accepted.identity.id, known.id);
+    rig.until(|status| status.state == ChainState::Normal).await;
+    assert_eq!(rig.stored("owed").await, Some(2));
+    assert_eq!(rig.chain.known_primary().unwrap().id, accepted.identity.id);
+}
+
+#[tokio::test]
+async fn nothing_is_accepted_while_no_database_answers() {
+    let rig = Rig::new().await;
+    let known = rig.chain.known_primary();
+    rig.fall().await;
+    rig.chain.accept_primary().await.unwrap_err();
+    assert_eq!(rig.chain.known_primary().map(|known| known.id), known.map(|known| known.id));
+    rig.faults.wipe();
+    rig.faults.heal();
+    rig.until(|status| status.fenced).await;
+}
+
+#[tokio::test]
+async fn the_other_processes_of_the_folder_learn_of_it_and_only_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (memory, faults) = (memory(), Faults::seeded(1));
+    let first = Process::start(&memory, &faults, folder.path(), "here").await;
+    let second = Process::start(&memory, &faults, folder.path(), "here").await;
+    faults.wipe();
+    for process in [&first, &second] {
+        let _ = process.database.get("k").await;
+        process.until(|status| status.fenced).await;
+    }
+    first.owes("first").await;
+    second.owes("second").await;
+    let accepted = first.chain.accept_primary().await.unwrap();
+    assert_eq!((accepted.told, accepted.taken_over), (1, 0));
+    for process in [&first, &second] {
+        process.until(|status| status.state == ChainState::Normal).await;
+    }
+    let stored = Database::new(memory);
+    assert_eq!((stored.get_json("first").await.unwrap(), stored.get_json("second").await.unwrap()), (Some(1), Some(1)));
+    while left_words(folder.path()) > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // The next one is another decision.
+    faults.wipe();
+    let _ = second.database.get("k").await;
+    second.until(|status| status.fenced).await;
+}
+
+fn left_words(folder: &Path) -> usize {
+    let files = std::fs::read_dir(folder).unwrap();
+    files.filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|ending| ending == "accept")).count()
+}
+
+#[tokio::test]
+async fn what_is_owed_to_another_address_is_taken_over_when_it_is_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (memory, faults) = (memory(), Faults::seeded(1));
+    let former = Process::start(&memory, &faults, folder.path(), "there").await;
+    faults.set(Fault::FailBefore);
+    let _ = former.database.get("k").await;
+    former.owes("k").await;
+    drop(former);
+    while JournalFile::list(folder.path()).await.unwrap().iter().any(|journal| journal.is_owned) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    faults.heal();
+    let moved = Process::start(&memory, &faults, folder.path(), "here").await;
+    assert_eq!(moved.chain.status().left_journals.len(), 1);
+    assert_eq!(moved.chain.status().pending, 0);
+    let accepted = moved.chain.accept_primary().await.unwrap();
+    assert_eq!((accepted.told, accepted.taken_over), (0, 1));
+    assert!(moved.chain.status().left_journals.is_empty());
+    moved.until(|status| status.state == ChainState::Normal && status.replayed == 1).await;
+    assert_eq!(Database::new(memory).get_json("k").await.unwrap(), Some(1));
+}
