@@ -6,6 +6,8 @@ mod folder;
 mod journal;
 #[cfg(feature = "testkit")]
 mod owing;
+#[cfg(feature = "testkit")]
+mod reconcile;
 
 use std::fs;
 use std::io::Read;
@@ -253,7 +255,19 @@ fn each_help_shows_an_example() {
         assert!(text(&folder.ok(&arguments)).contains(&format!("\n  agent-storage {command}")));
     }
     for command in [
-        "check", "schema", "journal", "get", "set", "delete", "exists", "list", "count", "append", "range", "length",
+        "check",
+        "schema",
+        "journal",
+        "reconcile",
+        "get",
+        "set",
+        "delete",
+        "exists",
+        "list",
+        "count",
+        "append",
+        "range",
+        "length",
         "trim",
     ] {
         let help = text(&folder.ok(&[command, "--help"]));

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use agent_storage::contract::ItemId;
 use agent_storage::{Key, KeyPrefix, Revision, Ttl};
@@ -10,11 +11,11 @@ use clap::{Args, Parser, Subcommand};
 const EXIT_CODES: &str = "\
 Exit codes:
     0  done; for `check`: healthy
-    1  `check`: degraded; any other command: failed
+    1  `check`: degraded; `reconcile`: something is left to do; any other command: failed
     2  the command line, the input or the configuration is not valid, or the store cannot be used
     3  there is nothing under the key
     4  a condition (--if-absent, --if-revision) did not hold
-  130  ended by Ctrl-C
+  130  ended by Ctrl-C; 143 by SIGTERM
 
 RUST_LOG sets what is logged to standard error, as RUST_LOG=agent_storage=debug; warnings by default.";
 
@@ -53,6 +54,19 @@ Examples:
   agent-storage journal export > owed.jsonl"
     )]
     Journal(JournalCommand),
+    /// Brings the database what it is owed by processes that died, and waits until nothing is owed.
+    ///
+    /// It takes over the journals of dead processes; living ones bring theirs themselves. While the database is away it waits.
+    /// Ctrl-C and SIGTERM end it cleanly: what was not replayed stays in the journal.
+    ///
+    /// Exit code 0 if nothing is left to do, 1 if operations were put aside, conflicts are kept or journals were left alone, 2 if
+    /// another database answers than the known one, or the time is over.
+    #[command(after_help = "\
+Examples:
+  agent-storage reconcile
+  agent-storage reconcile --timeout 1m --json | jq .pending
+  agent-storage reconcile --accept    after a backup was restored, or the server was moved")]
+    Reconcile(Reconcile),
     #[command(flatten)]
     Values(ValueCommand),
     #[command(flatten)]
@@ -65,6 +79,23 @@ pub(crate) struct Check {
     #[arg(long)]
     pub(crate) offline: bool,
     /// Prints JSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Reconcile {
+    /// Accepts the database that answers now, whichever it is, in place of the one that is known.
+    ///
+    /// It is for a restored backup or a moved server: what is owed is replayed there, also what is owed to another address; what only
+    /// the former database had is not there. Living processes of this folder that are fenced off accept it too. It says what was
+    /// known and what answers.
+    #[arg(long)]
+    pub(crate) accept: bool,
+    /// Gives up after this time, as `30s` or `5m`; without it, it waits as long as it takes.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Prints the result as JSON.
     #[arg(long)]
     pub(crate) json: bool,
 }

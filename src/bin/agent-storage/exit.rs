@@ -11,7 +11,7 @@ use agent_storage::{ConfigError, Error, ErrorKind, HealthStatus};
 pub(crate) enum Exit {
     /// Done; healthy.
     Done = 0,
-    /// Degraded; failed.
+    /// Degraded; something is left to do; failed.
     Failed = 1,
     /// The command line, the input or the configuration is not valid, or the store cannot be used.
     Unusable = 2,
@@ -21,6 +21,8 @@ pub(crate) enum Exit {
     Conflict = 4,
     /// Ended by Ctrl-C: 128 and the number of the signal, as shells count.
     Interrupted = 130,
+    /// Ended by SIGTERM.
+    Terminated = 143,
 }
 
 impl From<Exit> for ExitCode {

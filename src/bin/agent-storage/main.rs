@@ -10,6 +10,7 @@ mod input;
 mod journal;
 mod lists;
 mod output;
+mod reconcile;
 mod report;
 mod run;
 mod values;

@@ -14,33 +14,34 @@ use crate::output::Output;
 /// How long closing may take after a Ctrl-C when nothing was being written.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Runs a command to its end, or to the first Ctrl-C. Then what was being written is finished and the stores are closed; the
-/// second Ctrl-C does not wait for that.
+/// Runs a command to its end, or to the first Ctrl-C or SIGTERM. Then what was being written is finished and the stores are closed; the
+/// second one does not wait for that.
 pub(crate) async fn run(arguments: Arguments) -> Exit {
     let output = Output::default();
-    let may_have_written = arguments.command.writes();
+    let on_its_way = arguments.command.on_its_way();
     let manager = match prepare(&arguments) {
         Ok(manager) => manager,
         Err(failure) => return check::refuse(&arguments, failure, &output).await,
     };
     let exit = tokio::select! {
         result = execute(arguments, &manager, &output) => result.unwrap_or_else(|failure| failure.report()),
-        () = interrupt() => {
-            if may_have_written {
-                complain("interrupted; a write that had begun may have been applied (Ctrl-C again does not wait for it)");
+        signal = interrupt() => {
+            if let Some(what) = on_its_way {
+                complain(&format!("interrupted; {what} (Ctrl-C again does not wait for it)"));
             }
-            Exit::Interrupted
+            signal
         }
     };
     // A read that is given up leaves nothing to wait for; a write does, also on a server that hangs.
-    let patience = if exit == Exit::Interrupted && !may_have_written { PATIENCE } else { Duration::MAX };
+    let interrupted = matches!(exit, Exit::Interrupted | Exit::Terminated);
+    let patience = if interrupted && on_its_way.is_none() { PATIENCE } else { Duration::MAX };
     let end = async {
         output.settle().await;
         let _ = tokio::time::timeout(patience, close(&manager)).await;
     };
     tokio::select! {
         () = end => exit,
-        () = interrupt() => Exit::Interrupted,
+        signal = interrupt() => signal,
     }
 }
 
@@ -76,6 +77,7 @@ async fn execute(arguments: Arguments, manager: &StorageManager, output: &Output
             output.line(format!("{:#}", StorageConfig::json_schema())).await?;
             Ok(Exit::Done)
         }
+        Command::Reconcile(command) => command.run(manager, output).await,
         Command::Journal(command) => command.run(manager.config(), output).await,
         Command::Values(command) if arguments.cache => command.run(&manager.cache().await?, output).await,
         Command::Values(command) => command.run(&manager.database().await?, output).await,
@@ -89,20 +91,44 @@ async fn close(manager: &StorageManager) {
     }
 }
 
-/// Waits for the next Ctrl-C. A process that cannot be told of it is ended by it, as by default.
-async fn interrupt() {
-    if signal::ctrl_c().await.is_err() {
-        std::future::pending().await
+/// Waits for the next Ctrl-C or SIGTERM. A process that cannot be told of it is ended by it, as by default.
+async fn interrupt() -> Exit {
+    let interrupted = async {
+        match signal::ctrl_c().await {
+            Ok(()) => Exit::Interrupted,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        exit = interrupted => exit,
+        exit = terminated() => exit,
     }
 }
 
+#[cfg(unix)]
+async fn terminated() -> Exit {
+    let Ok(mut signals) = signal::unix::signal(signal::unix::SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    signals.recv().await;
+    Exit::Terminated
+}
+
+#[cfg(not(unix))]
+async fn terminated() -> Exit {
+    std::future::pending().await
+}
+
 impl Command {
-    /// Whether it changes what is stored.
-    const fn writes(&self) -> bool {
-        matches!(
-            self,
+    /// What may be going on when it is broken off, if it changes what is stored.
+    const fn on_its_way(&self) -> Option<&'static str> {
+        match self {
             Self::Values(ValueCommand::Set(_) | ValueCommand::Delete { .. })
-                | Self::Lists(ListCommand::Append { .. } | ListCommand::Trim { .. })
-        )
+            | Self::Lists(ListCommand::Append { .. } | ListCommand::Trim { .. }) => {
+                Some("a write that had begun may have been applied")
+            }
+            Self::Reconcile(_) => Some("what was not replayed stays in the journal"),
+            _ => None,
+        }
     }
 }
