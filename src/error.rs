@@ -105,6 +105,18 @@ impl Behind {
     pub const fn in_part(removed: u64) -> Self {
         Self { begun: true, removed }
     }
+
+    /// Entries that were older were removed, so many; none, and nothing was applied.
+    #[must_use]
+    pub const fn after_removing(removed: u64) -> Self {
+        Self { begun: removed > 0, removed }
+    }
+
+    /// What two attempts of a write did together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self { begun: self.begun || other.begun, removed: self.removed.saturating_add(other.removed) }
+    }
 }
 
 /// An error of this crate.

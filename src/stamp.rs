@@ -160,7 +160,9 @@ impl HybridClock {
     /// followed.
     pub fn observe(&self, stamp: Stamp) {
         if stamp.is_plausible() {
-            self.last.fetch_max(stamp.time, Ordering::SeqCst);
+            // Another writer's stamp of the same time may be newer than the last that was given.
+            let passed = stamp.time + u64::from(stamp.writer != self.writer);
+            self.last.fetch_max(passed, Ordering::SeqCst);
         }
     }
 
@@ -169,6 +171,19 @@ impl HybridClock {
     pub fn issue_after(&self, stamp: Stamp) -> Stamp {
         self.observe(stamp);
         self.issue()
+    }
+
+    /// Whether these are the last stamps that this clock gave, one right after the other, and it was shown none that may be newer.
+    #[must_use]
+    pub fn are_newest(&self, stamps: impl IntoIterator<Item = Stamp>) -> bool {
+        let mut newest = None;
+        for Stamp { time, writer } in stamps {
+            if writer != self.writer || newest.is_some_and(|last: u64| last + 1 != time) {
+                return false;
+            }
+            newest = Some(time);
+        }
+        newest == Some(self.last.load(Ordering::SeqCst))
     }
 
     /// The random number that names this process in its stamps.
@@ -208,6 +223,21 @@ mod tests {
         let stamp = theirs.issue();
         assert!(ours.issue() < stamp);
         assert!(ours.issue_after(stamp) > stamp);
+    }
+
+    #[test]
+    fn a_clock_knows_its_newest_stamps() {
+        let (ours, theirs) = (HybridClock::new(Clock::manual()), HybridClock::new(Clock::manual()));
+        let (first, second, third) = (ours.issue(), ours.issue(), ours.issue());
+        assert!(
+            ours.are_newest([third]) && ours.are_newest([second, third]) && ours.are_newest([first, second, third])
+        );
+        assert!(!ours.are_newest([second]) && !ours.are_newest([first, third]) && !ours.are_newest([third, second]));
+        assert!(!ours.are_newest([]) && !theirs.are_newest([third]));
+        // Another writer's of the same time may be newer.
+        let other = Stamp { writer: theirs.writer(), ..third };
+        ours.observe(other);
+        assert!(!ours.are_newest([third]) && ours.issue() > other);
     }
 
     #[test]

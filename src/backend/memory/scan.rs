@@ -53,6 +53,6 @@ impl Table {
                 }
             });
         }
-        if refused { Err(attempt.refusal(Behind::in_part(cleared))) } else { Ok(cleared) }
+        if refused { Err(attempt.refusal(Behind::after_removing(cleared))) } else { Ok(cleared) }
     }
 }

@@ -92,7 +92,7 @@ pub(super) async fn clear(session: &mut Session, prefix: &KeyPrefix, stamp: Stam
         refused |= page.refused;
         match page.last {
             Some(last) => under.after = last,
-            None if refused => return Err(attempt.refusal(Behind::in_part(removed))),
+            None if refused => return Err(attempt.refusal(Behind::after_removing(removed))),
             None => return Ok(removed),
         }
     }

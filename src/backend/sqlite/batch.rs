@@ -119,7 +119,7 @@ impl Batch {
                 refused |= page.refused;
                 match page.last {
                     Some(last) => range = KeyRange::new(&prefix, Some(last.as_str())),
-                    None if refused => return Err(stamped.attempt.refusal(Behind::in_part(removed))),
+                    None if refused => return Err(stamped.attempt.refusal(Behind::after_removing(removed))),
                     None => return Ok(removed),
                 }
             }

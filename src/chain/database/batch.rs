@@ -4,8 +4,10 @@
 //! |---|---|---|---|
 //! | put, delete, append | the primary; in doubt: the journal | the journal | the journal |
 //! | conditional writes | the primary; in doubt: unknown | unavailable | unavailable |
+//!
+//! What is behind at the primary is stamped anew and sent again while its keys are held; what is in doubt keeps its stamp.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::chain::core::Core;
@@ -13,18 +15,19 @@ use crate::chain::gate::{Attempt, away, is_of_the_primary, unsettled};
 use crate::chain::in_flight::{Entered, Scope};
 use crate::chain::owed::Owed;
 use crate::contract::Context;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Behind, Error, ErrorKind, Result};
 use crate::key::Key;
 
 use super::item::Item;
 use super::keep::keep;
 use super::read::still_owed;
+use super::stamping::{MOST_ATTEMPTS, Stamped, broken_off, outrun, stamp_in_turn};
 
 /// Sends each item where it belongs: one answer an item, in their order.
 pub(super) async fn send<I: Item>(core: &Arc<Core>, items: Vec<I>, cx: &Context) -> Vec<Result<I::Ack>> {
     let count = items.len();
     match enter(core, &items, cx).await {
-        Ok(entered) => Batch { core, items, cx, answers: Vec::new() }.run(entered).await,
+        Ok(entered) => Batch { core, items, cx, answers: Vec::new(), parts: HashMap::new() }.run(entered).await,
         Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
     }
 }
@@ -52,6 +55,18 @@ struct Batch<'a, I: Item> {
     items: Vec<I>,
     cx: &'a Context,
     answers: Vec<Option<Result<I::Ack>>>,
+    /// What attempts did of items that were behind then.
+    parts: HashMap<usize, Behind>,
+}
+
+/// What came of items that were sent.
+#[derive(Debug, Default)]
+struct Sent {
+    /// Those that are to be journaled instead: which the primary did not take for a reason that lies in it, or whose outcome is
+    /// open, and what is of the same key as one of them.
+    journaled: Vec<usize>,
+    /// Those that the primary refused, because something newer stands there.
+    behind: Vec<usize>,
 }
 
 /// Where an item goes.
@@ -65,15 +80,17 @@ enum Route {
 impl<I: Item> Batch<'_, I> {
     async fn run(mut self, entered: Entered) -> Vec<Result<I::Ack>> {
         self.answers.resize_with(self.items.len(), || None);
+        stamp_in_turn(self.core, &mut self.items);
         let routes = self.routes();
         let mut journaled: HashSet<usize> = indices(&routes, Route::Journal).collect();
         let sent: Vec<usize> = indices(&routes, Route::Primary).collect();
         if !sent.is_empty() {
-            journaled.extend(self.send_to_primary(sent).await);
+            journaled.extend(self.bring_to_primary(sent).await);
         }
         if !journaled.is_empty() {
             self.journal(journaled, entered).await;
         }
+        self.settle_parts();
         let unanswered = || Err(Error::internal("an item of a batch was not answered"));
         self.answers.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
     }
@@ -87,34 +104,77 @@ impl<I: Item> Batch<'_, I> {
         self.items.iter().map(route).collect()
     }
 
-    /// Sends items to the primary, and answers which are to be journaled instead: those that the primary did not take for a reason
-    /// that lies in it, those whose outcome is open, and what follows either under the same key.
-    async fn send_to_primary(&mut self, sent: Vec<usize>) -> Vec<usize> {
-        let batch = sent.iter().filter_map(|index| self.items.get(*index).cloned()).collect();
+    /// Sends items to the primary until none is behind, and answers which are to be journaled instead.
+    async fn bring_to_primary(&mut self, mut sent: Vec<usize>) -> Vec<usize> {
         let cx = self.core.keeping_reserve(self.cx);
-        let attempt = self.core.attempt(I::send(self.core, batch, &cx)).await;
+        let mut journaled = Vec::new();
+        for _ in 0..MOST_ATTEMPTS {
+            let outcome = self.send_to_primary(sent, &cx).await;
+            journaled.extend(outcome.journaled);
+            sent = outcome.behind;
+            let items = &mut self.items;
+            sent.retain(|index| items.get_mut(*index).is_some_and(|item| item.stamp_anew(self.core)));
+            if sent.is_empty() {
+                return journaled;
+            }
+        }
+        sent.into_iter().for_each(|index| self.answer(index, Err(outrun())));
+        journaled
+    }
+
+    /// Sends items to the primary once.
+    async fn send_to_primary(&mut self, sent: Vec<usize>, cx: &Context) -> Sent {
+        let batch = sent.iter().filter_map(|index| self.items.get(*index).map(Stamped::fixed)).collect();
+        let attempt = self.core.attempt(I::send(self.core, batch, cx)).await;
         let mut answers = match attempt {
             Attempt::Answered(answers) => answers.into_iter().map(Some).collect::<Vec<_>>(),
             Attempt::NotSent => sent.iter().map(|_| Some(Err(away()))).collect(),
             Attempt::BrokenOff => sent.iter().map(|_| Some(Err(unsettled()))).collect(),
         };
         let mut diverted: HashSet<Key> = HashSet::new();
-        let mut journaled = Vec::new();
+        let mut outcome = Sent::default();
         for (index, answer) in sent.into_iter().zip(&mut answers) {
             let Some(item) = self.items.get(index) else { continue };
-            let follows = diverted.contains(item.key());
-            if self.core.can_journal() && item.operation(self.core.clock.now()).is_some() {
-                let in_doubt = answer.as_ref().is_some_and(|answer| answer.as_ref().is_err_and(is_of_the_primary));
-                if in_doubt || follows {
-                    diverted.insert(item.key().clone());
-                    journaled.push(index);
-                }
+            let error = answer.as_ref().and_then(|answer| answer.as_ref().err());
+            if let Some(part) = error.and_then(Error::as_behind) {
+                let known = self.parts.entry(index).or_insert(Behind::NOT_BEGUN);
+                *known = known.and(part);
+                outcome.behind.push(index);
+            } else if (error.is_some_and(is_of_the_primary) || diverted.contains(item.key()))
+                && self.core.can_journal()
+                && item.operation(self.core.clock.now()).is_some()
+            {
+                diverted.insert(item.key().clone());
+                outcome.journaled.push(index);
             }
             if let Some(slot) = self.answers.get_mut(index) {
                 *slot = answer.take();
             }
         }
-        journaled
+        if !diverted.is_empty() {
+            let is_diverted = |index: &usize| self.items.get(*index).is_some_and(|item| diverted.contains(item.key()));
+            let (diverted, behind): (Vec<usize>, Vec<usize>) = outcome.behind.into_iter().partition(is_diverted);
+            outcome.behind = behind;
+            outcome.journaled.extend(diverted);
+        }
+        outcome
+    }
+
+    /// Says of items that were behind what their earlier attempts did.
+    fn settle_parts(&mut self) {
+        for (index, part) in std::mem::take(&mut self.parts) {
+            let Some(slot) = self.answers.get_mut(index) else { continue };
+            match slot.take() {
+                Some(Ok(mut ack)) => {
+                    if part.removed > 0 {
+                        I::note_removed(&mut ack);
+                    }
+                    *slot = Some(Ok(ack));
+                }
+                Some(Err(error)) => *slot = Some(Err(broken_off(error, part))),
+                None => {}
+            }
+        }
     }
 
     /// Journals items and answers them. It goes on though the caller goes away: what is in the journal must be known to be owed.

@@ -4,37 +4,58 @@ use std::sync::Arc;
 
 use crate::chain::core::Core;
 use crate::chain::gate::{Answer, Attempt, away, is_of_the_primary, unsettled};
-use crate::chain::in_flight::Scope;
+use crate::chain::in_flight::{Entered, Scope};
 use crate::chain::journal::{Action, Operation};
 use crate::contract::{self, Context, Step, StepAck};
-use crate::error::Result;
+use crate::error::{Behind, Error, Result};
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 
 use super::keep::keep;
 use super::read::still_owed;
+use super::stamping::{MOST_ATTEMPTS, Stamped, broken_off, outrun, stamp_in_turn};
 
 pub(super) async fn trim(core: &Arc<Core>, key: &Key, keep_last: u64, cx: &Context) -> Result<u64> {
-    guarded(core, vec![key.clone()], cx, core.primary.trim(key, keep_last, cx)).await
+    let _entered = enter(core, vec![key.clone()], cx).await?;
+    ask(core, core.primary.trim(key, keep_last, cx)).await
 }
 
-pub(super) async fn apply(core: &Arc<Core>, steps: Vec<Step>, cx: &Context) -> Result<Vec<StepAck>> {
+/// Applies steps, which get their stamps when all their keys are held, and new ones while something newer stands there.
+pub(super) async fn apply(core: &Arc<Core>, mut steps: Vec<Step>, cx: &Context) -> Result<Vec<StepAck>> {
     let mut keys: Vec<Key> = steps.iter().filter_map(Step::key).cloned().collect();
     keys.sort_unstable();
     keys.dedup();
-    guarded(core, keys, cx, core.primary.apply(steps, cx)).await
+    let _entered = enter(core, keys, cx).await?;
+    stamp_in_turn(core, &mut steps);
+    for _ in 0..MOST_ATTEMPTS {
+        let sent = steps.iter().map(Stamped::fixed).collect();
+        match ask(core, core.primary.apply(sent, cx)).await {
+            Err(error) if error.is_behind() => {
+                if !steps.iter_mut().all(|step| step.stamp_anew(core)) {
+                    return Err(error);
+                }
+            }
+            answer => return answer,
+        }
+    }
+    Err(outrun())
 }
 
-/// Asks the primary for a change that needs its answer: unavailable while it is away, or owed something under one of the keys.
-async fn guarded<T>(core: &Arc<Core>, keys: Vec<Key>, cx: &Context, call: impl Future<Output = Result<T>>) -> Result<T>
-where
-    Result<T>: Answer,
-{
+/// Holds keys for a change that needs the answer of the primary: unavailable while it is owed something under one of them.
+async fn enter(core: &Arc<Core>, keys: Vec<Key>, cx: &Context) -> Result<Entered> {
     core.admit(cx)?;
-    let _entered = core.in_flight.enter(Scope::Keys(keys.clone()), cx).await?;
+    let entered = core.in_flight.enter(Scope::Keys(keys.clone()), cx).await?;
     if core.owes_anything() && keys.iter().any(|key| core.owed().owes(key)) {
         return Err(still_owed());
     }
+    Ok(entered)
+}
+
+/// Asks the primary for a change: unavailable while it is away.
+async fn ask<T>(core: &Core, call: impl Future<Output = Result<T>>) -> Result<T>
+where
+    Result<T>: Answer,
+{
     match core.attempt(call).await {
         Attempt::Answered(answer) => answer,
         Attempt::NotSent => Err(away()),
@@ -52,19 +73,56 @@ pub(super) async fn clear(
 ) -> Result<Option<u64>> {
     core.admit(cx)?;
     let entered = core.in_flight.enter(Scope::Prefix(prefix.clone()), cx).await?;
+    let mut stamped = (stamp, attempt);
+    stamp_in_turn(core, std::slice::from_mut(&mut stamped));
     let mut in_doubt = away();
     if !(core.owes_anything() && core.owed().owes_under(prefix)) {
-        let shortened = core.keeping_reserve(cx);
-        match core.attempt(core.primary.clear(prefix, stamp, attempt, &shortened)).await {
-            Attempt::Answered(Err(error)) if is_of_the_primary(&error) => in_doubt = error,
-            Attempt::Answered(answer) => return answer,
-            Attempt::NotSent => {}
-            Attempt::BrokenOff => in_doubt = unsettled(),
+        match clear_primary(core, prefix, &mut stamped, cx).await {
+            Cleared::Answered(answer) => return answer,
+            Cleared::InDoubt(error) => in_doubt = error,
         }
     }
     if !core.can_journal() {
         return Err(in_doubt);
     }
-    let operation = Operation { stamp, action: Action::Clear { prefix: prefix.clone() } };
+    let operation = Operation { stamp: stamped.0, action: Action::Clear { prefix: prefix.clone() } };
     keep(core, vec![operation], cx, entered, |_, _, _| ()).await.map(|_| None)
+}
+
+/// What came of a clear at the primary.
+enum Cleared {
+    Answered(Result<Option<u64>>),
+    /// It was not taken, for a reason that lies in the primary, or its outcome is open.
+    InDoubt(Error),
+}
+
+/// Clears a prefix at the primary, again with a newer stamp while something newer is there.
+async fn clear_primary(
+    core: &Core,
+    prefix: &KeyPrefix,
+    stamped: &mut (Stamp, contract::Attempt),
+    cx: &Context,
+) -> Cleared {
+    let cx = core.keeping_reserve(cx);
+    let mut part = Behind::NOT_BEGUN;
+    for _ in 0..MOST_ATTEMPTS {
+        let (stamp, attempt) = stamped.fixed();
+        let error = match core.attempt(core.primary.clear(prefix, stamp, attempt, &cx)).await {
+            Attempt::Answered(Ok(removed)) => {
+                return Cleared::Answered(Ok(removed.map(|removed| part.removed.saturating_add(removed))));
+            }
+            Attempt::Answered(Err(error)) => error,
+            Attempt::NotSent => away(),
+            Attempt::BrokenOff => unsettled(),
+        };
+        match error.as_behind() {
+            Some(behind) => part = part.and(behind),
+            None if is_of_the_primary(&error) => return Cleared::InDoubt(broken_off(error, part)),
+            None => return Cleared::Answered(Err(broken_off(error, part))),
+        }
+        if !stamped.stamp_anew(core) {
+            return Cleared::Answered(Err(error));
+        }
+    }
+    Cleared::Answered(Err(broken_off(outrun(), part)))
 }

@@ -11,15 +11,20 @@ use crate::key::Key;
 use crate::revision::Revision;
 use crate::time::Timestamp;
 
+use super::stamping::Stamped;
+
 /// One item of a batch of writes or of appends.
 #[async_trait]
-pub(super) trait Item: Clone + Send + Sync + Sized + 'static {
+pub(super) trait Item: Stamped + Send + Sync + Sized + 'static {
     type Ack: Send + 'static;
 
     fn key(&self) -> &Key;
 
     /// Sends items to the primary.
     async fn send(core: &Core, items: Vec<Self>, cx: &Context) -> Vec<Result<Self::Ack>>;
+
+    /// Notes that an earlier attempt had removed what was there.
+    fn note_removed(ack: &mut Self::Ack);
 
     /// The item as the journal keeps it; `None` where only the primary can judge it.
     fn operation(&self, now: Timestamp) -> Option<Operation>;
@@ -38,6 +43,10 @@ impl Item for Write {
 
     async fn send(core: &Core, items: Vec<Self>, cx: &Context) -> Vec<Result<WriteAck>> {
         core.primary.write_many(items, cx).await
+    }
+
+    fn note_removed(ack: &mut WriteAck) {
+        ack.existed = Some(true);
     }
 
     fn operation(&self, now: Timestamp) -> Option<Operation> {
@@ -94,6 +103,8 @@ impl Item for Append {
     async fn send(core: &Core, items: Vec<Self>, cx: &Context) -> Vec<Result<AppendAck>> {
         core.primary.append_many(items, cx).await
     }
+
+    fn note_removed(_ack: &mut AppendAck) {}
 
     fn operation(&self, _now: Timestamp) -> Option<Operation> {
         let (key, value, item_id) = (self.key.clone(), self.value.clone(), self.item_id.clone());

@@ -7,6 +7,7 @@ mod guarded;
 mod item;
 mod keep;
 mod read;
+mod stamping;
 
 pub use chain::{AcceptedPrimary, ChainOptions, DatabaseChain};
 pub use entry::{JournaledEffect, JournaledOperation};

@@ -3,9 +3,9 @@
 use crate::contract::{CacheBackend, DatabaseBackend, Store};
 
 use super::{
-    abandoned, batches, concurrency, conditions, counters, expected_identity, expiry, identity, keys, lifecycle,
-    limits, list_load, list_ranges, list_values, listing, lists, model, paging, repeats, replay, replay_clears,
-    replay_conflicts, replay_lists, stamps, transaction_load, transactions, values, writes,
+    abandoned, batches, behind, concurrency, conditions, counters, expected_identity, expiry, identity, keys,
+    lifecycle, limits, list_load, list_ranges, list_values, listing, lists, model, paging, repeats, replay,
+    replay_clears, replay_conflicts, replay_lists, stamps, transaction_load, transactions, values, writes,
 };
 use crate::testkit::{Case, Subject};
 
@@ -23,6 +23,7 @@ fn store_cases() -> Vec<Case<dyn Store>> {
         limits::cases(),
         stamps::cases(),
         repeats::cases(),
+        behind::cases(),
         concurrency::cases(),
         abandoned::store_cases(),
         lifecycle::cases(),
@@ -53,6 +54,7 @@ pub fn database_cases() -> Vec<Case<dyn DatabaseBackend>> {
         abandoned::database_cases(),
         lifecycle::database_cases(),
         repeats::database_cases(),
+        behind::database_cases(),
         replay::cases(),
         replay_lists::cases(),
         replay_clears::cases(),

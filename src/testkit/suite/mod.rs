@@ -9,6 +9,7 @@
 mod abandoned;
 mod all;
 mod batches;
+mod behind;
 mod concurrency;
 mod conditions;
 mod counters;
