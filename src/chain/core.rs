@@ -17,6 +17,7 @@ use crate::time::Clock;
 use super::gate::{Answer, Attempt, Gate, Patience, Probed};
 use super::in_flight::InFlight;
 use super::journal::Journal;
+use super::meters;
 use super::owed::Owed;
 use super::rounds::Rounds;
 use super::status::{ChainState, ChainStatus};
@@ -201,6 +202,11 @@ impl Core {
         status
     }
 
+    /// Shows how the chain is to whoever collects metrics.
+    pub(super) fn show(&self) {
+        meters::show(&self.current_status(), self.clock.now());
+    }
+
     /// Tells those who watch if the state is another one now, and logs it. Why the primary is away is not forgotten before it is back.
     pub(super) fn announce(&self, reason: Option<&Error>) {
         let state = match (self.is_open(), self.owed().pending()) {
@@ -221,6 +227,10 @@ impl Core {
                 let mut next = self.fill(status.clone());
                 next.enter(state, fenced, reason, now);
                 next.log(status);
+                if status.state != state {
+                    meters::count_transition(state);
+                }
+                meters::show(&next, now);
                 *status = next;
             }
             changed || newly_full
@@ -255,6 +265,7 @@ impl Core {
 
     pub(super) fn note_replayed(&self, count: usize) {
         let count = u64::try_from(count).unwrap_or(u64::MAX);
+        meters::count_replayed(count);
         self.status.send_if_modified(|status| {
             status.replayed = status.replayed.saturating_add(count);
             false
@@ -263,6 +274,7 @@ impl Core {
 
     pub(super) fn note_conflicts(&self, count: u64) {
         if count > 0 {
+            meters::count_conflicts(count);
             self.status.send_modify(|status| status.conflicts = status.conflicts.saturating_add(count));
             tracing::warn!(
                 count,

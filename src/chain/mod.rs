@@ -10,6 +10,7 @@ mod in_flight;
 #[cfg(feature = "sqlite")]
 mod inspect;
 mod journal;
+mod meters;
 mod owed;
 mod reconcile;
 mod rounds;

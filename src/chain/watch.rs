@@ -30,6 +30,7 @@ pub(super) async fn run(core: Arc<Core>) {
         if knew != knows(&core) {
             keep(&core).await;
         }
+        core.show();
         core.gate.breathe().await;
         if kept.elapsed() >= KEEP_EVERY {
             kept = tokio::time::Instant::now();

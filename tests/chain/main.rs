@@ -8,6 +8,7 @@ mod degraded;
 mod foreign;
 mod ledger;
 mod managed;
+mod metered;
 #[cfg(feature = "sqlite")]
 mod on_disk;
 mod others;

@@ -6,6 +6,7 @@ use crate::chain::core::Core;
 use crate::chain::gate::away;
 use crate::chain::in_flight::Entered;
 use crate::chain::journal::{Header, Operation};
+use crate::chain::meters;
 use crate::chain::owed::Owed;
 use crate::contract::{Context, Durability};
 use crate::error::{Error, Result};
@@ -28,6 +29,7 @@ pub(super) async fn keep<A: Send + 'static>(
         let Some(journal) = &core.journal else { return Err(away()) };
         let headers: Vec<_> = operations.iter().map(|operation| (operation.stamp, operation.action.effect())).collect();
         let seqs = journal.append(operations, deadline).await?;
+        meters::count_journaled(seqs.len());
         let durability = journal.durability();
         let acks = core.change_owed(|owed| {
             let mut acks = Vec::with_capacity(headers.len());
