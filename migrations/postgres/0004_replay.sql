@@ -16,10 +16,13 @@ CREATE TABLE conflict (
     PRIMARY KEY (stamp, key)
 );
 
--- Ends the statement that calls it: the database is not the one that was expected. It is called only in the branch where
--- that was found.
+-- Ends the statement that calls it: the database is not the one that was expected, or takes no writes. It is called only in
+-- the branch where that was found.
 CREATE FUNCTION refuse_identity() RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
+    IF pg_is_in_recovery() THEN
+        RAISE EXCEPTION 'the server is a replica' USING ERRCODE = 'read_only_sql_transaction';
+    END IF;
     RAISE EXCEPTION 'another database than this one is expected' USING ERRCODE = 'AS001';
 END
 $$;

@@ -18,6 +18,7 @@ const JOBS: &[(&str, &str)] = &[
     ("error", "the client's errors as ours"),
     ("expected", "which database must answer"),
     ("fence", "what a given-up connection still has on the way kept out"),
+    ("judge", "what replayed steps come to"),
     ("lane", "a connection that gives up in time"),
     ("link", "the connection kept"),
     ("list", "lists: append, range, trim"),

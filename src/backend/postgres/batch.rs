@@ -172,7 +172,8 @@ pub(super) fn millis(ttl: Ttl) -> i64 {
     i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn json_text(value: &Value) -> Result<&str> {
+/// The text of a JSON value.
+pub(super) fn json_text(value: &Value) -> Result<&str> {
     std::str::from_utf8(value.as_bytes()).map_err(|_| Error::invalid_value("a JSON value must be UTF-8"))
 }
 

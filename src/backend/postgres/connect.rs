@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::stamp::HybridClock;
 
 use super::error::{Doubt, silent, timed_out};
+use super::expected::Expected;
 use super::migrate::Target;
 use super::options::{quoted_schema, timeouts};
 use super::pool::Pool;
@@ -59,8 +60,13 @@ impl Connector {
         // The client library picks `ring` itself; others in the process that go by the default find the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let quoted = quoted_schema(&config.schema)?;
-        let shared =
-            Shared { sql: Arc::new(Sql::new(&quoted)), clock, begin: begin(config), wrap: config.transaction_pooler };
+        let shared = Shared {
+            sql: Arc::new(Sql::new(&quoted)),
+            clock,
+            expected: Arc::default(),
+            begin: begin(config),
+            wrap: config.transaction_pooler,
+        };
         let sweeper = Sweeper::new(config);
         let target = Target { quoted, name: config.schema.clone() };
         Ok(Self {
@@ -149,7 +155,8 @@ impl Connector {
     async fn make_ready(&self) -> Result<()> {
         let deadline = Instant::now() + READY_WITHIN;
         let mut connection = self.pool.connect(deadline).await?;
-        let migrated = tokio::time::timeout_at(deadline.into(), self.target.migrate(&mut connection)).await;
+        let migrated =
+            tokio::time::timeout_at(deadline.into(), self.target.migrate(&mut connection, &self.shared.expected)).await;
         migrated.map_err(|_| silent(Doubt::None))??;
         // It was a connection of its own; what it held on the server ends with it.
         let _ = tokio::time::timeout_at(deadline.into(), connection.close()).await;
@@ -162,6 +169,11 @@ impl Connector {
             let task = sweep::run(self.sweeper.clone(), Arc::clone(&self.pool), self.shared.clone());
             *background = Some(tokio::spawn(task));
         }
+    }
+
+    /// Which database must answer from now on.
+    pub(super) fn expected(&self) -> &Expected {
+        &self.shared.expected
     }
 
     /// Lets no further call in, and waits for those that are.

@@ -18,7 +18,7 @@ use crate::stamp::{HybridClock, Stamp};
 
 use super::connect::Connector;
 use super::session::unanswered;
-use super::{apply, list, read, scan, write};
+use super::{apply, conflict, list, read, replay, scan, write};
 
 /// A database on a PostgreSQL server, in a schema of its own.
 ///
@@ -134,8 +134,8 @@ impl Store for PostgresDatabase {
 
     async fn ping(&self, cx: &Context) -> Result<Ping> {
         let begin = Instant::now();
-        let version = self.connector.run(cx, |session| read::ping(session).boxed()).await?;
-        Ok(Ping::new(begin.elapsed(), Some(version)))
+        let (identity, version) = self.connector.run(cx, |session| read::ping(session).boxed()).await?;
+        Ok(Ping::new(begin.elapsed(), Some(version)).with_identity(identity))
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -146,6 +146,7 @@ impl Store for PostgresDatabase {
         capabilities.conditional_delete = true;
         capabilities.lists = true;
         capabilities.transactions = true;
+        capabilities.replay = true;
         capabilities
     }
 
@@ -185,27 +186,33 @@ impl DatabaseBackend for PostgresDatabase {
         self.connector.run(cx, move |session| apply::apply(session, steps).boxed()).await
     }
 
-    async fn replay(&self, steps: Vec<Step>, _options: &ReplayOptions, _cx: &Context) -> Vec<Result<ReplayOutcome>> {
-        refuse(steps.len(), &Error::unsupported("the PostgreSQL database cannot replay a journal yet"))
+    async fn replay(&self, steps: Vec<Step>, options: &ReplayOptions, cx: &Context) -> Vec<Result<ReplayOutcome>> {
+        let (count, options) = (steps.len(), options.clone());
+        if count == 0 {
+            return Vec::new();
+        }
+        let call = self
+            .connector
+            .run(cx, move |session| async move { replay::replay(session, &steps, &options).await }.boxed());
+        call.await.unwrap_or_else(|error| refuse(count, &error))
     }
 
     async fn identity(&self, cx: &Context) -> Result<Identity> {
         self.connector.run(cx, |session| read::identity(session).boxed()).await
     }
 
-    async fn conflicts(&self, _options: &ConflictOptions, _cx: &Context) -> Result<Vec<ConflictRecord>> {
-        Err(no_replay())
+    async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {
+        let options = options.clone();
+        self.connector.run(cx, move |session| async move { conflict::page(session, &options).await }.boxed()).await
     }
 
-    async fn forget_conflict(&self, _key: &Key, _stamp: Stamp, _cx: &Context) -> Result<bool> {
-        Err(no_replay())
+    async fn forget_conflict(&self, key: &Key, stamp: Stamp, cx: &Context) -> Result<bool> {
+        let key = key.clone();
+        self.connector.run(cx, move |session| async move { conflict::forget(session, &key, stamp).await }.boxed()).await
     }
 
-    fn expect(&self, _identity: Option<Identity>) -> Result<()> {
-        Err(no_replay())
+    fn expect(&self, identity: Option<Identity>) -> Result<()> {
+        self.connector.expected().set(identity);
+        Ok(())
     }
-}
-
-fn no_replay() -> Error {
-    Error::unsupported("a PostgreSQL database cannot replay a journal")
 }

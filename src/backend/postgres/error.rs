@@ -7,6 +7,8 @@ use std::error::Error as StdError;
 
 use crate::error::{Error, Outage, Result};
 
+use super::expected::foreign;
+
 /// What is known of a statement that failed without the server's word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Doubt {
@@ -15,6 +17,9 @@ pub(super) enum Doubt {
     /// It may have taken effect.
     Possible,
 }
+
+/// The code by which `refuse_identity()` ends a statement.
+const REFUSED: &str = "AS001";
 
 /// The code of a unique violation.
 const UNIQUE_VIOLATION: &str = "23505";
@@ -77,6 +82,11 @@ pub(super) fn timed_out(doubt: Doubt) -> Error {
     }
 }
 
+/// Makes an error of a server that takes no writes.
+pub(super) fn replica() -> Error {
+    Error::unavailable("the server is read-only (25006); it may be a replica").with_outage(Outage::Down)
+}
+
 /// The codes of <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 fn from_code(code: &str, doubt: Doubt) -> Error {
     match code {
@@ -88,7 +98,8 @@ fn from_code(code: &str, doubt: Doubt) -> Error {
         "42501" => {
             Error::config("the role lacks a privilege (42501); it must own the schema, or be allowed to make it")
         }
-        "25006" => Error::unavailable("the server is read-only (25006); it may be a replica").with_outage(Outage::Down),
+        REFUSED => foreign(),
+        "25006" => replica(),
         "40001" | "40P01" => Error::unavailable(format!("the statement collided with another ({code})")),
         "55P03" => Error::unavailable("a lock was not free within `lockTimeout` (55P03)"),
         "57014" => Error::unavailable("the server ended the statement (57014), as by `statementTimeout`"),
@@ -127,6 +138,11 @@ pub(super) fn is_contention(error: &Error) -> bool {
 /// Whether a schema, table or function is there that the session did not know of: it looks anew only at the next transaction.
 pub(super) fn is_made_already(error: &Error) -> bool {
     matches!(code_of(error).as_deref(), Some("42P06" | "42P07" | "42723"))
+}
+
+/// Whether tables, columns or functions of ours are not there.
+pub(super) fn lacks_tables(error: &Error) -> bool {
+    matches!(code_of(error).as_deref(), Some("42P01" | "42703" | "42883" | "3F000"))
 }
 
 /// Whether a row is there that the statement's snapshot did not show.

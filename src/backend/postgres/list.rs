@@ -159,12 +159,21 @@ async fn settle_chunk(session: &mut Session, mut pending: Vec<Pending<'_>>, answ
 }
 
 /// The stamps that items are sent with: of each list the newest, so that a list is taken or refused as a whole.
-fn newest_stamps<'a>(pending: &[Pending<'a>]) -> HashMap<&'a Key, Stamp> {
-    let mut stamps: HashMap<&Key, Stamp> = HashMap::new();
+fn newest_stamps<'a>(pending: &[Pending<'a>]) -> HashMap<&'a Key, ListStamp> {
+    let mut stamps: HashMap<&Key, ListStamp> = HashMap::new();
     for Pending { append, .. } in pending {
-        stamps.entry(&append.key).and_modify(|stamp| *stamp = append.stamp.max(*stamp)).or_insert(append.stamp);
+        let of_list = stamps.entry(&append.key).or_insert(ListStamp { newest: append.stamp, anew: false });
+        of_list.newest = append.stamp.max(of_list.newest);
     }
     stamps
+}
+
+/// The stamp that a list is sent with.
+#[derive(Clone, Copy, Debug)]
+struct ListStamp {
+    newest: Stamp,
+    /// Whether the list was stamped anew: its items are stored under this stamp then, else under their own.
+    anew: bool,
 }
 
 /// Gives lists that were deleted later than their items were stamped a newer stamp; the items keep their ids. Answers for each
@@ -172,7 +181,7 @@ fn newest_stamps<'a>(pending: &[Pending<'a>]) -> HashMap<&'a Key, Stamp> {
 async fn restamp<'a>(
     session: &mut Session,
     refused: &[Pending<'a>],
-    stamps: &mut HashMap<&'a Key, Stamp>,
+    stamps: &mut HashMap<&'a Key, ListStamp>,
 ) -> Result<Vec<Result<()>>> {
     if refused.is_empty() {
         return Ok(Vec::new());
@@ -190,9 +199,9 @@ async fn restamp<'a>(
             return if behind.contains(&append.key) { Err(append.attempt.refusal(Behind::NOT_BEGUN)) } else { Ok(()) };
         }
         // Its list's stamp may be that of another item; its own says what a lost reply stood for.
-        append.attempt.stamp_past(floor, append.stamp, &session.clock)?;
-        if let Some(stamp) = stamps.get_mut(&append.key) {
-            *stamp = Attempt::First.stamp_past(floor, *stamp, &session.clock)?;
+        let stamp = append.attempt.stamp_past(floor, append.stamp, &session.clock)?;
+        if let Some(of_list) = stamps.get_mut(&append.key).filter(|_| stamp != append.stamp) {
+            *of_list = ListStamp { newest: session.clock.issue_after(stamp.max(of_list.newest)), anew: true };
         }
         Ok(())
     };
@@ -213,25 +222,28 @@ enum Sent {
 async fn send(
     session: &mut Session,
     pending: &[Pending<'_>],
-    stamps: &HashMap<&Key, Stamp>,
+    stamps: &HashMap<&Key, ListStamp>,
     collided: bool,
 ) -> Result<Sent> {
     let ids: Vec<&str> = pending.iter().map(|pending| pending.append.item_id.as_str()).collect();
     let mut columns = Columns::with_capacity(pending.len());
+    let mut own = Vec::with_capacity(pending.len());
     for Pending { append, .. } in pending {
-        let stamp = stamps.get(&append.key).copied().unwrap_or(append.stamp);
-        columns.push(&append.key, stamp, Some((&append.value, None)))?;
+        let of_list = stamps.get(&append.key).ok_or_else(unanswered)?;
+        columns.push(&append.key, of_list.newest, Some((&append.value, None)))?;
+        // A replayed delete judges each item by its own stamp.
+        own.push(if of_list.anew { of_list.newest } else { append.stamp }.to_bytes());
     }
     if session.in_transaction() {
         // A collision would end the transaction; the lists are locked, so none can come after this.
         forget(session, &columns.keys, &ids).await?;
     }
     let new = !collided && pending.iter().all(|pending| pending.append.attempt != Attempt::Repeat);
-    let guard = oldest_fixed(pending);
+    let stamps = Stamps::new(own);
     let sent = if new {
-        append_new(session, &columns, &ids, guard).await
+        append_new(session, &columns, &ids, &stamps).await
     } else {
-        append(session, &columns, &ids, guard).await
+        append(session, &columns, &ids, &stamps).await
     };
     match sent {
         Ok(appended) => Ok(Sent::Done(appended)),
@@ -247,11 +259,18 @@ async fn send(
     }
 }
 
-/// What the last delete of every list of a chunk must be older than, as well as the newest item of the list: the oldest stamp of
-/// those that must keep theirs.
-fn oldest_fixed(pending: &[Pending<'_>]) -> [u8; 16] {
-    let fixed = pending.iter().map(|pending| pending.append).filter(|append| append.attempt == Attempt::Fixed);
-    fixed.map(|append| append.stamp).min().map_or([u8::MAX; 16], Stamp::to_bytes)
+/// The stamps that the items of a chunk are stored under.
+struct Stamps {
+    own: Vec<[u8; 16]>,
+    /// The oldest of them: the last delete of each list must be older, or items would be older than it and yet live.
+    oldest: [u8; 16],
+}
+
+impl Stamps {
+    fn new(own: Vec<[u8; 16]>) -> Self {
+        let oldest = own.iter().min().copied().unwrap_or([u8::MAX; 16]);
+        Self { own, oldest }
+    }
 }
 
 /// Appends items that may be there, one by one.
@@ -259,7 +278,7 @@ async fn append(
     session: &mut Session,
     columns: &Columns<'_>,
     ids: &[&str],
-    guard: [u8; 16],
+    stamps: &Stamps,
 ) -> Result<Vec<Option<AppendAck>>> {
     let sql = Arc::clone(&session.sql);
     let bind = |statement: Statement| {
@@ -269,7 +288,8 @@ async fn append(
             .bind(columns.stamps.as_slice())
             .bind(columns.json())
             .bind(columns.bin())
-            .bind(&guard[..])
+            .bind(&stamps.oldest[..])
+            .bind(stamps.own.as_slice())
     };
     let rows = session.write(&sql.append, bind).await?;
     let appended = rows.iter().map(appended).collect::<Result<HashMap<_, _>>>()?;
@@ -281,17 +301,17 @@ async fn append_new(
     session: &mut Session,
     columns: &Columns<'_>,
     ids: &[&str],
-    guard: [u8; 16],
+    stamps: &Stamps,
 ) -> Result<Vec<Option<AppendAck>>> {
     let lists = Lists::of(columns);
     let rows = match (columns.only(), ids) {
         // A collision would end a transaction.
         (Some(item), [id]) if !session.in_transaction() => append_one(session, item, id).await?,
-        _ => append_lists(session, columns, &lists, ids, guard).await?,
+        _ => append_lists(session, columns, &lists, ids, stamps).await?,
     };
     if rows.is_empty() {
         // One of the ids is known, or all lists were deleted later than their items were stamped.
-        return append(session, columns, ids, guard).await;
+        return append(session, columns, ids, stamps).await;
     }
     let mut ends: Vec<Option<u64>> = vec![None; lists.keys.len()];
     let mut finder = Finder::default();
@@ -320,7 +340,7 @@ async fn append_lists(
     columns: &Columns<'_>,
     lists: &Lists<'_>,
     ids: &[&str],
-    guard: [u8; 16],
+    stamps: &Stamps,
 ) -> Result<Vec<PgRow>> {
     let sql = Arc::clone(&session.sql);
     let bind = |statement: Statement| {
@@ -332,10 +352,10 @@ async fn append_lists(
             .bind(lists.of_items.as_slice())
             .bind(lists.backs.as_slice())
             .bind(ids)
-            .bind(columns.stamps.as_slice())
+            .bind(stamps.own.as_slice())
             .bind(columns.json())
             .bind(columns.bin())
-            .bind(&guard[..])
+            .bind(&stamps.oldest[..])
     };
     session.write(&sql.append_new, bind).await
 }
@@ -370,12 +390,12 @@ impl<'a> Lists<'a> {
 }
 
 /// The row of the list was lost, or somebody changed its count.
-fn beyond_count(collided: Error) -> Error {
+pub(super) fn beyond_count(collided: Error) -> Error {
     Error::corrupt("the list has items beyond its count; delete it to begin anew").with_source(collided)
 }
 
 /// Removes what deleted lists left in the way; says how many items.
-async fn forget(session: &mut Session, keys: &[&str], ids: &[&str]) -> Result<usize> {
+pub(super) async fn forget(session: &mut Session, keys: &[&str], ids: &[&str]) -> Result<usize> {
     let sql = Arc::clone(&session.sql);
     Ok(session.read(&sql.forget, |statement| statement.bind(keys).bind(ids)).await?.len())
 }

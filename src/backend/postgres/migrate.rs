@@ -12,7 +12,8 @@ use sqlx::{AssertSqlSafe, Executor};
 
 use crate::error::{Error, Result};
 
-use super::error::{Doubt, column, from_sqlx, is_contention, is_duplicate, is_made_already};
+use super::error::{Doubt, column, from_sqlx, is_contention, is_duplicate, is_made_already, replica};
+use super::expected::{self, Expected, foreign};
 use super::session::unanswered;
 
 /// The migrations in order; their numbers count from 1. `migrations/sqlite` has the same numbers with the same meaning.
@@ -52,10 +53,10 @@ impl Target {
     /// # Errors
     ///
     /// `Config` if server or schema are not for this program; `Unavailable` if the server fails.
-    pub(super) async fn migrate(&self, connection: &mut PgConnection) -> Result<()> {
+    pub(super) async fn migrate(&self, connection: &mut PgConnection, expected: &Expected) -> Result<()> {
         loop {
             run(connection, "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned()).await?;
-            let outcome = self.attempt(connection).await;
+            let outcome = self.attempt(connection, expected).await;
             let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
             let ended = run(connection, end.to_owned()).await;
             match outcome.and_then(|outcome| ended.map(|_| outcome)) {
@@ -68,8 +69,9 @@ impl Target {
         }
     }
 
-    async fn attempt(&self, connection: &mut PgConnection) -> Result<Outcome> {
+    async fn attempt(&self, connection: &mut PgConnection, expected: &Expected) -> Result<Outcome> {
         check_server(connection).await?;
+        self.check_identity(connection, expected).await?;
         if self.version(connection).await? == newest() {
             return Ok(Outcome::UpToDate);
         }
@@ -112,6 +114,22 @@ impl Target {
                  update agent-storage, or name another schema",
                 newest()
             ))),
+        }
+    }
+
+    /// Refuses a database that is not the expected one, an empty one too: it is not to be filled with tables.
+    async fn check_identity(&self, connection: &mut PgConnection, expected: &Expected) -> Result<()> {
+        let Some(expected) = expected.get() else { return Ok(()) };
+        if self.version(connection).await? == 0 {
+            return Err(foreign());
+        }
+        let rows = run(connection, format!("SELECT identity, canary, pg_is_in_recovery() FROM {}.meta", self.quoted));
+        let rows = rows.await?;
+        let row = rows.first().ok_or_else(foreign)?;
+        match expected::identity(row)?.continues(expected) {
+            true if column(row, 2)? => Err(replica()),
+            true => Ok(()),
+            false => Err(foreign()),
         }
     }
 

@@ -11,16 +11,22 @@
 
 mod apply;
 mod batch;
+mod conflict;
 mod connect;
 mod database;
 mod error;
+mod expected;
+mod judge;
 mod list;
 mod migrate;
 mod options;
 mod pool;
 mod read;
 mod record;
+mod replay;
 mod scan;
+mod script;
+mod sentence;
 mod session;
 mod sql;
 mod standing;

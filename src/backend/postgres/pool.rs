@@ -194,6 +194,13 @@ impl Lease {
         self.connection = None;
     }
 
+    /// Closes the connection and all that are idle.
+    pub(super) fn give_up_all(&mut self) {
+        self.give_up();
+        let idle = std::mem::take(&mut *self.pool.idle());
+        drop(idle);
+    }
+
     /// Keeps the connection for the next call.
     pub(super) fn end(mut self) {
         if let Some(connection) = self.connection.take() {

@@ -10,6 +10,7 @@ use crate::key::Key;
 
 use super::batch::{Finder, MAX_ROWS};
 use super::error::column;
+use super::expected;
 use super::record;
 use super::session::{Session, unanswered};
 use super::sql::Text;
@@ -91,21 +92,22 @@ impl<'a> Sorted<'a> {
     }
 }
 
-/// Proves that the server takes writes; answers its version.
-pub(super) async fn ping(session: &mut Session) -> Result<String> {
+/// Proves that the server takes writes; answers which database it is, and its version.
+pub(super) async fn ping(session: &mut Session) -> Result<(Identity, String)> {
     let sql = Arc::clone(&session.sql);
     // A canary raised twice, or unseen, harms nothing.
     let rows = session.read(&sql.ping, |statement| statement).await?;
-    column(rows.first().ok_or_else(unanswered)?, 0)
+    let row = rows.first().ok_or_else(no_meta)?;
+    Ok((expected::identity(row)?, column(row, 2)?))
 }
 
 /// Says which database this is.
 pub(super) async fn identity(session: &mut Session) -> Result<Identity> {
     let sql = Arc::clone(&session.sql);
-    let rows = session.read(&sql.identity, |statement| statement).await?;
-    let row = rows.first().ok_or_else(|| Error::corrupt("the table `meta` of the schema is empty"))?;
-    let id: [u8; 16] = column::<&[u8]>(row, 0)?
-        .try_into()
-        .map_err(|_| Error::corrupt("the stored identity of the database is not 16 bytes long"))?;
-    Ok(Identity::new(u128::from_be_bytes(id), record::number(row, 1)?))
+    let rows = session.look(&sql.identity).await?;
+    expected::identity(rows.first().ok_or_else(no_meta)?)
+}
+
+fn no_meta() -> Error {
+    Error::corrupt("the table `meta` of the schema is empty")
 }

@@ -51,8 +51,7 @@ pub(super) fn entry(row: &PgRow, options: GetOptions) -> Result<(Entry, Stamp)> 
     if !options.expiry {
         return Ok((entry, stamp));
     }
-    let expires_at = column::<Option<i64>>(row, 3)?.map(|millis| Timestamp::from_millis(millis.unsigned_abs()));
-    Ok((entry.with_expiry(expires_at), stamp))
+    Ok((entry.with_expiry(moment(row, 3)?), stamp))
 }
 
 /// Reads an item from the columns position, id, kind, JSON, binary.
@@ -60,6 +59,24 @@ pub(super) fn item(row: &PgRow) -> Result<Item> {
     let id = ItemId::parse(column::<&str>(row, 1)?).map_err(|_| Error::corrupt("a stored item id is not one"))?;
     let value = value(column(row, 2)?, column(row, 3)?, column(row, 4)?)?;
     Ok(Item::new(number(row, 0)?, id, value))
+}
+
+/// Reads a value from the columns kind, JSON and binary, beginning at this one; `None` is a tombstone.
+pub(super) fn value_or_tombstone(row: &PgRow, kind: usize) -> Result<Option<Value>> {
+    match column::<i16>(row, kind)? {
+        0 => Ok(None),
+        number => value(number, column(row, kind + 1)?, column(row, kind + 2)?).map(Some),
+    }
+}
+
+/// Reads a moment that may be absent.
+pub(super) fn moment(row: &PgRow, index: usize) -> Result<Option<Timestamp>> {
+    Ok(column::<Option<i64>>(row, index)?.map(|millis| Timestamp::from_millis(millis.unsigned_abs())))
+}
+
+/// A number as the server takes it; none of ours is beyond its range.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// Reads a count or position.

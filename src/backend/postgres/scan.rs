@@ -17,26 +17,26 @@ use super::sql::{Scans, Sql};
 use super::write::write_many;
 
 /// How many keys a clear removes in one transaction.
-const CLEAR_BATCH: usize = 1000;
+pub(super) const CLEAR_BATCH: usize = 1000;
 
 /// The keys of a prefix after a cursor, as the statements take them.
 #[derive(Clone, Debug)]
-struct Under<'a> {
+pub(super) struct Under<'a> {
     prefix: &'a str,
-    after: String,
+    pub(super) after: String,
     before: Option<String>,
 }
 
 impl<'a> Under<'a> {
-    fn new(prefix: &'a KeyPrefix) -> Self {
+    pub(super) fn new(prefix: &'a KeyPrefix) -> Self {
         Self { prefix: prefix.as_str(), after: String::new(), before: prefix.upper_bound() }
     }
 
-    fn scans<'s>(&self, sql: &'s Sql) -> &'s Scans {
+    pub(super) fn scans<'s>(&self, sql: &'s Sql) -> &'s Scans {
         if self.before.is_some() { &sql.bounded } else { &sql.unbounded }
     }
 
-    fn bind(&self, statement: Statement) -> Statement {
+    pub(super) fn bind(&self, statement: Statement) -> Statement {
         statement.bind(self.prefix).bind(self.after.as_str()).bind(self.before.as_deref())
     }
 }

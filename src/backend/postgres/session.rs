@@ -7,11 +7,12 @@ use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Executor, Postgres};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Outage, Result};
 use crate::key::Key;
 use crate::stamp::HybridClock;
 
-use super::error::{Doubt, from_sqlx, is_answer, is_contention, silent, timed_out};
+use super::error::{Doubt, from_sqlx, is_answer, is_contention, lacks_tables, silent, timed_out};
+use super::expected::{self, Expected};
 use super::pool::Lease;
 use super::sql::{Sql, Text};
 
@@ -33,6 +34,7 @@ pub(super) struct Session {
     lease: Lease,
     pub(super) sql: Arc<Sql>,
     pub(super) clock: Arc<HybridClock>,
+    expected: Arc<Expected>,
     /// What begins a transaction.
     begin: Text,
     /// Whether each request must be a transaction, because a pooler deals the server's sessions out by transaction.
@@ -47,14 +49,15 @@ pub(super) struct Session {
 pub(super) struct Shared {
     pub(super) sql: Arc<Sql>,
     pub(super) clock: Arc<HybridClock>,
+    pub(super) expected: Arc<Expected>,
     pub(super) begin: Text,
     pub(super) wrap: bool,
 }
 
 impl Session {
     pub(super) fn new(lease: Lease, shared: Shared, deadline: Instant) -> Self {
-        let Shared { sql, clock, begin, wrap } = shared;
-        Self { lease, sql, clock, begin, wrap, deadline, in_transaction: false, unclean: Vec::new() }
+        let Shared { sql, clock, expected, begin, wrap } = shared;
+        Self { lease, sql, clock, expected, begin, wrap, deadline, in_transaction: false, unclean: Vec::new() }
     }
 
     /// Sends a statement that changes nothing, or nothing that matters.
@@ -63,7 +66,13 @@ impl Session {
         text: &Text,
         bind: impl Fn(Statement) -> Statement + Sync,
     ) -> Result<Vec<PgRow>> {
-        self.send(text, Doubt::None, &bind).await
+        let expected = self.expected.get();
+        self.send(text, Doubt::None, &|statement| expected::bind(bind(statement), expected)).await
+    }
+
+    /// Sends a statement without arguments that any database answers, not only the expected one.
+    pub(super) async fn look(&mut self, text: &Text) -> Result<Vec<PgRow>> {
+        self.send(text, Doubt::None, &|statement| statement).await
     }
 
     /// Sends a statement that changes something: without an answer it may have taken effect.
@@ -72,7 +81,8 @@ impl Session {
         text: &Text,
         bind: impl Fn(Statement) -> Statement + Sync,
     ) -> Result<Vec<PgRow>> {
-        self.send(text, Doubt::Possible, &bind).await
+        let expected = self.expected.get();
+        self.send(text, Doubt::Possible, &|statement| expected::bind(bind(statement), expected)).await
     }
 
     async fn send<B>(&mut self, text: &Text, doubt: Doubt, bind: &B) -> Result<Vec<PgRow>>
@@ -128,6 +138,21 @@ impl Session {
         Ok(())
     }
 
+    /// Marks where a transaction can be taken back to.
+    pub(super) async fn save(&mut self) -> Result<()> {
+        self.command(&Text::from("SAVEPOINT a"), Doubt::None).await
+    }
+
+    /// Forgets the mark that was made last.
+    pub(super) async fn release(&mut self) -> Result<()> {
+        self.command(&Text::from("RELEASE SAVEPOINT a"), Doubt::None).await
+    }
+
+    /// Takes the transaction back to the mark that was made last, and forgets it.
+    pub(super) async fn take_back(&mut self) -> Result<()> {
+        self.command(&Text::from("ROLLBACK TO SAVEPOINT a; RELEASE SAVEPOINT a"), Doubt::None).await
+    }
+
     /// Commits. What the server answers with an error was not committed.
     pub(super) async fn commit(&mut self) -> Result<()> {
         self.finish("COMMIT", Doubt::Possible).await
@@ -164,15 +189,27 @@ impl Session {
     fn settle<T>(&mut self, outcome: Option<sqlx::Result<T>>, sent: Instant, doubt: Doubt) -> Result<T> {
         let error = match outcome {
             Some(Ok(answer)) => return Ok(answer),
-            Some(Err(error)) => from_sqlx(error, doubt),
+            Some(Err(error)) => self.judged(from_sqlx(error, doubt)),
             None if sent.elapsed() >= PATIENCE => silent(doubt),
             // The time went by before it was sent, in the queue for a connection: that says nothing of the server.
             None => timed_out(doubt),
         };
-        if !is_answer(&error) {
-            self.lease.give_up();
+        match error.outage() {
+            // The others lead to the same server, also where the address leads elsewhere by now.
+            Some(Outage::Foreign | Outage::Down) => self.lease.give_up_all(),
+            _ if is_answer(&error) => {}
+            _ => self.lease.give_up(),
         }
         Err(error)
+    }
+
+    /// Where a certain database is expected, one without its tables is another one.
+    fn judged(&self, error: Error) -> Error {
+        if self.expected.get().is_some() && lacks_tables(&error) {
+            expected::foreign().with_source(error)
+        } else {
+            error
+        }
     }
 
     /// Whether a transaction is open.

@@ -3,6 +3,7 @@
 //!
 //! What the texts rely on:
 //!
+//! - Each proves in `{proven}` that it runs in the database that is expected, by its last two arguments.
 //! - `ON CONFLICT DO UPDATE` and `UPDATE` wait for a row's lock and then judge its newest version (READ COMMITTED), while the
 //!   rest of a statement sees the moment it began. So whatever decides between writers stands in the `WHERE` and `SET` of
 //!   the row itself: the stamp guard, the conditions, and what was there before (`replaced`, `removed`).
@@ -16,6 +17,13 @@
 //!   each argument of an operator first, also where one of them is NULL.
 
 use std::sync::Arc;
+
+use super::script::{
+    CLEAN, CLEAR_KEYS, CONFLICTS, FORGET_CONFLICT, IDENTITY, ITEM_STAMPS, KEEP_CONFLICTS, KNOWN_ITEMS, LIST_HEADS,
+    LOCK_LISTS, LOCK_VALUES, MEMORY, MOVE_ITEMS, PING, PROVEN, PUT_HEADS, PUT_ITEMS, PUT_VALUES, RAISE_GC_FLOOR,
+    STORED_ITEMS, STORED_VALUES, SWEEP_EXPIRED, SWEEP_ITEMS, SWEEP_LISTS, SWEEP_LOCK, SWEEP_TOMBSTONES, UNCLEAN,
+    VALUE_STAMPS,
+};
 
 /// Milliseconds since the epoch as the server's clock shows them now: after a wait for a lock, the time after it.
 const NOW: &str = "floor(date_part('epoch', clock_timestamp()) * 1000)::bigint";
@@ -33,8 +41,9 @@ const PRESENT: &str = "(t.kind <> 0 AND (t.expires_at IS NULL OR t.expires_at > 
 /// `Stamp::is_plausible` says. It counts as the oldest, so that a write mends the row; so do the stamps of lists.
 const UNREADABLE: &str = "(length(t.stamp) <> 16 OR t.stamp >= decode('0699e991a8000000', 'hex'))";
 
-/// Whether the item `i` went with the last delete of its list `l`.
-const GONE: &str = "(i.stamp <= l.floor AND length(l.floor) = 16)";
+/// Whether the item `i` went with the last delete of its list `l`. A replayed delete may leave items that are older than it.
+const GONE: &str = "(i.stamp <= l.floor AND length(l.floor) = 16
+    AND (i.position < l.first_position OR i.position >= l.next_position))";
 
 /// The rows of a write, and the columns they bring, in the order of the arrays. One without a value is a tombstone's.
 const ROWS: &str = "
@@ -66,16 +75,16 @@ const OR_REPLACE: &str = "
         json = excluded.json,
         bin = excluded.bin";
 
-const PUT: &str = "{into_kv} ({rows}) AS w {or_replace}
+const PUT: &str = "{into_kv} ({rows}) AS w WHERE {proven} {or_replace}
     WHERE excluded.stamp >= t.stamp OR {unreadable}
     RETURNING t.key, t.replaced";
 
 /// A put alone: the server is through with single arguments sooner than with arrays of one.
-const PUT_ONE: &str = "{into_kv} ({row}) AS w {or_replace}
+const PUT_ONE: &str = "{into_kv} ({row}) AS w WHERE {proven} {or_replace}
     WHERE excluded.stamp >= t.stamp OR {unreadable}
     RETURNING t.key, t.replaced";
 
-const CREATE: &str = "{into_kv} ({rows}) AS w {or_replace}
+const CREATE: &str = "{into_kv} ({rows}) AS w WHERE {proven} {or_replace}
     WHERE (excluded.stamp = t.stamp AND t.kind <> 0) OR ((excluded.stamp > t.stamp OR {unreadable}) AND NOT {live})
     RETURNING t.key, false";
 
@@ -83,7 +92,7 @@ const CREATE: &str = "{into_kv} ({rows}) AS w {or_replace}
 /// statement then runs into. Each half answers for itself, because the planner, which knows no lengths of arrays, would join
 /// them row by row.
 const PUT_OR_DELETE: &str = "
-    WITH w AS ({rows}), v AS ({into_kv} w {or_replace}
+    WITH w AS ({rows}), v AS ({into_kv} w WHERE {proven} {or_replace}
         WHERE excluded.stamp >= t.stamp OR {unreadable}
         RETURNING t.key, t.replaced
     ), l AS (
@@ -105,7 +114,7 @@ const PUT_OR_DELETE: &str = "
 
 /// The sorted locks that an update, which has no order of its own, takes first.
 const LOCKED: &str = "
-    WITH locked AS (SELECT 1 FROM {s}.kv WHERE key = ANY($1::text[]) ORDER BY key FOR NO KEY UPDATE)";
+    WITH locked AS (SELECT 1 FROM {s}.kv WHERE {proven} AND key = ANY($1::text[]) ORDER BY key FOR NO KEY UPDATE)";
 
 const UPDATE: &str = "{locked}
     UPDATE {s}.kv AS t SET
@@ -129,29 +138,15 @@ const STANDING: &str = "
     SELECT w.key, t.stamp, {live} AS live, l.max_stamp, l.floor
     FROM unnest($1::text[]) AS w (key)
     LEFT JOIN {s}.kv AS t ON t.key = w.key
-    LEFT JOIN {s}.list AS l ON l.key = w.key";
-
-/// Locks values for a transaction. Where there is none, an oldest tombstone takes its place until the end.
-const LOCK_VALUES: &str = "
-    INSERT INTO {s}.kv AS t (key, stamp, kind, replaced)
-    SELECT key, decode(repeat('00', 16), 'hex'), 0, false
-    FROM unnest($1::text[]) WITH ORDINALITY AS w (key, n) ORDER BY n
-    ON CONFLICT (key) DO UPDATE SET stamp = t.stamp WHERE false";
-
-/// Locks lists for a transaction, as [`LOCK_VALUES`] does values.
-const LOCK_LISTS: &str = "
-    INSERT INTO {s}.list AS t
-        (key, floor, max_stamp, first_position, next_position, clean_position, removed, unused)
-    SELECT key, zero, zero, 0, 0, 0, 0, true
-    FROM unnest($1::text[]) WITH ORDINALITY AS w (key, n), decode(repeat('00', 16), 'hex') AS zero ORDER BY n
-    ON CONFLICT (key) DO UPDATE SET floor = t.floor WHERE false";
+    LEFT JOIN {s}.list AS l ON l.key = w.key
+    WHERE {proven}";
 
 const GET: &str = "
     SELECT key, stamp, kind, expires_at, json, bin
-    FROM {s}.kv AS t WHERE key = ANY($1::text[]) AND {present}";
+    FROM {s}.kv AS t WHERE {proven} AND key = ANY($1::text[]) AND {present}";
 
 const EXISTS: &str = "
-    SELECT key FROM {s}.kv AS t WHERE key = ANY($1::text[]) AND {present}
+    SELECT key FROM {s}.kv AS t WHERE {proven} AND key = ANY($1::text[]) AND {present}
     UNION
     SELECT key FROM {s}.list WHERE key = ANY($1::text[]) AND first_position < next_position";
 
@@ -160,7 +155,7 @@ const LIST: &str = "
         (SELECT key FROM {s}.kv AS t WHERE {under} AND {present} ORDER BY key LIMIT $4)
         UNION
         (SELECT key FROM {s}.list AS t WHERE {under} AND first_position < next_position ORDER BY key LIMIT $4)
-    ) AS u ORDER BY key LIMIT $4";
+    ) AS u WHERE {proven} ORDER BY key LIMIT $4";
 
 /// The keys `t` of a prefix after a cursor (`''` begins) and before the prefix's upper bound.
 const UNDER: &str = "t.key >= $1 AND t.key > $2 AND t.key < $3";
@@ -172,15 +167,16 @@ const COUNT: &str = "
     SELECT (SELECT count(*) FROM {s}.kv AS t WHERE {under} AND {present})
         + (SELECT count(*) FROM {s}.list AS t WHERE {under} AND first_position < next_position
             AND NOT EXISTS (SELECT 1 FROM {s}.kv AS v
-                WHERE v.key = t.key AND v.kind <> 0 AND (v.expires_at IS NULL OR v.expires_at > {arrived})))";
+                WHERE v.key = t.key AND v.kind <> 0 AND (v.expires_at IS NULL OR v.expires_at > {arrived})))
+    WHERE {proven}";
 
 /// A page of what a clear removes, locked: expired values too, so that their keys end as the others do.
 const CLEAR_VALUES: &str = "
-    SELECT t.key, t.stamp FROM {s}.kv AS t WHERE {under} AND t.kind <> 0 ORDER BY t.key LIMIT $4 FOR NO KEY UPDATE";
+    SELECT t.key, t.stamp FROM {s}.kv AS t WHERE {proven} AND {under} AND t.kind <> 0 ORDER BY t.key LIMIT $4 FOR NO KEY UPDATE";
 
 const CLEAR_LISTS: &str = "
     SELECT t.key, t.max_stamp FROM {s}.list AS t
-    WHERE {under} AND t.first_position < t.next_position ORDER BY t.key LIMIT $4 FOR NO KEY UPDATE";
+    WHERE {proven} AND {under} AND t.first_position < t.next_position ORDER BY t.key LIMIT $4 FOR NO KEY UPDATE";
 
 /// Grows lists, which bring the columns key, stamp and count, in the order of their keys, and so gives out the positions, unless
 /// a delete was newer; what else must be newer than the delete follows. The row of a list that is made first brings what its
@@ -211,6 +207,7 @@ const APPEND_NEW: &str = "
         CROSS JOIN LATERAL (
             SELECT 1 FROM {s}.item AS t WHERE t.key = w.key AND t.item_id = w.item_id LIMIT 1
         ) AS i
+        WHERE {proven}
         LIMIT 1
     ), grown AS ({into_list}
         (SELECT unnest($1::text[]) AS key, unnest($2::bytea[]) AS stamp, unnest($3::bigint[]) AS count) AS w
@@ -242,15 +239,15 @@ const APPEND_ONE: &str = "
         SELECT key, next_position - 1, $3, $2, {kind}, json::json, bin
         FROM grown, (SELECT $4::text AS json, $5::bytea AS bin) AS w
     )
-    SELECT key, next_position FROM grown";
+    SELECT key, next_position FROM grown WHERE {proven}";
 
 /// Appends items of which some may be there. `known` are those that are, as far as the statement's moment shows; one that came
 /// later collides with the unique id and fails the statement as a whole, to be sent again.
 const APPEND: &str = "
     WITH w AS (
-        SELECT key COLLATE \"C\" AS key, item_id, stamp, {kind} AS kind, json, bin, n
-        FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::bytea[])
-        WITH ORDINALITY AS w (key, item_id, stamp, json, bin, n)
+        SELECT key COLLATE \"C\" AS key, item_id, stamp, {kind} AS kind, json, bin, own, n
+        FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::bytea[], $7::bytea[])
+        WITH ORDINALITY AS w (key, item_id, stamp, json, bin, own, n)
     ), known AS (
         SELECT w.n, w.key, w.item_id, i.position
         FROM w
@@ -265,11 +262,11 @@ const APPEND: &str = "
         RETURNING t.key, t.next_position
     ), added AS (
         INSERT INTO {s}.item AS t (key, position, item_id, stamp, kind, json, bin)
-        SELECT f.key, g.next_position - f.count + f.nth - 1, f.item_id, f.stamp, f.kind, f.json::json, f.bin
+        SELECT f.key, g.next_position - f.count + f.nth - 1, f.item_id, f.own, f.kind, f.json::json, f.bin
         FROM fresh AS f JOIN grown AS g ON g.key = f.key
         RETURNING t.key, t.item_id, t.position
     )
-    SELECT key, item_id, position, true FROM known
+    SELECT key, item_id, position, true FROM known WHERE {proven}
     UNION ALL
     SELECT key, item_id, position, false FROM added";
 
@@ -286,13 +283,13 @@ const FORGET: &str = "
         WHERE i.key = w.key AND i.item_id = w.item_id AND l.key = i.key AND {gone}
         RETURNING 1
     )
-    SELECT 1 FROM beyond UNION ALL SELECT 1 FROM known";
+    SELECT 1 FROM beyond WHERE {proven} UNION ALL SELECT 1 FROM known";
 
 /// Indices become positions: live items stand side by side. Each row says how many there should be; if there are none, a row
 /// without an item does.
 const RANGE: &str = "
     WITH l AS (
-        SELECT first_position AS first, next_position - first_position AS length FROM {s}.list WHERE key = $1
+        SELECT first_position AS first, next_position - first_position AS length FROM {s}.list WHERE {proven} AND key = $1
     ), bounds AS (
         SELECT first + CASE WHEN $2 < 0 THEN greatest(length + $2, 0) ELSE least($2, length) END AS low,
             first + CASE WHEN $3 < 0 THEN length + $3 ELSE least($3, length - 1) END AS high
@@ -302,65 +299,16 @@ const RANGE: &str = "
     FROM bounds LEFT JOIN {s}.item AS i ON i.key = $1 AND i.position >= bounds.low AND i.position <= bounds.high
     ORDER BY i.position";
 
-const LENGTH: &str = "SELECT next_position - first_position FROM {s}.list WHERE key = $1";
+const LENGTH: &str = "SELECT next_position - first_position FROM {s}.list WHERE {proven} AND key = $1";
 
-const ENDS: &str = "SELECT first_position, next_position, max_stamp FROM {s}.list WHERE key = $1";
+const ENDS: &str = "SELECT first_position, next_position, max_stamp FROM {s}.list WHERE {proven} AND key = $1";
 
 /// Trims below a fixed position, so that one that lands late takes nothing that came after it.
 const TRIM: &str = "
     UPDATE {s}.list SET removed = $2 - first_position, first_position = $2,
         max_stamp = greatest(CASE WHEN length(max_stamp) = 16 THEN max_stamp END, $3)
-    WHERE key = $1 AND first_position < $2 AND next_position >= $2
+    WHERE {proven} AND key = $1 AND first_position < $2 AND next_position >= $2
     RETURNING removed";
-
-/// Takes the payload of items before the first position, at most `$2` positions a list: those of a deleted list go, those that
-/// were trimmed keep their id. All reads are of the statement's one moment, and so is the position it moves to: every item
-/// before it was to be seen.
-const CLEAN: &str = "
-    WITH l AS (
-        SELECT key, floor, max_stamp, clean_position AS low, least(first_position, clean_position + $2) AS high
-        FROM {s}.list WHERE key = ANY($1::text[]) AND clean_position < first_position
-    ), gone AS (
-        DELETE FROM {s}.item AS i USING l
-        WHERE i.key = l.key AND i.position >= l.low AND i.position < l.high AND {gone}
-    ), trimmed AS (
-        UPDATE {s}.item AS i SET kind = 0, json = NULL, bin = NULL, stamp = l.max_stamp FROM l
-        WHERE i.key = l.key AND i.position >= l.low AND i.position < l.high AND NOT {gone} AND i.kind <> 0
-    )
-    UPDATE {s}.list AS t SET clean_position = l.high FROM l
-    WHERE t.key = l.key AND t.clean_position = l.low";
-
-const PING: &str = "UPDATE {s}.meta SET canary = canary + 1 RETURNING current_setting('server_version')";
-
-const IDENTITY: &str = "SELECT identity, canary FROM {s}.meta";
-
-/// Whether this process sweeps for the length of its transaction, and the server's time.
-const SWEEP_LOCK: &str = "SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0)), {now}";
-
-const RAISE_GC_FLOOR: &str = "UPDATE {s}.meta SET gc_floor = $1 WHERE gc_floor < $1";
-
-const SWEEP_TOMBSTONES: &str = "
-    DELETE FROM {s}.kv WHERE kind = 0 AND stamp < $1 AND key = ANY(ARRAY(
-        SELECT key FROM {s}.kv WHERE kind = 0 AND stamp < $1 ORDER BY key LIMIT $2 FOR UPDATE SKIP LOCKED))
-    RETURNING 1";
-
-const SWEEP_EXPIRED: &str = "
-    DELETE FROM {s}.kv WHERE expires_at < {now} AND stamp < $1 AND key = ANY(ARRAY(
-        SELECT key FROM {s}.kv WHERE expires_at < {now} AND stamp < $1 ORDER BY expires_at LIMIT $2
-        FOR UPDATE SKIP LOCKED))
-    RETURNING 1";
-
-const SWEEP_LISTS: &str = "
-    DELETE FROM {s}.list WHERE unused AND max_stamp < $1 AND key = ANY(ARRAY(
-        SELECT key FROM {s}.list WHERE unused AND max_stamp < $1 ORDER BY key LIMIT $2 FOR UPDATE SKIP LOCKED))
-    RETURNING 1";
-
-const SWEEP_ITEMS: &str = "
-    DELETE FROM {s}.item WHERE kind = 0 AND stamp < $1 AND ctid = ANY(ARRAY(
-        SELECT ctid FROM {s}.item WHERE kind = 0 AND stamp < $1 ORDER BY stamp LIMIT $2 FOR UPDATE SKIP LOCKED))
-    RETURNING 1";
-
-const UNCLEAN: &str = "SELECT key FROM {s}.list WHERE clean_position < first_position ORDER BY key LIMIT $1";
 
 /// The text of one statement.
 pub(super) type Text = Arc<str>;
@@ -413,6 +361,20 @@ statements! {
     clean => CLEAN;
     ping => PING;
     identity => IDENTITY;
+    memory => MEMORY;
+    value_stamps => VALUE_STAMPS;
+    list_heads => LIST_HEADS;
+    known_items => KNOWN_ITEMS;
+    item_stamps => ITEM_STAMPS;
+    stored_values => STORED_VALUES;
+    stored_items => STORED_ITEMS;
+    put_values => PUT_VALUES;
+    put_heads => PUT_HEADS;
+    move_items => MOVE_ITEMS;
+    put_items => PUT_ITEMS;
+    keep_conflicts => KEEP_CONFLICTS;
+    conflicts => CONFLICTS;
+    forget_conflict => FORGET_CONFLICT;
     sweep_lock => SWEEP_LOCK;
     raise_gc_floor => RAISE_GC_FLOOR;
     sweep_tombstones => SWEEP_TOMBSTONES;
@@ -429,6 +391,7 @@ pub(super) struct Scans {
     pub(super) count: Text,
     pub(super) clear_values: Text,
     pub(super) clear_lists: Text,
+    pub(super) clear_keys: Text,
 }
 
 impl Scans {
@@ -439,6 +402,7 @@ impl Scans {
             count: render(COUNT),
             clear_values: render(CLEAR_VALUES),
             clear_lists: render(CLEAR_LISTS),
+            clear_keys: render(CLEAR_KEYS),
         }
     }
 }
@@ -461,9 +425,19 @@ fn render(template: &str, schema: &str) -> Text {
         ("{arrived}", ARRIVED),
         ("{unreadable}", UNREADABLE),
         ("{gone}", GONE),
+        ("{proven}", PROVEN),
     ];
     let text = parts.into_iter().fold(template.to_owned(), |text, (name, part)| text.replace(name, part));
+    let arguments = arguments(&text);
+    let text = text.replace("{identity}", &format!("${}", arguments + 1));
+    let text = text.replace("{canary}", &format!("${}", arguments + 2));
     Text::from(text.replace("{s}", schema))
+}
+
+/// How many arguments a text takes.
+fn arguments(text: &str) -> u32 {
+    let number = |rest: &str| rest.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok());
+    text.split('$').skip(1).filter_map(number).max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -489,11 +463,31 @@ mod tests {
             "{arrived}",
             "{unreadable}",
             "{gone}",
+            "{proven}",
+            "{identity}",
+            "{canary}",
             "{under}",
             "{s}",
         ] {
             assert!(!sql.contains(part), "{part}");
         }
+    }
+
+    #[test]
+    fn every_statement_but_one_proves_where_it_runs() {
+        let sql = format!("{:?}", Sql::new("\"a\""));
+        // Each statement is a text of its own in quotation marks, as are the schemas in them.
+        let texts = sql.replace("\\\"", "").split('"').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+        assert!(texts.len() > 40, "{}", texts.len());
+        let without: Vec<_> = texts.iter().filter(|text| !text.contains("a.refuse_identity()")).collect();
+        assert_eq!(without, ["SELECT identity, canary FROM a.meta"]);
+    }
+
+    #[test]
+    fn what_is_expected_comes_after_the_other_arguments() {
+        let sql = Sql::new("a");
+        assert!(sql.ping.contains("$1::bytea") && sql.ping.contains("$2::bigint"));
+        assert!(sql.append_new.contains("identity = $11::bytea") && sql.append_new.contains("canary >= $12::bigint"));
     }
 
     #[test]
