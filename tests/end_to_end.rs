@@ -19,19 +19,24 @@ fn main() -> ExitCode {
     });
     suite.test("redis_and_postgres", &[Server::Redis, Server::Postgres], || async {
         let cache = format!("type: redis\n    url: {}", Redis::shared().url());
-        run(&cache, &postgres(), true).await;
+        let (database, _journal) = postgres();
+        run(&cache, &database, true).await;
     });
     suite.test("jetstream_and_postgres", &[Server::Nats, Server::Postgres], || async {
         let bucket = format!("end-to-end-{}", std::process::id());
         let cache = format!("type: jetstream\n    url: {}\n    bucket: {bucket}", Nats::shared().url());
-        run(&cache, &postgres(), true).await;
+        let (database, _journal) = postgres();
+        run(&cache, &database, true).await;
     });
     suite.run()
 }
 
-fn postgres() -> String {
-    let server = Postgres::shared();
-    format!("type: postgres\n    connectionString: {}", server.url(&server.create_database()))
+/// A database, and the folder of its journal.
+fn postgres() -> (String, TempDir) {
+    let (server, folder) = (Postgres::shared(), tempfile::tempdir().unwrap());
+    let url = server.url(&server.create_database());
+    let journal = folder.path().join("journal").display().to_string();
+    (format!("type: postgres\n    connectionString: {url}\n    journal: {{ path: {journal:?} }}"), folder)
 }
 
 fn manager(cache: &str, database: &str) -> StorageManager {

@@ -219,8 +219,6 @@ impl DatabaseConfig {
 
     /// What is to stand behind the backend: what was asked for, or a journal on disk behind PostgreSQL, and nothing behind SQLite and
     /// memory.
-    ///
-    /// Behind PostgreSQL it is not in force in this version: while the server is away, a call fails at once.
     #[must_use]
     pub const fn effective_fallback(&self) -> Option<DatabaseFallback> {
         match (&self.fallback, &self.backend) {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::backend::memory::{MemoryCache, MemoryDatabase};
 use crate::chain::{ChainOptions, DatabaseChain};
-use crate::config::{CacheBackendConfig, CacheConfig, DatabaseBackendConfig, DatabaseConfig, Fallback, SideOptions};
+use crate::config::{
+    CacheBackendConfig, CacheConfig, DatabaseBackendConfig, DatabaseConfig, DatabaseFallback, Fallback, SideOptions,
+};
 use crate::contract::{CacheBackend, Capabilities, DatabaseBackend, Durability};
 use crate::error::Result;
 use crate::handle::{Cache, Database, Handle, HandleBackend};
@@ -34,15 +36,6 @@ pub(super) fn cache_backend(config: &CacheBackendConfig) -> Result<Arc<dyn Cache
         }
         #[cfg(not(feature = "jetstream"))]
         CacheBackendConfig::Jetstream(_) => Err(crate::error::Error::feature_disabled("jetstream")),
-    }
-}
-
-/// The database's backend as it is to be opened. Behind PostgreSQL no fallback is in force yet, for whose sake its tombstones would be
-/// kept for longer.
-pub(super) fn in_force(config: &DatabaseConfig) -> DatabaseBackendConfig {
-    match &config.backend {
-        DatabaseBackendConfig::Postgres(_) => config.backend.clone(),
-        DatabaseBackendConfig::Memory(_) | DatabaseBackendConfig::Sqlite(_) => config.effective_backend(),
     }
 }
 
@@ -114,8 +107,13 @@ async fn chain(primary: &Arc<dyn DatabaseBackend>, config: &DatabaseConfig) -> R
     let Some(fallback) = config.effective_fallback() else { return Ok(None) };
     if !primary.capabilities().replay {
         if matches!(config.fallback, Fallback::To(_)) {
-            tracing::warn!("the fallback is not in force, because this type of database cannot replay a journal yet");
+            tracing::warn!("the fallback is not in force, because this database cannot replay a journal");
         }
+        return Ok(None);
+    }
+    if fallback == DatabaseFallback::Sqlite && matches!(config.fallback, Fallback::Default) && !cfg!(feature = "sqlite")
+    {
+        tracing::warn!("nothing stands behind the database: the journal needs the feature `sqlite`");
         return Ok(None);
     }
     let mut options = ChainOptions::new(config.options.timeout);

@@ -248,7 +248,7 @@ impl StorageManager {
                 if let Some(own) = own {
                     return open::database(own, Origin::Own, &config.database).await;
                 }
-                let backend = open::database_backend(&open::in_force(&config.database))?;
+                let backend = open::database_backend(&config.database.effective_backend())?;
                 let opened = open::database(Arc::clone(&backend), Origin::Configured, &config.database).await;
                 or_close(opened, &*backend, &config.database.options).await
             }

@@ -123,11 +123,13 @@ impl Target {
         if self.version(connection).await? == 0 {
             return Err(foreign());
         }
-        let rows = run(connection, format!("SELECT identity, canary, pg_is_in_recovery() FROM {}.meta", self.quoted));
-        let rows = rows.await?;
-        let row = rows.first().ok_or_else(foreign)?;
-        match expected::identity(row)?.continues(expected) {
-            true if column(row, 2)? => Err(replica()),
+        let text = format!("SELECT identity, canary, pg_is_in_recovery() FROM {}.meta", self.quoted);
+        // Prepared, though only for once: text that is sent as it is has bytes answered as text.
+        let query = sqlx::query(AssertSqlSafe(text)).persistent(false);
+        let row = connection.fetch_optional(query).await.map_err(|error| from_sqlx(error, Doubt::None))?;
+        let row = row.ok_or_else(foreign)?;
+        match expected::identity(&row)?.continues(expected) {
+            true if column(&row, 2)? => Err(replica()),
             true => Ok(()),
             false => Err(foreign()),
         }

@@ -13,7 +13,7 @@ use crate::config::chain::{
     BreakerConfig, CacheChainConfig, CacheFallback, Conflicts, DatabaseChainConfig, DatabaseFallback, Fallback,
     JournalConfig, MinDurability, OutageReads,
 };
-use crate::config::storage::{CacheConfig, DatabaseBackendConfig, DatabaseConfig};
+use crate::config::storage::{CacheConfig, DatabaseConfig};
 
 words!(MinDurability { "primary" => Primary, "local" => Local, "volatile" => Volatile });
 words!(OutageReads { "strict" => Strict, "available" => Available });
@@ -217,9 +217,6 @@ fn member<T: Types>(node: &Node, reader: &mut Reader<'_>) -> Option<T> {
 
 /// Says which keys have no effect by what stands behind the database.
 pub(super) fn warn_of_unused_database(config: &DatabaseConfig, node: &Node, reader: &mut Reader<'_>) {
-    if matches!(config.backend, DatabaseBackendConfig::Postgres(_)) {
-        warn_if_asked(&config.fallback, node, reader);
-    }
     match config.effective_fallback() {
         None => warn_without_fallback(&config.chain, node, reader),
         Some(DatabaseFallback::Memory) => {
@@ -276,8 +273,8 @@ fn warn_of_unused(unusual: &[(&str, bool)], node: &Node, reader: &mut Reader<'_>
 
 /// The keys of a database besides those of its type and those of every store.
 pub(super) fn database_schema(generator: &mut SchemaGenerator) -> Map<String, Json> {
-    let about = "What stands behind the database while it is away: `none`, or a list with one journal. By default \
-                 nothing. In force behind SQLite and memory in this version; behind PostgreSQL it is only checked.";
+    let about = "What stands behind the database while it is away: `none`, or a list with one journal. By default a \
+                 journal on disk behind PostgreSQL, and nothing behind SQLite and memory.";
     with_fallback::<DatabaseMember>(about, DatabaseChainSection::json_schema(generator), generator)
 }
 
