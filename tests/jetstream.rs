@@ -16,7 +16,7 @@ use agent_storage::contract::{
     WriteOp,
 };
 use agent_storage::testkit::{Direction, FaultProxy, NetworkFault, Point};
-use agent_storage::{Clock, Error, ErrorKind, Format, HybridClock, Key, KeyPrefix, Revision, Ttl, Value};
+use agent_storage::{Clock, Error, ErrorKind, Format, HybridClock, Key, KeyPrefix, Outage, Revision, Ttl, Value};
 use async_nats::jetstream::{self, kv};
 use futures_util::StreamExt;
 use support::process::wait_until;
@@ -570,6 +570,7 @@ async fn a_server_that_is_down_is_unavailable_and_found_when_it_is_back() {
     for _ in 0..3 {
         let error = cache.get(&key("a"), &GetOptions::default(), &within(1000)).await.unwrap_err();
         assert!(error.kind() == ErrorKind::Unavailable && error.is_transient(), "{error}");
+        assert_eq!(error.outage(), Some(Outage::Down), "{error}");
         let error = cache.list(&prefix(""), &ListOptions::default(), &within(1000)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
     }
@@ -633,6 +634,7 @@ async fn a_frozen_server_leaves_nothing_behind() {
     for outcome in tasks.join_all().await {
         assert!(matches!(outcome.unwrap_err().kind(), ErrorKind::Unavailable | ErrorKind::OutcomeUnknown));
     }
+    assert_eq!(cache.ping(&within(100)).await.unwrap_err().outage(), Some(Outage::Silent));
     server.thaw();
     set(&cache, "b", "2").await;
     let writes = (0..1000).map(|number| put(&format!("n:{number}"), json("1"))).collect();

@@ -16,7 +16,7 @@ use agent_storage::contract::{
     Store, Write, WriteAck, WriteMode, WriteOp,
 };
 use agent_storage::testkit::{Direction, FaultProxy, NetworkFault, Point};
-use agent_storage::{Error, ErrorKind, HybridClock, Key, KeyPrefix, Result, Ttl, Value};
+use agent_storage::{Error, ErrorKind, HybridClock, Key, KeyPrefix, Outage, Result, Ttl, Value};
 use redis::{Commands, Connection};
 use support::process::wait_until;
 use support::{Redis, Server, Suite};
@@ -352,9 +352,11 @@ async fn an_unreachable_server_is_transient() {
     assert!(refused.kind() == ErrorKind::Unavailable && refused.is_transient(), "{refused}");
     let refused = cache.write(put("key", json("1")), &cx()).await.unwrap_err();
     assert!(refused.kind() == ErrorKind::Unavailable && refused.is_transient(), "{refused}");
+    assert_eq!(refused.outage(), Some(Outage::Down), "{refused}");
     let unknown = RedisCache::new(&RedisConfig::new("no-such-host.invalid", 6379)).unwrap();
     let refused = unknown.ping(&cx()).await.unwrap_err();
     assert!(refused.kind() == ErrorKind::Unavailable && refused.is_transient(), "{refused}");
+    assert_eq!(refused.outage(), Some(Outage::Down), "{refused}");
 }
 
 async fn a_failed_attempt_is_not_remembered() {
@@ -509,6 +511,9 @@ async fn a_write_to_a_frozen_server_is_of_unknown_outcome() {
     let lost = cache.write(put("key", json("2")), &soon()).await.unwrap_err();
     assert_eq!(lost.kind(), ErrorKind::OutcomeUnknown);
     assert_eq!(kind(cache.increment(&key("n"), 1, &IncrementOptions::default(), &soon()).await), lost.kind());
+    assert_eq!(lost.outage(), None, "so short a wait says nothing of the server");
+    let longer = Context::with_timeout(Duration::from_millis(100));
+    assert_eq!(cache.ping(&longer).await.unwrap_err().outage(), Some(Outage::Silent));
     let late = Context::with_timeout(Duration::ZERO);
     assert_eq!(kind(cache.write(put("key", json("3")), &late).await), ErrorKind::Unavailable);
     server.thaw();
@@ -613,6 +618,7 @@ async fn a_replica_does_not_pass_the_ping() {
     let refused = cache.ping(&cx()).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
     assert!(refused.message().contains("replica"), "{refused}");
+    assert_eq!(refused.outage(), Some(Outage::Down));
     let refused = cache.write(put("key", json("1")), &cx()).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
     // Promoted, it is used again.

@@ -53,7 +53,7 @@ impl Writer {
         let mut answers = Vec::with_capacity(puts.len());
         let mut unsettled = Vec::new();
         for (at, (put, refused)) in puts.iter().zip(refused).enumerate() {
-            let unanswered = || Err(Failure::Unanswered("the batch gave fewer answers than it had puts"));
+            let unanswered = || Err(Failure::Unanswered("the batch gave fewer answers than it had puts", None));
             answers.push(match refused {
                 Some(error) => Err(error),
                 None => match replies.next().unwrap_or_else(unanswered).and_then(|reply| understand(&reply)) {

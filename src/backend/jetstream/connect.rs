@@ -19,7 +19,7 @@ use crate::time::Clock;
 
 use super::bucket::{self, value_limit};
 use super::codec;
-use super::error::connect_failure;
+use super::error::{connect_failure, no_connection};
 use super::fence::Fence;
 use super::session::{Denied, Link, Session};
 
@@ -107,8 +107,8 @@ impl Connector {
                 _ => self.start(&mut state),
             }
         };
-        let no_connection = || Err(Error::unavailable("there is no connection to the server yet"));
-        cx.limit(attempt).await.unwrap_or_else(no_connection)
+        let asked = Instant::now();
+        cx.limit(attempt).await.unwrap_or_else(|| Err(no_connection(asked.elapsed())))
     }
 
     /// Gives up the session and any attempt to make one, for ever.

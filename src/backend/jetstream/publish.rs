@@ -43,7 +43,7 @@ pub(super) fn understand(reply: &Message) -> Result<Result<Published, jetstream:
         Ok(Answer { error: Some(error), .. }) => Ok(Err(error)),
         Ok(Answer { seq: Some(sequence), error: None }) => Ok(Ok(Published::Stored(sequence))),
         Ok(Answer { seq: None, error: None }) | Err(_) => {
-            Err(Failure::Unanswered("the server's acknowledgement is not understood"))
+            Err(Failure::Unanswered("the server's acknowledgement is not understood", None))
         }
     }
 }

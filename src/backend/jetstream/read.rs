@@ -1,6 +1,7 @@
 //! Reading: the last message of one subject, or of many in one round trip.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use async_nats::header::{NATS_LAST_SEQUENCE, NATS_SEQUENCE, NATS_SUBJECT};
 use async_nats::jetstream::ErrorCode;
@@ -15,7 +16,7 @@ use crate::contract::Context;
 use crate::error::{Error, Result};
 use crate::key::Key;
 
-use super::error::{Failure, api_failure, publish_failure};
+use super::error::{Failure, api_failure, lost, no_responders, publish_failure, silence};
 use super::record::Record;
 use super::session::Session;
 
@@ -161,9 +162,10 @@ fn chunks(subjects: Vec<&str>, max_bytes: usize) -> Vec<Vec<&str>> {
 }
 
 async fn chunk_of<'a>(session: &Session, subjects: Vec<&'a str>, cx: &Context) -> Answers<'a> {
+    let asked = Instant::now();
     let outcome = cx.limit(many(session, &subjects, cx)).await;
-    let late = || Err(Error::unavailable("the server did not answer before the deadline"));
-    match outcome.unwrap_or_else(late) {
+    let late = || Failure::Unanswered("the server did not answer before the deadline", silence(asked.elapsed()));
+    match outcome.unwrap_or_else(|| Err(late().of_read())) {
         Ok(Batch { mut records, complete }) => {
             let mut answers: Answers<'a> = HashMap::with_capacity(subjects.len());
             let (found, absent): (Vec<&str>, Vec<&str>) =
@@ -218,7 +220,7 @@ async fn many(session: &Session, subjects: &[&str], cx: &Context) -> Result<Batc
         // Each message names the one before it, so that a lost one is noticed: it must not pass for an absent key.
         let mut previous = None;
         let next = loop {
-            let message = replies.next().await.ok_or_else(|| Error::unavailable("the connection was lost"))?;
+            let message = replies.next().await.ok_or_else(lost)?;
             match take(session, message, &mut previous, &mut batch.records)? {
                 Next::Message => {}
                 next => break next,
@@ -238,7 +240,6 @@ async fn many(session: &Session, subjects: &[&str], cx: &Context) -> Result<Batc
 }
 
 async fn send(session: &Session, request: &MultiLast<'_>, cx: &Context) -> Result<async_nats::Subscriber> {
-    let lost = || Error::unavailable("the connection was lost");
     if cx.is_expired() || !session.is_connected() {
         return Err(lost());
     }
@@ -285,7 +286,7 @@ fn take(
         }
         Some((StatusCode::NO_RESPONDERS, _)) => {
             session.retire();
-            Err(Error::unavailable("nobody answers for the bucket: JetStream is starting, or the bucket was removed"))
+            Err(no_responders())
         }
         Some((status, _)) => Err(refused(status)),
     }

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::key::Key;
 
 use super::codec::Filter;
-use super::error::{Failure, api_failure, publish_failure};
+use super::error::{Failure, api_failure, lost, publish_failure};
 use super::read;
 use super::record::Record;
 use super::session::Session;
@@ -252,10 +252,6 @@ impl fmt::Debug for EphemeralConsumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "EphemeralConsumer({})", self.name)
     }
-}
-
-fn lost() -> Error {
-    Error::unavailable("the connection was lost")
 }
 
 fn late() -> Error {

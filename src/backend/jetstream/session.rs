@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use async_nats::connection::State;
 use async_nats::jetstream::response::Response;
@@ -21,10 +22,10 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::contract::Context;
-use crate::error::{Error, Result};
+use crate::error::{Error, Outage, Result};
 
 use super::bucket::Bucket;
-use super::error::{Failure, publish_failure};
+use super::error::{Failure, lost, no_responders, publish_failure, silence};
 use super::fence::Fence;
 
 /// The most requests that wait for their replies at once; further ones queue. The client buffers 65536 replies.
@@ -94,7 +95,7 @@ impl Link {
     pub(super) async fn new(client: Client, denied: Denied) -> Result<Self> {
         let inbox = client.new_inbox();
         let replies = client.subscribe(format!("{inbox}.*")).await;
-        let replies = replies.map_err(|error| Error::unavailable("the connection was lost").with_source(error))?;
+        let replies = replies.map_err(|error| lost().with_source(error))?;
         let waiting = Arc::new(Waiting::default());
         let router = tokio::spawn(route(replies, Arc::clone(&waiting))).abort_handle();
         Ok(Self {
@@ -158,7 +159,7 @@ impl Link {
         }
         let _place = match cx.limit(self.places.acquire()).await {
             Some(Ok(place)) => place,
-            Some(Err(_)) => return Err(Failure::NotSent(Error::unavailable("the connection was lost"))),
+            Some(Err(_)) => return Err(Failure::NotSent(lost())),
             None => return Err(Failure::NotSent(Error::unavailable("too many requests wait for the server"))),
         };
         let token = self.next.fetch_add(1, Ordering::Relaxed);
@@ -166,9 +167,10 @@ impl Link {
         // Giving up frees the place, wherever it happens.
         let _ticket = Ticket { waiting: &self.waiting, token };
         if !self.is_connected() {
-            return Err(Failure::NotSent(Error::unavailable("the connection was lost")));
+            return Err(Failure::NotSent(lost()));
         }
         let inbox = format!("{}.{token}", self.inbox);
+        let sent_at = Instant::now();
         let sending = async {
             match headers {
                 Some(headers) => self.client.publish_with_reply_and_headers(subject, inbox, headers, payload).await,
@@ -181,7 +183,7 @@ impl Link {
             // The send waits for room in the client's queue, and puts nothing into it when it is dropped.
             None => return Err(Failure::NotSent(Error::unavailable("the server takes no more for now"))),
         }
-        self.judge(cx.limit(reply).await)
+        self.judge(cx.limit(reply).await, sent_at)
     }
 
     /// Sends messages in a row and waits for their replies until the deadline: one answer a message, in order.
@@ -191,7 +193,7 @@ impl Link {
             Ok(places) => places,
             Err(error) => return messages.iter().map(|_| not_sent(&error)).collect(),
         };
-        let mut sent = 0;
+        let (mut sent, sent_at) = (0, Instant::now());
         let sending = async {
             for (Outgoing { subject, headers, payload }, token) in messages.into_iter().zip(tickets.first..) {
                 let inbox = format!("{}.{token}", self.inbox);
@@ -210,7 +212,7 @@ impl Link {
         for (at, reply) in replies.into_iter().enumerate() {
             answers.push(match &unsent {
                 Some(error) if at >= sent => not_sent(error),
-                _ => self.judge(cx.limit(reply).await),
+                _ => self.judge(cx.limit(reply).await, sent_at),
             });
         }
         answers
@@ -221,7 +223,6 @@ impl Link {
         if cx.is_expired() {
             return Err(Error::unavailable("the deadline passed before the request was sent"));
         }
-        let lost = || Error::unavailable("the connection was lost");
         let permits = u32::try_from(count).unwrap_or(u32::MAX);
         let places = match cx.limit(self.places.acquire_many(permits)).await {
             Some(places) => places.map_err(|_| lost())?,
@@ -234,20 +235,21 @@ impl Link {
     }
 
     /// What the reply to a message that was sent means, or that there is none.
-    fn judge(&self, reply: Option<Result<Message, RecvError>>) -> Result<Message, Failure> {
+    fn judge(&self, reply: Option<Result<Message, RecvError>>, sent: Instant) -> Result<Message, Failure> {
         match reply {
             Some(Ok(message)) if message.status == Some(StatusCode::NO_RESPONDERS) => {
                 self.retire();
-                Err(Failure::NotSent(Error::unavailable(
-                    "nobody answers for the bucket: JetStream is starting or electing a leader, or the bucket was removed",
-                )))
+                Err(Failure::NotSent(no_responders()))
             }
             Some(Ok(message)) => Ok(message),
-            Some(Err(_)) => Err(Failure::Unanswered("the connection was lost before the reply came")),
+            Some(Err(_)) => {
+                Err(Failure::Unanswered("the connection was lost before the reply came", Some(Outage::Silent)))
+            }
             None if self.is_denied() => Err(Failure::Unanswered(
                 "the server did not answer and denies us a subject: allow publishing to $JS.API.> and $KV.>",
+                None,
             )),
-            None => Err(Failure::Unanswered("the server did not answer before the deadline")),
+            None => Err(Failure::Unanswered("the server did not answer before the deadline", silence(sent.elapsed()))),
         }
     }
 
@@ -270,7 +272,7 @@ impl Link {
         match serde_json::from_slice(&message.payload) {
             Ok(Response::Ok(answer)) => Ok(Ok(answer)),
             Ok(Response::Err { error }) => Ok(Err(error)),
-            Err(_) => Err(Failure::Unanswered("the server's answer is not understood")),
+            Err(_) => Err(Failure::Unanswered("the server's answer is not understood", None)),
         }
     }
 }
@@ -308,7 +310,7 @@ impl Waiting {
         let (sender, receiver) = oneshot::channel();
         match self.lock().as_mut() {
             Some(requests) => requests.insert(token, sender),
-            None => return Err(Failure::NotSent(Error::unavailable("the connection was lost"))),
+            None => return Err(Failure::NotSent(lost())),
         };
         Ok(receiver)
     }

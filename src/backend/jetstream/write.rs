@@ -348,7 +348,7 @@ impl Writer {
         match outcome {
             Ok(published) => published.map_err(api_failure),
             Err(failure @ Failure::NotSent(_)) => Err(failure.of_write()),
-            Err(failure @ Failure::Unanswered(_)) => match self.find(target).await {
+            Err(failure @ Failure::Unanswered(..)) => match self.find(target).await {
                 Some(sequence) => Ok(Published::Stored(sequence)),
                 None => Err(failure.of_write()),
             },

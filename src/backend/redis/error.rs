@@ -5,10 +5,11 @@
 use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::{ErrorKind, RedisError, ServerError};
 
-use crate::error::Error;
+use crate::error::{Error, Outage};
 
 /// Whether a command changes something, which decides what a lost reply means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,9 @@ pub(super) enum Effect {
     Write,
 }
 
+/// From when on a wait in vain says something of the server, and not only of the time that was left for it.
+const PATIENCE: Duration = Duration::from_millis(50);
+
 /// The codes that a script of an older server hides in the text of a general error.
 const HIDDEN_IN_SCRIPTS: [&str; 6] = ["OOM", "WRONGTYPE", "READONLY", "MISCONF", "NOREPLICAS", "NOPERM"];
 
@@ -27,12 +31,22 @@ pub(super) fn not_sent() -> Error {
     Error::unavailable("the deadline passed before the command could be sent to Redis")
 }
 
-/// The deadline passed while the reply was awaited.
-pub(super) fn no_reply(effect: Effect) -> Error {
-    match effect {
+/// The deadline passed while a connection was awaited, for this long.
+pub(super) fn no_connection(waited: Duration) -> Error {
+    silent_after(waited, Error::unavailable("there was no connection to Redis before the deadline"))
+}
+
+/// The deadline passed while the reply was awaited, for this long.
+pub(super) fn no_reply(effect: Effect, waited: Duration) -> Error {
+    let late = match effect {
         Effect::Read => Error::unavailable("Redis did not answer before the deadline"),
         Effect::Write => Error::outcome_unknown("Redis did not answer before the deadline; the write may be applied"),
-    }
+    };
+    silent_after(waited, late)
+}
+
+fn silent_after(waited: Duration, late: Error) -> Error {
+    if waited >= PATIENCE { late.with_outage(Outage::Silent) } else { late }
 }
 
 /// The connection broke while the reply was awaited.
@@ -41,6 +55,7 @@ pub(super) fn connection_lost(error: RedisError, effect: Effect) -> Error {
         Effect::Read => Error::unavailable("the connection to Redis broke before the answer came"),
         Effect::Write => Error::outcome_unknown("the connection to Redis broke; the write may be applied"),
     }
+    .with_outage(Outage::Silent)
     .with_source(error)
 }
 
@@ -52,6 +67,7 @@ pub(super) fn unexpected_reply() -> Error {
 /// No connection could be made within the time for it.
 pub(super) fn connecting_timed_out() -> Error {
     Error::unavailable("Redis did not accept a connection in time; is the server overloaded, or a firewall in between?")
+        .with_outage(Outage::Silent)
 }
 
 /// The attempt to connect was ended from outside: the cache was closed, or its runtime shut down.
@@ -127,12 +143,12 @@ fn by_code(code: &str) -> Error {
     match code {
         "WRONGTYPE" => Error::wrong_type("the key holds another Redis type, such as a list; another client wrote it"),
         "OOM" => Error::unavailable("Redis is out of memory: `maxmemory` is reached and its policy evicts nothing"),
-        "MISCONF" => Error::unavailable("Redis takes no writes because it cannot save to its disk; see its log"),
-        "READONLY" => Error::unavailable("the server is a read-only replica; connect to its primary"),
-        "NOREPLICAS" => Error::unavailable("Redis takes no writes because too few replicas are connected to it"),
-        "LOADING" => Error::unavailable("Redis is loading its data; try again soon"),
-        "MASTERDOWN" => Error::unavailable("the server is a replica whose primary is away"),
-        "BUSY" => Error::unavailable("Redis is busy with somebody's long script"),
+        "MISCONF" => down("Redis takes no writes because it cannot save to its disk; see its log"),
+        "READONLY" => down("the server is a read-only replica; connect to its primary"),
+        "NOREPLICAS" => down("Redis takes no writes because too few replicas are connected to it"),
+        "LOADING" => down("Redis is loading its data; try again soon"),
+        "MASTERDOWN" => down("the server is a replica whose primary is away"),
+        "BUSY" => down("Redis is busy with somebody's long script, and answers nothing else"),
         "NOSCRIPT" => Error::unavailable("Redis dropped its scripts meanwhile; nothing was applied, try again"),
         "NOAUTH" | "WRONGPASS" => wrong_credentials(),
         "NOPERM" => {
@@ -144,6 +160,11 @@ fn by_code(code: &str) -> Error {
         other => Error::unavailable(format!("Redis refused the command with {other}; is it version 6.2 or later?"))
             .permanent(),
     }
+}
+
+/// What a server says that cannot be used for now. Being full is not among it: it still answers, and deletes.
+fn down(message: &'static str) -> Error {
+    Error::unavailable(message).with_outage(Outage::Down)
 }
 
 fn wrong_credentials() -> Error {
@@ -160,14 +181,15 @@ fn unreachable(error: &RedisError) -> Error {
         )
         .permanent();
     }
-    let reason = match cause.map(io::Error::kind) {
-        Some(io::ErrorKind::ConnectionRefused) => "it was refused",
-        Some(io::ErrorKind::TimedOut) => "nothing answered",
-        _ => "the server cannot be reached",
+    let (reason, outage) = match cause.map(io::Error::kind) {
+        Some(io::ErrorKind::ConnectionRefused) => ("it was refused", Outage::Down),
+        Some(io::ErrorKind::TimedOut) => ("nothing answered", Outage::Silent),
+        _ => ("the server cannot be reached", Outage::Down),
     };
     Error::unavailable(format!(
         "no connection to Redis: {reason}; is the server running, and are `host` and `port` right?"
     ))
+    .with_outage(outage)
 }
 
 #[cfg(test)]
@@ -186,6 +208,26 @@ mod tests {
         let forbidden = refused(answered("NOPERM", "this user has no permissions"));
         assert_eq!(forbidden.kind(), Kind::Unavailable);
         assert!(!forbidden.is_transient());
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_used_says_so_and_a_full_one_or_a_refusal_is_no_outage() {
+        for code in ["LOADING", "READONLY", "MASTERDOWN", "MISCONF", "NOREPLICAS", "BUSY"] {
+            assert_eq!(refused(answered(code, "x")).outage(), Some(Outage::Down), "{code}");
+        }
+        for code in ["OOM", "WRONGTYPE", "NOPERM", "NOAUTH", "NOSCRIPT", "MOVED", "ERR"] {
+            assert_eq!(refused(answered(code, "x")).outage(), None, "{code}");
+        }
+    }
+
+    #[test]
+    fn only_a_wait_that_was_long_enough_says_something_of_the_server() {
+        for effect in [Effect::Read, Effect::Write] {
+            assert_eq!(no_reply(effect, PATIENCE).outage(), Some(Outage::Silent));
+            assert_eq!(no_reply(effect, PATIENCE / 2).outage(), None);
+        }
+        assert_eq!(not_sent().outage(), None);
+        assert_eq!(no_connection(PATIENCE).outage(), Some(Outage::Silent));
     }
 
     #[test]

@@ -148,10 +148,12 @@ impl Lane {
             let current = current.unwrap_or_else(|| self.attempt(&state));
             state.attempt.insert(current).outcome.clone()
         };
+        let asked = Instant::now();
         match cx.limit(outcome).await {
             Some(outcome) => outcome,
             None => {
-                Err(self.state().last_failure.as_ref().map_or_else(error::not_sent, |(_, failure)| failure.clone()))
+                let waited_in_vain = || error::no_connection(asked.elapsed());
+                Err(self.state().last_failure.as_ref().map_or_else(waited_in_vain, |(_, failure)| failure.clone()))
             }
         }
     }

@@ -125,7 +125,7 @@ impl Link {
             }
             None => {
                 self.health.unanswered(sent);
-                Err(error::no_reply(effect))
+                Err(error::no_reply(effect, sent.elapsed()))
             }
         }
     }
