@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::config::{Conflicts, DatabaseChainConfig, MinDurability, OutageReads};
 use crate::contract::{ConflictPolicy, Context, DatabaseBackend, Durability, Identity};
-use crate::error::{Error, Outage, Result};
+use crate::error::{Error, Result};
 use crate::stamp::HybridClock;
 use crate::time::Clock;
 
@@ -20,7 +20,7 @@ use super::journal::Journal;
 use super::meters;
 use super::owed::Owed;
 use super::rounds::Rounds;
-use super::status::{ChainState, ChainStatus};
+use super::status::{Board, ChainState, ChainStatus};
 
 /// The longest time of a call that is kept back for the journal.
 const LONGEST_RESERVE: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ pub(super) struct Core {
     pub(super) debts: Notify,
     /// Which database the primary was when it was last seen.
     pub(super) known: Mutex<Option<Identity>>,
-    status: watch::Sender<ChainStatus>,
+    board: Board,
     closed: AtomicBool,
 }
 
@@ -107,7 +107,7 @@ impl Core {
             gate,
             debts: Notify::new(),
             known: Mutex::new(known),
-            status: watch::Sender::new(ChainStatus::first(clock.now())),
+            board: Board::new("database", clock.now()),
             clock,
             closed: AtomicBool::new(false),
         };
@@ -187,106 +187,81 @@ impl Core {
 
     /// What there is to be told now.
     pub(super) fn current_status(&self) -> ChainStatus {
-        let last = self.status.borrow().clone();
-        self.fill(last)
+        let mut status = self.board.last();
+        self.fill(&mut status);
+        status
     }
 
-    fn fill(&self, mut status: ChainStatus) -> ChainStatus {
+    fn fill(&self, status: &mut ChainStatus) {
         let owed = self.owed();
         status.pending = owed.pending();
         status.parked = owed.parked();
         status.oldest = owed.oldest().map(crate::stamp::Stamp::timestamp);
         drop(owed);
-        status.journal_full = self.journal.as_ref().is_some_and(|journal| journal.is_full());
+        status.journal_full = self.is_full();
         status.journal_bytes = self.journal.as_ref().map_or(0, |journal| journal.bytes());
-        status
     }
 
     /// Shows how the chain is to whoever collects metrics.
     pub(super) fn show(&self) {
-        meters::show(&self.current_status(), self.clock.now());
+        self.board.show(&self.current_status(), self.clock.now());
     }
 
-    /// Tells those who watch if the state is another one now, and logs it. Why the primary is away is not forgotten before it is back.
+    fn is_full(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.is_full())
+    }
+
+    /// Tells those who watch if the state is another one now, and logs it.
     pub(super) fn announce(&self, reason: Option<&Error>) {
         let state = match (self.is_open(), self.owed().pending()) {
             (true, _) => ChainState::Degraded,
             (false, 0) => ChainState::Normal,
             (false, _) => ChainState::Reconciling,
         };
-        let now = self.clock.now();
-        self.status.send_if_modified(|status| {
-            let known = status.reason.clone().filter(|_| state == ChainState::Degraded);
-            let reason = reason.or(known.as_ref());
-            let fenced = state == ChainState::Degraded && reason.and_then(Error::outage) == Some(Outage::Foreign);
-            let changed = status.state != state || status.fenced != fenced;
-            let told = reason.filter(|_| changed && fenced).map(with_a_way_out);
-            let reason = told.as_ref().or(reason);
-            let newly_full = !status.journal_full && self.journal.as_ref().is_some_and(|journal| journal.is_full());
-            if changed || newly_full {
-                let mut next = self.fill(status.clone());
-                next.enter(state, fenced, reason, now);
-                next.log(status);
-                if status.state != state {
-                    meters::count_transition(state);
-                }
-                meters::show(&next, now);
-                *status = next;
-            }
-            changed || newly_full
-        });
+        let newly_full = |status: &ChainStatus| !status.journal_full && self.is_full();
+        self.board.tell(state, reason, self.clock.now(), newly_full, |status| self.fill(status));
     }
 
     /// Something was journaled: it is to be replayed, and the state may be another one.
     pub(super) fn journaled(&self) {
         if !self.is_open() {
             self.debts.notify_one();
-            if self.status.borrow().state == ChainState::Normal {
+            if self.board.state() == ChainState::Normal {
                 self.announce(None);
             }
         }
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<ChainStatus> {
-        self.status.subscribe()
+        self.board.watch()
     }
 
     #[cfg(feature = "sqlite")]
     pub(super) fn set_left_journals(&self, left: Vec<String>) {
-        self.status.send_modify(|status| status.left_journals = left);
+        self.board.change(|status| status.left_journals = left);
     }
 
     #[cfg(feature = "sqlite")]
     pub(super) fn note_left_journals(&self, left: Vec<String>) {
         if !left.is_empty() {
-            self.status.send_modify(|status| status.left_journals.extend(left));
+            self.board.change(|status| status.left_journals.extend(left));
         }
     }
 
     pub(super) fn note_replayed(&self, count: usize) {
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         meters::count_replayed(count);
-        self.status.send_if_modified(|status| {
-            status.replayed = status.replayed.saturating_add(count);
-            false
-        });
+        self.board.note(|status| status.replayed = status.replayed.saturating_add(count));
     }
 
     pub(super) fn note_conflicts(&self, count: u64) {
         if count > 0 {
             meters::count_conflicts(count);
-            self.status.send_modify(|status| status.conflicts = status.conflicts.saturating_add(count));
+            self.board.change(|status| status.conflicts = status.conflicts.saturating_add(count));
             tracing::warn!(
                 count,
                 "writes that were acknowledged here lost against newer ones; they are kept as conflicts"
             );
         }
     }
-}
-
-/// Why another database is not used, and what can be done about it.
-fn with_a_way_out(reason: &Error) -> Error {
-    let message = reason.message();
-    let way_out = "bring the known database back, or accept the one that answers: agent-storage reconcile --accept";
-    Error::unavailable(format!("{message}; {way_out}")).with_outage(Outage::Foreign).with_source(reason.clone())
 }

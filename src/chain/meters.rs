@@ -6,28 +6,28 @@ use crate::time::Timestamp;
 
 use super::status::{ChainState, ChainStatus};
 
-/// The only side that has a journal.
+/// The only side that has a journal of operations.
 const SIDE: &str = "database";
 
 /// Shows how a chain is now.
-pub(super) fn show(status: &ChainStatus, now: Timestamp) {
+pub(super) fn show(side: &'static str, status: &ChainStatus, now: Timestamp) {
     for state in [ChainState::Normal, ChainState::Degraded, ChainState::Reconciling] {
-        let gauge = gauge!("agent_storage_chain_state", "side" => SIDE, "state" => state.as_str());
+        let gauge = gauge!("agent_storage_chain_state", "side" => side, "state" => state.as_str());
         gauge.set(flag(status.state == state));
     }
-    gauge!("agent_storage_chain_fenced", "side" => SIDE).set(flag(status.fenced));
-    gauge!("agent_storage_chain_journal_full", "side" => SIDE).set(flag(status.journal_full));
-    gauge!("agent_storage_chain_journal_bytes", "side" => SIDE).set(number(status.journal_bytes));
-    gauge!("agent_storage_chain_pending_operations", "side" => SIDE).set(count(status.pending));
-    gauge!("agent_storage_chain_parked_operations", "side" => SIDE).set(count(status.parked));
-    gauge!("agent_storage_chain_left_journals", "side" => SIDE).set(count(status.left_journals.len()));
+    gauge!("agent_storage_chain_fenced", "side" => side).set(flag(status.fenced));
+    gauge!("agent_storage_chain_journal_full", "side" => side).set(flag(status.journal_full));
+    gauge!("agent_storage_chain_journal_bytes", "side" => side).set(number(status.journal_bytes));
+    gauge!("agent_storage_chain_pending_operations", "side" => side).set(count(status.pending));
+    gauge!("agent_storage_chain_parked_operations", "side" => side).set(count(status.parked));
+    gauge!("agent_storage_chain_left_journals", "side" => side).set(count(status.left_journals.len()));
     let age = status.oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64());
-    gauge!("agent_storage_chain_oldest_operation_age_seconds", "side" => SIDE).set(age);
+    gauge!("agent_storage_chain_oldest_operation_age_seconds", "side" => side).set(age);
 }
 
 /// Counts a change of the state: to `Degraded` the breaker opened, from it it closed.
-pub(super) fn count_transition(to: ChainState) {
-    counter!("agent_storage_chain_transitions_total", "side" => SIDE, "state" => to.as_str()).increment(1);
+pub(super) fn count_transition(side: &'static str, to: ChainState) {
+    counter!("agent_storage_chain_transitions_total", "side" => side, "state" => to.as_str()).increment(1);
 }
 
 /// Counts operations that were journaled.

@@ -3,8 +3,10 @@
 #[cfg(feature = "sqlite")]
 mod adoption;
 mod breaker;
+mod cache;
 mod core;
 mod database;
+mod folder;
 mod gate;
 mod in_flight;
 #[cfg(feature = "sqlite")]
@@ -17,6 +19,7 @@ mod rounds;
 mod status;
 mod watch;
 
+pub use cache::CacheChain;
 pub use database::{AcceptedPrimary, ChainOptions, DatabaseChain, JournaledEffect, JournaledOperation};
 #[cfg(feature = "sqlite")]
 pub use inspect::{JournalContents, JournalFile};

@@ -1,18 +1,23 @@
-//! What can be seen of a chain: [`ChainStatus`].
+//! What can be seen of a chain: [`ChainStatus`]; and the [`Board`] that shows it.
 
-use crate::error::Error;
+use tokio::sync::watch;
+
+use crate::error::{Error, Outage};
 use crate::time::Timestamp;
 
-/// Where the calls to a database go.
+use super::meters;
+
+/// Where the calls to a store go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ChainState {
     /// To the primary, which is owed nothing.
     Normal,
-    /// To the journal, because the primary is away. What only the primary could answer is unavailable.
+    /// To the journal of a database, or the memory that stands in for a cache, because the primary is away. What only the primary
+    /// could answer is unavailable.
     Degraded,
-    /// The primary is back, and the journal is being replayed: calls about keys that are still owed something go to the journal,
-    /// all others to the primary.
+    /// The primary is back, and what was written meanwhile is being replayed there, or for a cache deleted there: calls about keys
+    /// of which that is not done yet go where they went before, all others to the primary.
     Reconciling,
 }
 
@@ -45,7 +50,7 @@ pub struct ChainStatus {
     pub journal_full: bool,
     /// The bytes of the journal.
     pub journal_bytes: u64,
-    /// How many operations wait for the primary.
+    /// How many operations wait for the primary; for a cache, how many keys and prefixes are to be deleted there.
     pub pending: usize,
     /// How many operations were put aside, because the primary does not take them.
     pub parked: usize,
@@ -60,7 +65,7 @@ pub struct ChainStatus {
 }
 
 impl ChainStatus {
-    pub(super) const fn first(now: Timestamp) -> Self {
+    const fn first(now: Timestamp) -> Self {
         Self {
             state: ChainState::Normal,
             since: now,
@@ -77,7 +82,7 @@ impl ChainStatus {
         }
     }
 
-    pub(super) fn enter(&mut self, state: ChainState, fenced: bool, reason: Option<&Error>, now: Timestamp) {
+    fn enter(&mut self, state: ChainState, fenced: bool, reason: Option<&Error>, now: Timestamp) {
         if self.state != state {
             self.since = now;
         }
@@ -85,14 +90,102 @@ impl ChainStatus {
     }
 
     /// One line a transition, none a call.
-    pub(super) fn log(&self, before: &Self) {
+    fn log(&self, side: &'static str, before: &Self) {
         let Self { state, fenced, pending, parked, .. } = self;
         let (state, from) = (state.as_str(), before.state.as_str());
         match &self.reason {
             Some(reason) => {
-                tracing::warn!(state, from, fenced, pending, parked, %reason, "the storage's database changed its state");
+                tracing::warn!(side, state, from, fenced, pending, parked, %reason, "a side of the storage changed its state");
             }
-            None => tracing::info!(state, from, fenced, pending, parked, "the storage's database changed its state"),
+            None => {
+                tracing::info!(side, state, from, fenced, pending, parked, "a side of the storage changed its state")
+            }
         }
     }
+}
+
+/// Shows the status of a chain to those who watch.
+#[derive(Debug)]
+pub(super) struct Board {
+    side: &'static str,
+    status: watch::Sender<ChainStatus>,
+}
+
+impl Board {
+    /// Makes the board of a side of the storage: `cache` or `database`.
+    pub(super) fn new(side: &'static str, now: Timestamp) -> Self {
+        Self { side, status: watch::Sender::new(ChainStatus::first(now)) }
+    }
+
+    /// What was told last.
+    pub(super) fn last(&self) -> ChainStatus {
+        self.status.borrow().clone()
+    }
+
+    /// The state that was told last.
+    pub(super) fn state(&self) -> ChainState {
+        self.status.borrow().state
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<ChainStatus> {
+        self.status.subscribe()
+    }
+
+    /// Changes what is told, and tells it.
+    pub(super) fn change(&self, change: impl FnOnce(&mut ChainStatus)) {
+        self.status.send_modify(change);
+    }
+
+    /// Changes what is told, and leaves it to the next news to tell it.
+    pub(super) fn note(&self, change: impl FnOnce(&mut ChainStatus)) {
+        self.status.send_if_modified(|status| {
+            change(status);
+            false
+        });
+    }
+
+    /// Shows a status to whoever collects metrics.
+    pub(super) fn show(&self, status: &ChainStatus, now: Timestamp) {
+        meters::show(self.side, status, now);
+    }
+
+    /// Tells that the state is this one, if it was another or there is other news, and logs it; `fill` adds the numbers. Why the
+    /// primary is away is not forgotten before it is back.
+    pub(super) fn tell(
+        &self,
+        state: ChainState,
+        reason: Option<&Error>,
+        now: Timestamp,
+        has_news: impl FnOnce(&ChainStatus) -> bool,
+        fill: impl FnOnce(&mut ChainStatus),
+    ) {
+        self.status.send_if_modified(|status| {
+            let known = status.reason.clone().filter(|_| state == ChainState::Degraded);
+            let reason = reason.or(known.as_ref());
+            let fenced = state == ChainState::Degraded && reason.and_then(Error::outage) == Some(Outage::Foreign);
+            let changed = status.state != state || status.fenced != fenced;
+            let told = reason.filter(|_| changed && fenced).map(with_a_way_out);
+            let reason = told.as_ref().or(reason);
+            let has_news = has_news(status);
+            if changed || has_news {
+                let mut next = status.clone();
+                fill(&mut next);
+                next.enter(state, fenced, reason, now);
+                next.log(self.side, status);
+                if status.state != state {
+                    meters::count_transition(self.side, state);
+                }
+                self.show(&next, now);
+                *status = next;
+            }
+            changed || has_news
+        });
+    }
+}
+
+/// Why another database is not used, and what can be done about it.
+fn with_a_way_out(reason: &Error) -> Error {
+    let message = reason.message();
+    let way_out = "bring the known database back, or accept the one that answers: agent-storage reconcile --accept";
+    Error::unavailable(format!("{message}; {way_out}")).with_outage(Outage::Foreign).with_source(reason.clone())
 }

@@ -16,7 +16,7 @@ use crate::contract::{
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::{HybridClock, Stamp};
-use crate::time::Clock;
+use crate::time::{Clock, Ttl};
 
 use crate::chain::core::{Core, Parts, Settings};
 use crate::chain::journal::{Journal, VolatileJournal};
@@ -100,6 +100,12 @@ pub struct ChainOptions {
     pub timeout: Duration,
     /// Names the configured primary, without secrets: operations that were journaled for another one are not replayed to this one.
     pub fingerprint: Option<String>,
+    /// What all keys begin with that come to the chain of a cache: where too many of them are dirty, everything that begins so is
+    /// cleared. Everything by default. A database's chain does not use it.
+    pub scope: KeyPrefix,
+    /// How long a cache's primary keeps an entry that was given no TTL, so that what stands in does the same. For ever by default. A
+    /// database's chain does not use it.
+    pub default_ttl: Option<Ttl>,
     /// The wall clock.
     pub clock: Clock,
     /// The clock of the stamps.
@@ -110,7 +116,14 @@ impl ChainOptions {
     /// Makes options with the process's clocks.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
-        Self { timeout, fingerprint: None, clock: Clock::system(), stamps: HybridClock::process() }
+        Self {
+            timeout,
+            fingerprint: None,
+            scope: KeyPrefix::empty(),
+            default_ttl: None,
+            clock: Clock::system(),
+            stamps: HybridClock::process(),
+        }
     }
 }
 
@@ -174,7 +187,7 @@ impl DatabaseChain {
         config: &DatabaseChainConfig,
         options: ChainOptions,
     ) -> Result<Self> {
-        let ChainOptions { timeout, fingerprint, clock, stamps } = options;
+        let ChainOptions { timeout, fingerprint, scope: _, default_ttl: _, clock, stamps } = options;
         let (mut owed, mut known) = (Owed::default(), None);
         if let Some(journal) = &journal {
             let meta = journal.meta().await?;

@@ -1,10 +1,12 @@
 //! The files of a folder of journals: how they are named, made and removed.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+
+use crate::chain::folder::unusable;
 
 use super::acceptance;
 use super::lock::OwnerLock;
@@ -14,35 +16,6 @@ const BESIDE: [&str; 6] = ["db-wal", "db-shm", "reserve", "probe", acceptance::E
 
 /// How often another name is tried.
 const ATTEMPTS: usize = 8;
-
-/// Makes the folder if it is missing, open to this user alone, and sees that the disk knows of it.
-pub(super) fn create_folder(folder: &Path) -> Result<()> {
-    let missing: Vec<&Path> =
-        folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder).map_err(|error| unusable("the journal folder cannot be made", folder, error))?;
-    for made in missing {
-        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        sync_folder(parent)?;
-    }
-    Ok(())
-}
-
-/// Forces to the disk which files a folder has.
-#[cfg(unix)]
-pub(super) fn sync_folder(folder: &Path) -> Result<()> {
-    let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(|error| unusable("the journal folder cannot be forced to the disk", folder, error))
-}
-
-/// Elsewhere a folder is no file that could be forced to the disk.
-#[cfg(not(unix))]
-pub(super) fn sync_folder(_: &Path) -> Result<()> {
-    Ok(())
-}
 
 /// The journals of a folder, and the locks that have lost theirs.
 pub(super) fn list(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
@@ -101,17 +74,4 @@ pub(super) fn remove_journal(journal: &Path, lock: OwnerLock) -> Result<()> {
         }
     }
     lock.remove().map_err(|error| unusable("the lock of a journal cannot be removed", journal, error))
-}
-
-fn unusable(what: &str, path: &Path, error: io::Error) -> Error {
-    let stays = matches!(
-        error.kind(),
-        ErrorKind::PermissionDenied
-            | ErrorKind::ReadOnlyFilesystem
-            | ErrorKind::NotADirectory
-            | ErrorKind::AlreadyExists
-            | ErrorKind::InvalidFilename
-    );
-    let ours = Error::unavailable(format!("{what}: {}: {error}", path.display())).with_source(error);
-    if stays { ours.permanent() } else { ours }
 }

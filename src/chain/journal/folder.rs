@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 
+use crate::chain::folder::{create_folder, sync_folder};
 use crate::contract::Identity;
 use crate::error::{Error, Result};
 
@@ -86,7 +87,7 @@ impl JournalFolder {
     pub(crate) async fn open(&self, deadline: Instant) -> Result<(DiskJournal, Found)> {
         let path = self.path.clone();
         let dead = blocking(move || {
-            files::create_folder(&path)?;
+            create_folder(&path)?;
             candidate::dead(&path, &HashSet::new())
         });
         let (mut ours, mut found) = self.sort(dead.await?, None);
@@ -102,7 +103,7 @@ impl JournalFolder {
                 let (path, lock) = blocking(move || files::create_journal(&folder)).await?;
                 let journal = DiskJournal::open(path, lock, self.max_bytes, deadline).await?;
                 let folder = self.path.clone();
-                blocking(move || files::sync_folder(&folder)).await?;
+                blocking(move || sync_folder(&folder)).await?;
                 journal
             }
         };

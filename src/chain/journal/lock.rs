@@ -14,14 +14,14 @@ const GLANCE: Duration = Duration::from_millis(2);
 ///
 /// The journal itself cannot be locked so, for SQLite has locks of its own in it.
 #[derive(Debug)]
-pub(super) struct OwnerLock {
+pub(in crate::chain) struct OwnerLock {
     file: File,
     path: PathBuf,
 }
 
 impl OwnerLock {
     /// Takes the lock, making the file if it is missing; `None` if somebody else holds it.
-    pub(super) fn take(path: &Path) -> io::Result<Option<Self>> {
+    pub(in crate::chain) fn take(path: &Path) -> io::Result<Option<Self>> {
         for _ in 0..GLANCES {
             if let Some(lock) = Self::take_now(path)? {
                 return Ok(Some(lock));
@@ -32,7 +32,7 @@ impl OwnerLock {
     }
 
     /// Whether somebody holds the lock. It makes no file, and takes nothing for longer than a glance.
-    pub(super) fn is_held(path: &Path) -> io::Result<bool> {
+    pub(in crate::chain) fn is_held(path: &Path) -> io::Result<bool> {
         let file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             opened => opened?,
@@ -59,13 +59,13 @@ impl OwnerLock {
     }
 
     /// Gives the lock back.
-    pub(super) fn release(&self) {
+    pub(in crate::chain) fn release(&self) {
         // What cannot be given back ends with the process.
         let _ = self.file.unlock();
     }
 
     /// Gives the lock back and removes the file.
-    pub(super) fn remove(self) -> io::Result<()> {
+    pub(in crate::chain) fn remove(self) -> io::Result<()> {
         fs::remove_file(&self.path)
     }
 }

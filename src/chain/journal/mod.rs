@@ -16,8 +16,7 @@ pub(crate) mod glance;
 mod import;
 #[cfg(feature = "sqlite")]
 mod layout;
-#[cfg(feature = "sqlite")]
-mod lock;
+pub(super) mod lock;
 mod operation;
 #[cfg(feature = "sqlite")]
 mod record;

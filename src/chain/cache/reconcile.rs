@@ -1,0 +1,175 @@
+//! The reconciliation: what is dirty is deleted at the primary, and from then on read and written there again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::chain::gate::{Answer, Attempt, away};
+use crate::chain::in_flight::{Entered, Scope};
+use crate::contract::{Context, Write};
+use crate::error::{Error, Result};
+use crate::key::{Key, KeyPrefix};
+
+use super::core::Core;
+use super::dirty::Debt;
+use super::fallback;
+
+/// The most keys of one round: their writes wait for it.
+const BATCH: usize = 256;
+
+/// How long a round may take, and the clearing of a prefix.
+const TIMEOUT: Duration = Duration::from_secs(10);
+const CLEAR_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The pause after a round that failed for a reason that passes.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What came of a round.
+#[derive(Debug)]
+pub(super) enum Round {
+    /// Something was done.
+    Done,
+    /// There is nothing to do.
+    Clean,
+    /// Something may still come late, until then.
+    NotBefore(Instant),
+}
+
+/// Reconciles whenever something is dirty and the primary is there, for ever.
+pub(super) async fn run(core: Arc<Core>) {
+    let mut most = BATCH;
+    loop {
+        while core.gate.is_open() || !core.owes_anything() {
+            core.debts.notified().await;
+        }
+        match round(&core, most).await {
+            Ok(Round::Done | Round::Clean) => most = BATCH,
+            Ok(Round::NotBefore(moment)) => {
+                // Others may become due before.
+                let soon = Instant::now() + PAUSE;
+                tokio::time::sleep_until(moment.min(soon).into()).await;
+            }
+            Err(error) => {
+                // Of many keys one may be written to all the time.
+                most = 1;
+                tracing::debug!(%error, "what was written meanwhile could not be deleted yet; it is tried again");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        settle_marker(&core).await;
+    }
+}
+
+/// Reconciles until nothing is dirty any more, or something fails, or time is over.
+pub(super) async fn finish(core: &Core, cx: &Context) {
+    let work = async { while !core.gate.is_open() && matches!(round(core, BATCH).await, Ok(Round::Done)) {} };
+    let _: Option<()> = cx.limit(work).await;
+    settle_marker(core).await;
+}
+
+async fn settle_marker(core: &Core) {
+    if !core.owes_anything() {
+        if let Some(marker) = &core.marker {
+            marker.unmark(|| !core.owes_anything()).await;
+        }
+        core.announce(None);
+    }
+}
+
+/// Does what is to be done next.
+async fn round(core: &Core, most: usize) -> Result<Round> {
+    let Some(debt) = core.change_dirty(|dirty| dirty.next(most)) else { return Ok(Round::Clean) };
+    match debt {
+        Debt::Keys(keys) => delete(core, keys).await,
+        Debt::Prefix(prefix) => clear(core, &Debt::Prefix(prefix.clone()), &prefix).await,
+        Debt::Everything => everything(core).await,
+    }
+}
+
+/// Deletes keys. Nobody writes to them meanwhile, so that no delete lands on what is acknowledged after it.
+async fn delete(core: &Core, keys: Vec<Key>) -> Result<Round> {
+    let cx = Context::with_timeout(TIMEOUT);
+    let _entered: Entered = core.in_flight.enter(Scope::Keys(keys.clone()), &cx).await?;
+    let mut not_before: Option<Instant> = None;
+    let mut due = Vec::with_capacity(keys.len());
+    for key in keys {
+        match core.late.until(&key) {
+            Some(moment) => not_before = Some(not_before.map_or(moment, |earliest| earliest.min(moment))),
+            None => due.push(key),
+        }
+    }
+    if let (true, Some(moment)) = (due.is_empty(), not_before) {
+        return Ok(Round::NotBefore(moment));
+    }
+    come_behind(core, &cx).await?;
+    let deletes = due.iter().map(|key| Write::delete(key.clone(), core.stamps.issue())).collect();
+    let answers = reach(core.attempt(core.primary.write_many(deletes, &cx)).await)?;
+    let mut failure = None;
+    for (key, answer) in due.into_iter().zip(answers) {
+        match answer {
+            Ok(_) => {
+                fallback::forget(core, &key).await?;
+                core.change_dirty(|dirty| dirty.settle(&Debt::Keys(vec![key])));
+            }
+            Err(error) => failure = Some(error),
+        }
+    }
+    failure.map_or(Ok(Round::Done), Err)
+}
+
+/// Clears everything, once all writes that began before are settled: each of them has made its key dirty, or is at the primary.
+async fn everything(core: &Core) -> Result<Round> {
+    let all = KeyPrefix::empty();
+    let entered = core.in_flight.enter(Scope::Prefix(all.clone()), &Context::with_timeout(TIMEOUT)).await?;
+    if let Some(moment) = core.late.until_under(&all) {
+        return Ok(Round::NotBefore(moment));
+    }
+    core.change_dirty(|dirty| dirty.begin(&Debt::Everything));
+    drop(entered);
+    let round = clear(core, &Debt::Everything, &core.scope).await?;
+    Ok(round)
+}
+
+/// Clears a prefix. Its keys are written to meanwhile, but here: they are dirty by themselves.
+async fn clear(core: &Core, debt: &Debt, prefix: &KeyPrefix) -> Result<Round> {
+    if let Some(moment) = core.late.until_under(prefix) {
+        return Ok(Round::NotBefore(moment));
+    }
+    core.change_dirty(|dirty| dirty.begin(debt));
+    let cleared = async {
+        let cx = Context::with_timeout(CLEAR_TIMEOUT);
+        come_behind(core, &cx).await?;
+        reach(core.attempt(core.primary.clear(prefix, core.stamps.issue(), &cx)).await)?
+    };
+    if let Err(error) = cleared.await {
+        core.change_dirty(|dirty| dirty.fail(debt));
+        return Err(error);
+    }
+    if *debt == Debt::Everything {
+        // What was written meanwhile goes with it, which a cache may; its keys stay dirty.
+        fallback::clear(core, &KeyPrefix::empty()).await?;
+    }
+    core.change_dirty(|dirty| dirty.settle(debt));
+    Ok(Round::Done)
+}
+
+/// Has the primary answer something that was sent now: whatever was given up before and still lay on the connection was applied
+/// before it, or never will be.
+async fn come_behind(core: &Core, cx: &Context) -> Result<()> {
+    reach(core.attempt(core.primary.ping(cx)).await)?.map(drop)
+}
+
+fn reach<T: Answer>(attempt: Attempt<T>) -> Result<T> {
+    match attempt {
+        Attempt::Answered(answer) => Ok(answer),
+        Attempt::NotSent | Attempt::BrokenOff => Err(away()),
+    }
+}
+
+/// What is still dirty, for whoever closes the chain.
+pub(super) fn warn_of_debts(core: &Core) {
+    if core.owes_anything() {
+        let keys = core.dirty().len();
+        let error = Error::unavailable("the primary was not there to have them deleted");
+        tracing::warn!(keys, %error, "closed while the primary may hold older values than were acknowledged");
+    }
+}
