@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_storage::backend::memory::{MemoryCache, MemoryDatabase};
-use agent_storage::chain::{ChainOptions, DatabaseChain};
+use agent_storage::chain::{CacheChain, ChainOptions, DatabaseChain};
 use agent_storage::config::{
-    BatchingConfig, DatabaseChainConfig, DatabaseFallback, MemoryCacheConfig, MemoryDatabaseConfig, RetryConfig,
+    BatchingConfig, CacheChainConfig, DatabaseChainConfig, DatabaseFallback, MemoryCacheConfig, MemoryDatabaseConfig,
+    RetryConfig,
 };
 use agent_storage::contract::{CacheBackend, Context, DatabaseBackend, Store, Write};
 use agent_storage::layer::{Coalesce, Observe, Prefix, Retry, Side};
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     databases(&mut suite, "layers_over_memory_database", &[], layered_database);
     caches(&mut suite, "coalesce_over_memory_cache", &[], coalesced_cache);
     databases(&mut suite, "coalesce_over_memory_database", &[], coalesced_database);
+    caches(&mut suite, "chain_over_memory_cache", &[], chained_cache);
     databases(&mut suite, "chain_over_memory_database", &[], chained_database);
     #[cfg(feature = "sqlite")]
     databases(&mut suite, "sqlite", &[], sqlite);
@@ -135,6 +137,18 @@ fn coalesced_database() -> Making<dyn DatabaseBackend> {
 }
 
 /// A database with a journal behind it, whose primary is there.
+fn chained_cache() -> Making<dyn CacheBackend> {
+    Box::pin(async {
+        let (clock, stamps) = clocks();
+        let memory =
+            || Arc::new(MemoryCache::with_clocks(&MemoryCacheConfig::default(), clock.clone(), stamps.clone()));
+        let mut options = ChainOptions::new(LIMIT);
+        (options.clock, options.stamps) = (clock.clone(), stamps.clone());
+        let chain = CacheChain::open(memory(), memory(), &CacheChainConfig::default(), options).await.unwrap();
+        (Subject::cache(Arc::new(chain), Elapse::Manual(clock)).with_stamps(stamps), nothing())
+    })
+}
+
 fn chained_database() -> Making<dyn DatabaseBackend> {
     Box::pin(async {
         let (clock, stamps) = clocks();

@@ -10,8 +10,8 @@ use crate::chain::database::ChainOptions;
 use crate::chain::status::ChainStatus;
 use crate::config::CacheChainConfig;
 use crate::contract::{
-    CacheBackend, Capabilities, Context, GetOptions, IncrementOptions, KeyPage, ListOptions, Lookup, Ping, Store,
-    Write, WriteAck,
+    Attempt, CacheBackend, Capabilities, Context, GetOptions, IncrementOptions, KeyPage, ListOptions, Lookup, Ping,
+    Store, Write, WriteAck,
 };
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
@@ -151,8 +151,8 @@ impl Store for CacheChain {
         guarded::count(&self.core, prefix, cx).await
     }
 
-    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
-        clear::clear(&self.core, prefix, stamp, cx).await
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, attempt: Attempt, cx: &Context) -> Result<Option<u64>> {
+        clear::clear(&self.core, prefix, (stamp, attempt), cx).await
     }
 
     /// Asks the primary, also while the breaker is open.

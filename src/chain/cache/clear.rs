@@ -2,7 +2,7 @@
 
 use crate::chain::gate::{Attempt, is_of_the_primary};
 use crate::chain::in_flight::Scope;
-use crate::contract::Context;
+use crate::contract::{self, Context};
 use crate::error::Result;
 use crate::key::KeyPrefix;
 use crate::stamp::Stamp;
@@ -10,7 +10,12 @@ use crate::stamp::Stamp;
 use super::core::Core;
 use super::fallback;
 
-pub(super) async fn clear(core: &Core, prefix: &KeyPrefix, stamp: Stamp, cx: &Context) -> Result<Option<u64>> {
+pub(super) async fn clear(
+    core: &Core,
+    prefix: &KeyPrefix,
+    (stamp, attempt): (Stamp, contract::Attempt),
+    cx: &Context,
+) -> Result<Option<u64>> {
     core.admit(cx)?;
     let _entered = core.in_flight.enter(Scope::Prefix(prefix.clone()), cx).await?;
     core.admit(cx)?;
@@ -18,7 +23,7 @@ pub(super) async fn clear(core: &Core, prefix: &KeyPrefix, stamp: Stamp, cx: &Co
     if !is_dirty {
         let shortened = core.keeping_reserve(cx);
         // One that is given up and comes late removes what a cache may forget.
-        match core.attempt(core.primary.clear(prefix, stamp, &shortened)).await {
+        match core.attempt(core.primary.clear(prefix, stamp, attempt, &shortened)).await {
             Attempt::Answered(Err(error)) if is_of_the_primary(&error) => {}
             Attempt::Answered(answer) => return answer,
             Attempt::NotSent | Attempt::BrokenOff => {}

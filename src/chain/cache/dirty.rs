@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn keys_that_stay_do_not_keep_others_from_their_turn() {
         let mut dirty = Dirty::default();
-        ["a", "b", "c"].map(|name| dirty.add_key(&key(name)));
+        ["a", "b", "c"].iter().for_each(|name| dirty.add_key(&key(name)));
         let mut next = || dirty.next(2);
         assert_eq!([next(), next(), next()], [keys(&["a", "b"]), keys(&["c"]), keys(&["a", "b"])].map(Some));
     }
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn too_many_keys_or_bytes_or_prefixes_make_everything_dirty() {
         let mut many = Dirty::bounded(2, 100);
-        ["a", "b", "c"].map(|name| many.add_key(&key(name)));
+        ["a", "b", "c"].iter().for_each(|name| many.add_key(&key(name)));
         let mut long = Dirty::bounded(2, 3);
         long.add_key(&key("long"));
         let mut prefixes = Dirty::default();
@@ -261,7 +261,7 @@ mod tests {
         assert!(dirty.settle(&Debt::Everything));
         assert!(dirty.covers(&key("late")) && !dirty.covers(&key("any")));
         dirty.begin(&Debt::Everything);
-        ["a", "b", "c"].map(|name| dirty.add_key(&key(name)));
+        ["a", "b", "c"].iter().for_each(|name| dirty.add_key(&key(name)));
         assert!(!dirty.settle(&Debt::Everything), "too many meanwhile");
         assert!(dirty.covers(&key("any")));
         dirty.begin(&Debt::Everything);

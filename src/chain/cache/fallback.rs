@@ -51,8 +51,6 @@ pub(super) async fn write(core: &Core, mut write: Write) -> Result<WriteAck> {
     if let WriteOp::Put { ttl, .. } | WriteOp::Touch { ttl } = &mut write.op {
         *ttl = ttl.or(core.default_ttl);
     }
-    // What stands in takes writes in the order in which they come.
-    write.attempt = Attempt::First;
     let WriteAck { revision, .. } = core.fallback.write(write, &context()).await?;
     Ok(WriteAck { revision, existed: None, durability: Durability::Volatile })
 }
@@ -64,5 +62,5 @@ pub(super) async fn forget(core: &Core, key: &Key) -> Result<()> {
 
 /// Forgets everything with a prefix.
 pub(super) async fn clear(core: &Core, prefix: &KeyPrefix) -> Result<()> {
-    core.fallback.clear(prefix, core.stamps.issue(), &context()).await.map(drop)
+    core.fallback.clear(prefix, core.stamps.issue(), Attempt::First, &context()).await.map(drop)
 }

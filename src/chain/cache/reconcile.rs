@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::chain::gate::{Answer, Attempt, away};
 use crate::chain::in_flight::{Entered, Scope};
-use crate::contract::{Context, Write};
+use crate::contract::{self, Context, Write};
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
 
@@ -138,7 +138,7 @@ async fn clear(core: &Core, debt: &Debt, prefix: &KeyPrefix) -> Result<Round> {
     let cleared = async {
         let cx = Context::with_timeout(CLEAR_TIMEOUT);
         come_behind(core, &cx).await?;
-        reach(core.attempt(core.primary.clear(prefix, core.stamps.issue(), &cx)).await)?
+        reach(core.attempt(core.primary.clear(prefix, core.stamps.issue(), contract::Attempt::First, &cx)).await)?
     };
     if let Err(error) = cleared.await {
         core.change_dirty(|dirty| dirty.fail(debt));

@@ -13,7 +13,7 @@ use std::collections::HashSet;
 
 use crate::chain::gate::{Attempt, away, is_of_the_primary, unsettled};
 use crate::chain::in_flight::{Entered, Scope};
-use crate::contract::{Context, Write, WriteAck, WriteOp};
+use crate::contract::{self, Context, Write, WriteAck, WriteOp};
 use crate::error::{Error, Result};
 use crate::key::Key;
 
@@ -117,7 +117,7 @@ impl Batch<'_> {
             match answer {
                 None if can_take => here.push((at, Here::Apply)),
                 None => *answer = Some(Err(if is_open { away() } else { still_dirty() })),
-                Some(Err(error)) if is_of_the_primary(error) => {
+                Some(Err(error)) if is_in_doubt(write, error) => {
                     let is_touch = matches!(write.op, WriteOp::Touch { .. });
                     if can_take && (is_open || !is_touch) {
                         in_doubt.insert(&write.key);
@@ -162,6 +162,13 @@ impl Batch<'_> {
             Some(slot) => *slot = Some(answer),
         }
     }
+}
+
+/// Whether it is open what became of a write, or the primary could not be used for it. A repeat of a write that finds something newer
+/// leaves its first attempt open, but is an answer.
+fn is_in_doubt(write: &Write, error: &Error) -> bool {
+    let is_refused_repeat = write.attempt == contract::Attempt::Repeat && error.outage().is_none();
+    is_of_the_primary(error) && !is_refused_repeat
 }
 
 /// Sends a batch to the primary; a single write by itself, which costs it less.

@@ -1,0 +1,96 @@
+//! Replies that are lost.
+
+use std::time::Duration;
+
+use agent_storage::chain::ChainState;
+use agent_storage::contract::{Durability, Freshness};
+use agent_storage::testkit::Fault;
+use agent_storage::{ErrorKind, SetOptions, Value};
+
+use crate::rig::Rig;
+
+#[tokio::test]
+async fn a_write_in_doubt_counts_as_written_here_and_is_deleted_there() {
+    for fault in [Fault::FailAfter, Fault::HangAfter, Fault::Hang] {
+        let rig = Rig::new().await;
+        rig.set("k", 1).await;
+        rig.primary.let_deletes(false);
+        rig.faults.set_for_next(fault, 1);
+        assert_eq!(rig.set("k", 2).await, Durability::Volatile, "{fault:?}");
+        assert_eq!(rig.read("k").await, (Some(2), Freshness::Fallback), "{fault:?}");
+        assert_eq!(rig.chain.status().state, ChainState::Reconciling, "{fault:?}");
+        rig.primary.let_deletes(true);
+        rig.recover().await;
+        assert_eq!(rig.read("k").await, (None, Freshness::Primary), "{fault:?}");
+        assert_eq!(rig.set("k", 3).await, Durability::Primary);
+        assert_eq!(rig.read("k").await, (Some(3), Freshness::Primary));
+    }
+}
+
+#[tokio::test]
+async fn a_delete_in_doubt_is_repeated() {
+    for fault in [Fault::FailAfter, Fault::Hang] {
+        let rig = Rig::new().await;
+        rig.set("k", 1).await;
+        rig.faults.set_for_next(fault, 1);
+        assert_eq!(rig.cache.delete("k").await.unwrap().durability, Durability::Volatile);
+        rig.recover().await;
+        assert_eq!(rig.stored("k").await, None, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_clear_in_doubt_is_repeated() {
+    for fault in [Fault::FailAfter, Fault::Hang] {
+        let rig = Rig::new().await;
+        rig.set("a:1", 1).await;
+        rig.set("b", 1).await;
+        rig.faults.set_for_next(fault, 1);
+        assert_eq!(rig.cache.clear("a:").await.unwrap(), None);
+        rig.recover().await;
+        assert_eq!((rig.stored("a:1").await, rig.stored("b").await), (None, Some(1)), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_has_a_condition_is_in_doubt_and_takes_nobodys_lock_away() {
+    let rig = Rig::new().await;
+    rig.other.set_json("lock", &"somebody's").await.unwrap();
+    let create = || rig.cache.set_with("lock", Value::from_integer(1), SetOptions::new().if_absent());
+    for fault in [Fault::FailAfter, Fault::Hang] {
+        rig.faults.set_for_next(fault, 1);
+        assert_eq!(create().await.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+        rig.faults.set_for_next(fault, 1);
+        assert_eq!(rig.cache.increment("lock", 1).await.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+        rig.faults.set_for_next(fault, 1);
+        assert_eq!(rig.cache.touch("lock", None).await.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+    }
+    assert_eq!((rig.chain.status().state, rig.chain.status().pending), (ChainState::Normal, 0));
+    assert!(rig.other.exists("lock").await.unwrap());
+}
+
+#[tokio::test]
+async fn the_newest_of_a_batch_stands_here_though_an_older_one_was_in_doubt() {
+    for seed in 0..10 {
+        let rig = Rig::new().await;
+        rig.primary.let_deletes(false);
+        rig.faults.set_for_next(Fault::Slow(Duration::ZERO), seed);
+        for _ in 0..seed {
+            let _ = rig.cache.get("advances the seed").await;
+        }
+        rig.faults.set_for_next(Fault::TornBatch, 1);
+        let batch = (0..10).map(|number| (format!("k:{}", number % 7), Value::from_integer(number)));
+        for answer in rig.cache.set_many(batch).await {
+            assert_eq!(answer.unwrap().durability, Durability::Volatile);
+        }
+        for key in 0..7 {
+            let newest = if key < 3 { key + 7 } else { key };
+            assert_eq!(rig.read(&format!("k:{key}")).await, (Some(newest), Freshness::Fallback));
+        }
+        rig.primary.let_deletes(true);
+        rig.recover().await;
+        for key in 0..7 {
+            assert_eq!(rig.stored(&format!("k:{key}")).await, None);
+        }
+    }
+}

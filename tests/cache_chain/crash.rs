@@ -1,0 +1,117 @@
+//! A process that dies while it is degraded.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use agent_storage::Error;
+use agent_storage::chain::ChainState;
+use agent_storage::contract::{Context, Durability, Freshness, Store};
+use agent_storage::testkit::Fault;
+
+use crate::rig::{Plan, Rig, SCOPE, TIMEOUT, unavailable};
+
+fn plan(folder: &Path) -> Plan {
+    let mut plan = Plan::default();
+    plan.config.journal_path = Some(folder.join("journal"));
+    plan.options.fingerprint = Some("memory".to_owned());
+    plan
+}
+
+fn marks(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder.join("journal")).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.extension().is_some_and(|extension| extension == "dirty")).count()
+}
+
+/// Ends a rig without a word, as a crash does, and gives back what its primary holds.
+async fn crash(rig: Rig) -> Plan {
+    let Rig { faults, primary, chain, cache, other } = rig;
+    drop((cache, other));
+    let weak = Arc::downgrade(&chain);
+    drop(chain);
+    assert!(weak.upgrade().is_none());
+    let store = primary.store();
+    // The tasks hold what they share until they are gone.
+    while Arc::strong_count(&primary) > 1 {
+        tokio::task::yield_now().await;
+    }
+    Plan { faults, store, ..Plan::default() }
+}
+
+#[tokio::test]
+async fn the_next_start_clears_before_it_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::with(plan(folder.path())).await;
+    let (inside, outside) = (format!("{SCOPE}k"), "outside");
+    rig.set(&inside, 1).await;
+    rig.set(outside, 1).await;
+    rig.fall().await;
+    assert_eq!(marks(folder.path()), 0, "nothing is dirty yet");
+    assert_eq!(rig.set(&inside, 2).await, Durability::Volatile);
+    assert_eq!(marks(folder.path()), 1);
+    let Plan { store, .. } = crash(rig).await;
+
+    let mut next = plan(folder.path());
+    next.store = store;
+    // Only then it is certain that the first read comes before the clearing.
+    next.faults.set(Fault::FailBefore);
+    let rig = Rig::with(next).await;
+    assert_eq!(rig.read(&inside).await, (None, Freshness::Fallback));
+    rig.primary.let_deletes(false);
+    rig.faults.heal();
+    rig.until(|status| status.state == ChainState::Reconciling).await;
+    assert_eq!(rig.read(&inside).await, (None, Freshness::Fallback), "and not the 1 that is there");
+    rig.primary.let_deletes(true);
+    rig.recover().await;
+    assert_eq!((rig.stored(&inside).await, rig.stored(outside).await), (None, Some(1)));
+    while marks(folder.path()) > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_died_with_nothing_dirty_left_nothing_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::with(plan(folder.path())).await;
+    rig.fall().await;
+    rig.set("k", 1).await;
+    rig.recover().await;
+    rig.set("app:k", 1).await;
+    while marks(folder.path()) > 0 {
+        tokio::task::yield_now().await;
+    }
+    let Plan { store, .. } = crash(rig).await;
+    let mut next = plan(folder.path());
+    next.store = store;
+    let rig = Rig::with(next).await;
+    assert_eq!(rig.chain.status().state, ChainState::Normal);
+    assert_eq!(rig.read("app:k").await, (Some(1), Freshness::Primary));
+}
+
+#[tokio::test]
+async fn closing_while_the_primary_is_away_is_as_a_crash() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::with(plan(folder.path())).await;
+    rig.fall().await;
+    rig.set("k", 1).await;
+    rig.chain.close(&Context::with_timeout(TIMEOUT)).await.unwrap();
+    assert_eq!(marks(folder.path()), 1);
+    let rig = Rig::with(plan(folder.path())).await;
+    rig.chain.close(&Context::with_timeout(TIMEOUT)).await.unwrap();
+    assert_eq!(std::fs::read_dir(folder.path().join("journal")).unwrap().count(), 0, "nothing is left behind");
+}
+
+#[tokio::test]
+async fn what_could_not_be_marked_is_not_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::with(plan(folder.path())).await;
+    rig.set("k", 1).await;
+    rig.fall().await;
+    std::fs::remove_dir_all(folder.path().join("journal")).unwrap();
+    let refused: Result<_, Error> = rig.cache.set_json("k", &2).await;
+    unavailable(refused);
+    unavailable(rig.cache.clear("k").await);
+    std::fs::create_dir(folder.path().join("journal")).unwrap();
+    assert_eq!(rig.set("k", 3).await, Durability::Volatile);
+    rig.recover().await;
+    assert_eq!(rig.stored("k").await, None);
+}

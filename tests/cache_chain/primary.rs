@@ -1,0 +1,128 @@
+//! A primary that says in which order it was called, holds calls back, and may carry a write to its end though nobody waits for it.
+
+use std::sync::{Arc, Mutex};
+
+use agent_storage::backend::memory::MemoryCache;
+use agent_storage::contract::{
+    Attempt, CacheBackend, Capabilities, Context, GetOptions, IncrementOptions, KeyPage, ListOptions, Lookup, Ping,
+    Store, Write, WriteAck, WriteOp,
+};
+use agent_storage::{Key, KeyPrefix, Result, Stamp};
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Primary {
+    inner: Arc<MemoryCache>,
+    log: Mutex<Vec<String>>,
+    deletes: watch::Sender<bool>,
+    puts: watch::Sender<bool>,
+}
+
+impl Primary {
+    pub(crate) fn new(inner: Arc<MemoryCache>) -> Self {
+        Self { inner, log: Mutex::default(), deletes: watch::Sender::new(true), puts: watch::Sender::new(true) }
+    }
+
+    /// What it holds.
+    pub(crate) fn store(&self) -> Arc<MemoryCache> {
+        Arc::clone(&self.inner)
+    }
+
+    /// What was called since the last time, but reads.
+    pub(crate) fn take_log(&self) -> Vec<String> {
+        std::mem::take(&mut *self.log.lock().unwrap())
+    }
+
+    /// Holds batches of deletes back, or lets them through.
+    pub(crate) fn let_deletes(&self, through: bool) {
+        self.deletes.send_replace(through);
+    }
+
+    /// Holds puts back, or lets them through; those that nobody waits for any more too.
+    pub(crate) fn let_puts(&self, through: bool) {
+        self.puts.send_replace(through);
+    }
+
+    fn note(&self, call: impl Into<String>) {
+        self.log.lock().unwrap().push(call.into());
+    }
+}
+
+async fn open(door: &watch::Sender<bool>) {
+    let _ = door.subscribe().wait_for(|through| *through).await;
+}
+
+#[async_trait]
+impl Store for Primary {
+    async fn get(&self, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup> {
+        self.inner.get(key, options, cx).await
+    }
+
+    async fn get_many(&self, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
+        self.inner.get_many(keys, options, cx).await
+    }
+
+    async fn exists(&self, keys: &[Key], cx: &Context) -> Vec<Result<bool>> {
+        self.inner.exists(keys, cx).await
+    }
+
+    async fn write(&self, write: Write, cx: &Context) -> Result<WriteAck> {
+        let is_put = matches!(write.op, WriteOp::Put { .. });
+        self.note(format!("{} {}", if is_put { "put" } else { "change" }, write.key));
+        let (inner, door, cx) = (Arc::clone(&self.inner), self.puts.clone(), *cx);
+        // As a client does that has a task for each write.
+        let carried = tokio::spawn(async move {
+            if is_put {
+                open(&door).await;
+            }
+            inner.write(write, &cx).await
+        });
+        carried.await.unwrap()
+    }
+
+    async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
+        let deletes = writes.iter().all(|write| matches!(write.op, WriteOp::Delete { .. }));
+        self.note(format!("{} {}", if deletes { "delete" } else { "write" }, writes.len()));
+        if deletes {
+            open(&self.deletes).await;
+        }
+        self.inner.write_many(writes, cx).await
+    }
+
+    async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
+        self.inner.list(prefix, options, cx).await
+    }
+
+    async fn count(&self, prefix: &KeyPrefix, cx: &Context) -> Result<u64> {
+        self.inner.count(prefix, cx).await
+    }
+
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, attempt: Attempt, cx: &Context) -> Result<Option<u64>> {
+        self.note(format!("clear {prefix}"));
+        open(&self.deletes).await;
+        self.inner.clear(prefix, stamp, attempt, cx).await
+    }
+
+    async fn ping(&self, cx: &Context) -> Result<Ping> {
+        self.note("ping");
+        self.inner.ping(cx).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn close(&self, cx: &Context) -> Result<()> {
+        self.inner.close(cx).await
+    }
+}
+
+#[async_trait]
+impl CacheBackend for Primary {
+    async fn increment(&self, key: &Key, by: i64, options: &IncrementOptions, cx: &Context) -> Result<i64> {
+        self.note(format!("increment {key}"));
+        self.inner.increment(key, by, options, cx).await
+    }
+}
