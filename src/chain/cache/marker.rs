@@ -127,10 +127,12 @@ impl Marker {
             let lock = files.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
             files.inherited.lock().unwrap_or_else(PoisonError::into_inner).clear();
             match lock {
-                Some(lock) if !marked => {
-                    lock.remove().map_err(|error| unusable("a lock cannot be removed", &files.ours, error))
+                Some(lock) if marked => {
+                    lock.release();
+                    Ok(())
                 }
-                _ => Ok(()),
+                Some(lock) => lock.remove().map_err(|error| unusable("a lock cannot be removed", &files.ours, error)),
+                None => Ok(()),
             }
         });
         if let Err(error) = closed.await {

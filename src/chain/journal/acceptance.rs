@@ -7,10 +7,9 @@ use std::fs;
 use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
 
+use crate::chain::folder::sync_folder;
 use crate::contract::Identity;
 use crate::error::{Error, Result};
-
-use super::files;
 
 /// The endings of the file, and of the one that is written before it takes its name.
 pub(super) const ENDING: &str = "accept";
@@ -32,7 +31,7 @@ pub(crate) fn announce(journal: &Path, identity: Identity) -> Result<()> {
         let shown = finished.display();
         Error::unavailable(format!("what was accepted cannot be written down: {shown}: {error}")).with_source(error)
     })?;
-    journal.parent().map_or(Ok(()), files::sync_folder)
+    journal.parent().map_or(Ok(()), sync_folder)
 }
 
 /// Reads the word, if there is one. What cannot be read says nothing.

@@ -32,6 +32,7 @@ impl OwnerLock {
     }
 
     /// Whether somebody holds the lock. It makes no file, and takes nothing for longer than a glance.
+    #[cfg(feature = "sqlite")]
     pub(in crate::chain) fn is_held(path: &Path) -> io::Result<bool> {
         let file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -91,6 +92,7 @@ fn is_at(_: &File, path: &Path) -> io::Result<bool> {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "sqlite")]
     #[test]
     fn to_look_whether_it_is_held_takes_nothing_and_makes_nothing() {
         let folder = tempfile::tempdir().unwrap();
