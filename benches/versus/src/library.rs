@@ -22,20 +22,23 @@ enum Handle {
     Database(Database),
 }
 
-/// How the library is to batch.
+/// How the library is configured beside its defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Batching {
+pub enum Variant {
     Default,
     Lanes(u32),
-    Off,
+    Unbatched,
+    /// Nothing stands behind the store while it is away.
+    Unchained,
 }
 
-impl Batching {
+impl Variant {
     fn yaml(self) -> String {
         match self {
             Self::Default => String::new(),
             Self::Lanes(lanes) => format!(", batching: {{ lanes: {lanes} }}"),
-            Self::Off => ", batching: { enabled: false }".to_owned(),
+            Self::Unbatched => ", batching: { enabled: false }".to_owned(),
+            Self::Unchained => ", fallback: none".to_owned(),
         }
     }
 
@@ -43,27 +46,28 @@ impl Batching {
         match self {
             Self::Default => "agent-storage".to_owned(),
             Self::Lanes(lanes) => format!("agent-storage, lanes {lanes}"),
-            Self::Off => "agent-storage, batching off".to_owned(),
+            Self::Unbatched => "agent-storage, batching off".to_owned(),
+            Self::Unchained => "agent-storage, no fallback".to_owned(),
         }
     }
 }
 
 impl Library {
     /// A cache of this configuration, as `type: redis, url: ..`.
-    pub async fn cache(config: &str, batching: Batching) -> anyhow::Result<Self> {
-        let manager = manager("cache", config, batching)?;
-        Ok(Self { who: batching.who(), handle: Handle::Cache(manager.cache().await?), stretch: 1 })
+    pub async fn cache(config: &str, variant: Variant) -> anyhow::Result<Self> {
+        let manager = manager("cache", config, variant)?;
+        Ok(Self { who: variant.who(), handle: Handle::Cache(manager.cache().await?), stretch: 1 })
     }
 
     pub async fn memory() -> anyhow::Result<Self> {
         let cache = StorageManager::in_memory().cache().await?;
         let handle = Handle::Expiring(cache, Ttl::from_secs(3600)?);
-        Ok(Self { who: Batching::Default.who(), handle, stretch: 64 })
+        Ok(Self { who: Variant::Default.who(), handle, stretch: 64 })
     }
 
-    pub async fn database(config: &str, batching: Batching) -> anyhow::Result<Self> {
-        let manager = manager("database", config, batching)?;
-        Ok(Self { who: batching.who(), handle: Handle::Database(manager.database().await?), stretch: 1 })
+    pub async fn database(config: &str, variant: Variant) -> anyhow::Result<Self> {
+        let manager = manager("database", config, variant)?;
+        Ok(Self { who: variant.who(), handle: Handle::Database(manager.database().await?), stretch: 1 })
     }
 
     /// Writes a value.
@@ -77,9 +81,9 @@ impl Library {
     }
 }
 
-fn manager(side: &str, config: &str, batching: Batching) -> anyhow::Result<StorageManager> {
-    let batching = batching.yaml();
-    let yaml = format!("storage: {{ {side}: {{ {config}{batching} }} }}");
+fn manager(side: &str, config: &str, variant: Variant) -> anyhow::Result<StorageManager> {
+    let variant = variant.yaml();
+    let yaml = format!("storage: {{ {side}: {{ {config}{variant} }} }}");
     StorageManager::from_yaml(&yaml).context("the library refuses its configuration")
 }
 

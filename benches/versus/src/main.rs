@@ -23,7 +23,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::drive::Runner;
-use crate::library::Batching;
+use crate::library::Variant;
 use crate::opendal::Program;
 use crate::report::Row;
 use crate::stage::{Backend, Stage};
@@ -56,6 +56,9 @@ struct Arguments {
     /// Measures the library without batching too.
     #[arg(long)]
     unbatched: bool,
+    /// Measures the library without its fallback too, where it has one by default.
+    #[arg(long)]
+    unchained: bool,
     /// Leaves Apache OpenDAL out, whose own program takes a few minutes to build the first time.
     #[arg(long)]
     no_opendal: bool,
@@ -82,10 +85,11 @@ impl Arguments {
         if self.op.is_empty() { Op::ALL.to_vec() } else { self.op.clone() }
     }
 
-    fn batchings(&self) -> Vec<Batching> {
-        let lanes = self.lanes.iter().map(|lanes| Batching::Lanes(*lanes));
-        let off = self.unbatched.then_some(Batching::Off);
-        [Batching::Default].into_iter().chain(lanes).chain(off).collect()
+    fn variants(&self) -> Vec<Variant> {
+        let lanes = self.lanes.iter().map(|lanes| Variant::Lanes(*lanes));
+        let unbatched = self.unbatched.then_some(Variant::Unbatched);
+        let unchained = self.unchained.then_some(Variant::Unchained);
+        [Variant::Default].into_iter().chain(lanes).chain(unbatched).chain(unchained).collect()
     }
 
     fn wants(&self, who: &str) -> bool {
@@ -120,7 +124,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for backend in arguments.backends() {
         let stage = Stage::set(backend, &arguments.folder)?;
-        let mut contenders = stage.contenders(&arguments.batchings(), opendal.as_ref(), work).await?;
+        let mut contenders = stage.contenders(&arguments.variants(), opendal.as_ref(), work).await?;
         for contender in &contenders {
             contender.fill(work).await?;
         }

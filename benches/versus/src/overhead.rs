@@ -3,9 +3,9 @@
 use std::future::{Future, pending};
 use std::time::Duration;
 
-use agent_storage::contract::{Attempt, 
-    CacheBackend, Capabilities, Context, Durability, GetOptions, IncrementOptions, KeyPage, ListOptions, Lookup, Ping,
-    Store, Write, WriteAck,
+use agent_storage::contract::{
+    Attempt, CacheBackend, Capabilities, Context, Durability, GetOptions, IncrementOptions, KeyPage, ListOptions,
+    Lookup, Ping, Store, Write, WriteAck,
 };
 use agent_storage::{Cache, Key, KeyPrefix, Result, Stamp, StorageManager, Value};
 use anyhow::Context as _;

@@ -6,7 +6,7 @@ use anyhow::Context;
 use tempfile::TempDir;
 
 use crate::drive::Runner;
-use crate::library::{Batching, Library};
+use crate::library::{Library, Variant};
 use crate::opendal::{OpenDal, Program};
 use crate::support::{Nats, Postgres, PostgresOptions, Redis, Server};
 use crate::workload::Workload;
@@ -38,7 +38,7 @@ impl Backend {
 
 /// A store whose server runs for as long as this is there.
 pub enum Stage {
-    Postgres { server: Postgres, ours: String, theirs: String },
+    Postgres { server: Postgres, ours: String, theirs: String, journal: TempDir },
     Sqlite(TempDir),
     Redis(Redis),
     Jetstream(Nats),
@@ -58,7 +58,8 @@ impl Stage {
                 let settings = vec![("synchronous_commit", "on".to_owned()), ("shared_buffers", "256MB".to_owned())];
                 let server = Postgres::start(PostgresOptions { fsync: true, settings, ..PostgresOptions::default() });
                 let (ours, theirs) = (server.create_database(), server.create_database());
-                Self::Postgres { server, ours, theirs }
+                let journal = tempfile::tempdir().context("no folder for the journal")?;
+                Self::Postgres { server, ours, theirs, journal }
             }
             Backend::Sqlite => Self::Sqlite(tempfile::tempdir().context("no folder for SQLite")?),
             Backend::Redis => {
@@ -76,7 +77,10 @@ impl Stage {
     /// The configuration of the library's side of this store.
     pub fn config(&self) -> String {
         match self {
-            Self::Postgres { server, ours, .. } => format!("type: postgres, url: '{}'", server.url(ours)),
+            Self::Postgres { server, ours, journal, .. } => {
+                let (url, journal) = (server.url(ours), journal.path().display());
+                format!("type: postgres, url: '{url}', journal: {{ path: '{journal}' }}")
+            }
             Self::Sqlite(folder) => format!("type: sqlite, path: '{}'", folder.path().join("ours.db").display()),
             Self::Redis(server) => format!("type: redis, url: '{}', keyPrefix: 'ours:'", server.url()),
             Self::Jetstream(server) => format!("type: jetstream, url: '{}', bucket: ours", server.url()),
@@ -85,26 +89,34 @@ impl Stage {
     }
 
     /// Our side of this store.
-    pub async fn library(&self, batching: Batching) -> anyhow::Result<Library> {
+    pub async fn library(&self, variant: Variant) -> anyhow::Result<Library> {
         match self {
-            Self::Postgres { .. } | Self::Sqlite(_) => Library::database(&self.config(), batching).await,
-            Self::Redis(_) | Self::Jetstream(_) => Library::cache(&self.config(), batching).await,
+            Self::Postgres { .. } | Self::Sqlite(_) => Library::database(&self.config(), variant).await,
+            Self::Redis(_) | Self::Jetstream(_) => Library::cache(&self.config(), variant).await,
             Self::Memory => Library::memory().await,
+        }
+    }
+
+    /// Whether a variant differs from the default: memory is never batched, and it and SQLite have no fallback.
+    const fn knows(&self, variant: Variant) -> bool {
+        match variant {
+            Variant::Default => true,
+            Variant::Lanes(_) | Variant::Unbatched => !matches!(self, Self::Memory),
+            Variant::Unchained => !matches!(self, Self::Memory | Self::Sqlite(_)),
         }
     }
 
     /// Everybody, in the order they take their turns in a round.
     pub async fn contenders(
         &self,
-        batchings: &[Batching],
+        variants: &[Variant],
         opendal: Option<&Program>,
         work: &'static Workload,
     ) -> anyhow::Result<Vec<Box<dyn Runner>>> {
         let mut contenders: Vec<Box<dyn Runner>> = Vec::new();
-        for batching in batchings {
-            // Memory is never batched.
-            if !matches!(self, Self::Memory) || *batching == Batching::Default {
-                contenders.push(Box::new(self.library(*batching).await?));
+        for variant in variants {
+            if self.knows(*variant) {
+                contenders.push(Box::new(self.library(*variant).await?));
             }
         }
         match self {
