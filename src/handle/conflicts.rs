@@ -9,6 +9,8 @@ use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 
 use crate::contract::{ConflictOptions, ConflictRecord};
 use crate::error::Result;
+use crate::key::Key;
+use crate::stamp::Stamp;
 
 use super::database::Database;
 
@@ -28,8 +30,11 @@ struct Position {
 }
 
 impl ConflictStream {
-    pub(super) fn new(database: Database) -> Self {
-        let start = Position { ready: VecDeque::new(), next: Some(ConflictOptions::default().with_limit(PAGE)) };
+    /// Lists from the first record after a stamp and key.
+    pub(super) fn new(database: Database, after: Option<(Stamp, Key)>) -> Self {
+        let mut first = ConflictOptions::default().with_limit(PAGE);
+        first.after = after;
+        let start = Position { ready: VecDeque::new(), next: Some(first) };
         let records = stream::try_unfold((start, database), |(mut position, database)| async move {
             loop {
                 if let Some(record) = position.ready.pop_front() {

@@ -3,7 +3,9 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::contract::{Append, AppendAck, DatabaseBackend, Identity, Item, ItemId, ListRange, Step, StepAck};
+use crate::contract::{
+    Append, AppendAck, ConflictRecord, DatabaseBackend, Identity, Item, ItemId, ListRange, Step, StepAck,
+};
 use crate::error::{Error, Result};
 use crate::key::IntoKey;
 use crate::layer::answer_each;
@@ -211,7 +213,42 @@ impl Database {
     /// # Ok::<(), agent_storage::Error>(()) }).unwrap();
     /// ```
     pub fn conflicts(&self) -> ConflictStream {
-        ConflictStream::new(self.clone())
+        ConflictStream::new(self.clone(), None)
+    }
+
+    /// Lists as [`Database::conflicts`] does, from the first record after a stamp and key, as where a page ended.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey) if the key is none.
+    pub fn conflicts_after(&self, stamp: Stamp, key: impl IntoKey) -> Result<ConflictStream> {
+        Ok(ConflictStream::new(self.clone(), Some((stamp, key.into_key()?))))
+    }
+
+    /// Finds one of the writes that [`Database::conflicts`] lists, by its key and stamp.
+    ///
+    /// # Errors
+    ///
+    /// As a read, and [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the database keeps no conflicts.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be dropped at any point.
+    pub async fn conflict(&self, key: impl IntoKey, stamp: Stamp) -> Result<Option<ConflictRecord>> {
+        let key = key.into_key()?;
+        // The listing has no beginning at a record, only one after it.
+        let before = u128::from_be_bytes(stamp.to_bytes()).checked_sub(1).map(u128::to_be_bytes);
+        let after = before.map(|before| (Stamp::from_bytes(before), key.clone()));
+        let mut records = ConflictStream::new(self.clone(), after);
+        while let Some(record) = records.next().await.transpose()? {
+            if record.stamp == stamp && record.key == key {
+                return Ok(Some(record));
+            }
+            if (record.stamp, &record.key) > (stamp, &key) {
+                break;
+            }
+        }
+        Ok(None)
     }
 
     /// Forgets a write that [`Database::conflicts`] lists, named by its key and stamp; `false` if it is not there (any more). The

@@ -1,6 +1,8 @@
 //! The command line, as a shell runs it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[cfg(feature = "testkit")]
+mod conflicts;
 mod folder;
 #[cfg(feature = "testkit")]
 mod journal;
@@ -249,7 +251,7 @@ fn each_help_shows_an_example() {
     let folder = Folder::with("");
     let help = text(&folder.ok(&["--help"]));
     assert!(help.contains("Exit codes:"), "{help}");
-    for command in ["journal status", "journal export"] {
+    for command in ["journal status", "journal export", "conflicts list", "conflicts show", "conflicts resolve"] {
         let mut arguments: Vec<&str> = command.split(' ').collect();
         arguments.push("--help");
         assert!(text(&folder.ok(&arguments)).contains(&format!("\n  agent-storage {command}")));

@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use agent_storage::contract::ItemId;
-use agent_storage::{Key, KeyPrefix, Revision, Ttl};
-use clap::{Args, Parser, Subcommand};
+use agent_storage::{Key, KeyPrefix, Revision, Stamp, Ttl};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const EXIT_CODES: &str = "\
 Exit codes:
     0  done; for `check`: healthy
     1  `check`: degraded; `reconcile`: something is left to do; any other command: failed
     2  the command line, the input or the configuration is not valid, or the store cannot be used
-    3  there is nothing under the key
-    4  a condition (--if-absent, --if-revision) did not hold
+    3  there is nothing under the key, or no such conflict
+    4  a condition (--if-absent, --if-revision, what won) did not hold
   130  ended by Ctrl-C; 143 by SIGTERM
 
 RUST_LOG sets what is logged to standard error, as RUST_LOG=agent_storage=debug; warnings by default.";
@@ -67,6 +67,15 @@ Examples:
   agent-storage reconcile --timeout 1m --json | jq .pending
   agent-storage reconcile --accept    after a backup was restored, or the server was moved")]
     Reconcile(Reconcile),
+    /// Shows and settles conflicts: writes that were acknowledged while the database was away, and lost against somebody else's newer one.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  agent-storage conflicts list
+  agent-storage conflicts resolve session:42 0198c0ffee0000000123456789abcdef --take loser"
+    )]
+    Conflicts(ConflictsCommand),
     #[command(flatten)]
     Values(ValueCommand),
     #[command(flatten)]
@@ -98,6 +107,69 @@ pub(crate) struct Reconcile {
     /// Prints the result as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConflictsCommand {
+    /// Lists conflicts, a line each: the stamp of the write that lost, what it was, when the loss was found, and the key.
+    ///
+    /// Stamp and key name the conflict. No values are printed.
+    #[command(after_help = "\
+Examples:
+  agent-storage conflicts list
+  agent-storage conflicts list --limit 1000 --json | jq -r .key | sort | uniq -c")]
+    List {
+        /// Prints at most so many.
+        #[arg(long, value_name = "N", default_value = "100")]
+        limit: NonZeroU64,
+        /// Goes on after this one, as where the last page ended.
+        #[arg(long, num_args = 2, value_names = ["STAMP", "KEY"])]
+        after: Option<Vec<String>>,
+        /// Prints one line of JSON each.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints a conflict as JSON, with the value that lost and the one that stands there now. It prints your data.
+    #[command(after_help = "\
+Example:
+  agent-storage conflicts show session:42 0198c0ffee0000000123456789abcdef | jq .value")]
+    Show(Conflict),
+    /// Settles a conflict, which is forgotten then.
+    ///
+    /// An item that lost is appended again, whatever stands there. A value or a delete that lost is written again only over what won,
+    /// or where nothing stands; else exit code 4.
+    #[command(after_help = "\
+Examples:
+  agent-storage conflicts resolve session:42 0198c0ffee0000000123456789abcdef --take winner
+  agent-storage conflicts resolve session:42 0198c0ffee0000000123456789abcdef --take loser")]
+    Resolve {
+        #[command(flatten)]
+        conflict: Conflict,
+        /// What is to stand: what won, as it does; or what lost, which is written again.
+        #[arg(long)]
+        take: Taken,
+        /// Writes over whatever stands there.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// Names a conflict, as `conflicts list` prints it.
+#[derive(Debug, Args)]
+pub(crate) struct Conflict {
+    /// The key.
+    #[arg(value_parser = key)]
+    pub(crate) key: Key,
+    /// The stamp of the write that lost.
+    pub(crate) stamp: Stamp,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Taken {
+    /// What won stays.
+    Winner,
+    /// What lost is written again.
+    Loser,
 }
 
 /// Only reads the files of the journal's folder, without a server and without taking them over; safe while applications run.

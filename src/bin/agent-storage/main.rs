@@ -5,6 +5,7 @@
 
 mod arguments;
 mod check;
+mod conflicts;
 mod exit;
 mod input;
 mod journal;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use agent_storage::{StorageConfig, StorageManager};
 use tokio::signal;
 
-use crate::arguments::{Arguments, Command, ListCommand, ValueCommand};
+use crate::arguments::{Arguments, Command, ConflictsCommand, ListCommand, ValueCommand};
 use crate::check;
 use crate::exit::{Exit, Failure, complain};
 use crate::output::Output;
@@ -77,6 +77,7 @@ async fn execute(arguments: Arguments, manager: &StorageManager, output: &Output
             output.line(format!("{:#}", StorageConfig::json_schema())).await?;
             Ok(Exit::Done)
         }
+        Command::Conflicts(command) => command.run(&manager.database().await?, output).await,
         Command::Reconcile(command) => command.run(manager, output).await,
         Command::Journal(command) => command.run(manager.config(), output).await,
         Command::Values(command) if arguments.cache => command.run(&manager.cache().await?, output).await,
@@ -123,7 +124,8 @@ impl Command {
     /// What may be going on when it is broken off, if it changes what is stored.
     const fn on_its_way(&self) -> Option<&'static str> {
         match self {
-            Self::Values(ValueCommand::Set(_) | ValueCommand::Delete { .. })
+            Self::Conflicts(ConflictsCommand::Resolve { .. })
+            | Self::Values(ValueCommand::Set(_) | ValueCommand::Delete { .. })
             | Self::Lists(ListCommand::Append { .. } | ListCommand::Trim { .. }) => {
                 Some("a write that had begun may have been applied")
             }
