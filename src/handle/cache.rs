@@ -177,7 +177,8 @@ impl Cache {
     /// As a write.
     #[doc(alias = "expire")]
     pub async fn touch(&self, key: impl IntoKey, ttl: Option<Ttl>) -> Result<WriteAck> {
-        self.write(key.into_key()?, WriteOp::Touch { ttl }).await
+        let cx = self.context();
+        self.send(key.into_key()?, WriteOp::Touch { ttl }, &cx).await
     }
 
     /// Writes a loaded value if the key is still empty. A cache that cannot be written to is no reason to fail the load.

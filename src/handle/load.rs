@@ -73,9 +73,14 @@ impl Loads {
         outcome.unwrap_or_else(|| Err(ended()))
     }
 
+    /// Whether nothing is being loaded, so that there is nothing to overrule.
+    pub(super) fn are_none(&self) -> bool {
+        self.count.load(Ordering::SeqCst) == 0
+    }
+
     /// Marks the load of a key as overruled, and waits for a fill that is on its way.
     pub(super) async fn overrule(&self, namespace: &KeyPrefix, key: &Key, cx: &Context) -> Result<()> {
-        if self.count.load(Ordering::SeqCst) == 0 {
+        if self.are_none() {
             return Ok(());
         }
         let load = self.lock().get(&namespace.join(key)?).cloned();
@@ -84,7 +89,7 @@ impl Loads {
 
     /// As [`Loads::overrule`], for every key with a prefix.
     pub(super) async fn overrule_prefix(&self, prefix: &KeyPrefix, cx: &Context) -> Result<()> {
-        if self.count.load(Ordering::SeqCst) == 0 {
+        if self.are_none() {
             return Ok(());
         }
         let in_flight =

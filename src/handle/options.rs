@@ -1,8 +1,9 @@
 //! How a value is set: [`SetOptions`].
 
-use crate::contract::WriteMode;
+use crate::contract::{WriteMode, WriteOp};
 use crate::revision::Revision;
 use crate::time::Ttl;
+use crate::value::Value;
 
 /// What a `set_with` asks for beyond key and value.
 ///
@@ -50,6 +51,11 @@ impl SetOptions {
     pub const fn if_revision(mut self, revision: Revision) -> Self {
         self.mode = WriteMode::Update(revision);
         self
+    }
+
+    pub(super) fn put(self, value: Value) -> WriteOp {
+        let Self { mode, ttl } = self;
+        WriteOp::Put { value, mode, ttl }
     }
 }
 

@@ -1,9 +1,10 @@
 //! Writing values through a handle.
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use serde::Serialize;
 
-use crate::contract::{Attempt, Write, WriteAck, WriteOp};
+use crate::contract::{Attempt, Context, Write, WriteAck, WriteOp};
 use crate::error::Result;
 use crate::key::{IntoKey, Key, KeyPrefix};
 use crate::layer::answer_each;
@@ -46,7 +47,8 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     /// # Ok::<(), agent_storage::Error>(()) }).unwrap();
     /// ```
     pub async fn set(&self, key: impl IntoKey, value: Value) -> Result<WriteAck> {
-        self.set_with(key, value, SetOptions::new()).await
+        let cx = self.context();
+        self.send(key.into_key()?, SetOptions::new().put(value), &cx).await
     }
 
     /// Stores a value as JSON. An older TTL is gone.
@@ -59,7 +61,8 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     ///
     /// A call that had begun runs to its end though its caller went away.
     pub async fn set_json<T: Serialize + Sync + ?Sized>(&self, key: impl IntoKey, value: &T) -> Result<WriteAck> {
-        self.set(key, Value::from_json(value)?).await
+        let cx = self.context();
+        self.send(key.into_key()?, SetOptions::new().put(Value::from_json(value)?), &cx).await
     }
 
     /// Stores bytes. An older TTL is gone.
@@ -72,7 +75,8 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     ///
     /// A call that had begun runs to its end though its caller went away.
     pub async fn set_bytes(&self, key: impl IntoKey, bytes: impl Into<Bytes> + Send) -> Result<WriteAck> {
-        self.set(key, Value::binary(bytes)?).await
+        let cx = self.context();
+        self.send(key.into_key()?, SetOptions::new().put(Value::binary(bytes)?), &cx).await
     }
 
     /// Stores a value under conditions, or for a time.
@@ -99,8 +103,8 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     /// # Ok::<(), agent_storage::Error>(()) }).unwrap();
     /// ```
     pub async fn set_with(&self, key: impl IntoKey, value: Value, options: SetOptions) -> Result<WriteAck> {
-        let SetOptions { mode, ttl } = options;
-        self.write(key.into_key()?, WriteOp::Put { value, mode, ttl }).await
+        let cx = self.context();
+        self.send(key.into_key()?, options.put(value), &cx).await
     }
 
     /// Stores several values in one round trip: one answer an item, in order; of duplicates the last wins. An item that fails
@@ -152,7 +156,8 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     /// A call that had begun runs to its end though its caller went away.
     #[doc(alias = "del")]
     pub async fn delete(&self, key: impl IntoKey) -> Result<WriteAck> {
-        self.write(key.into_key()?, WriteOp::Delete { only_if: None }).await
+        let cx = self.context();
+        self.send(key.into_key()?, WriteOp::Delete { only_if: None }, &cx).await
     }
 
     /// Removes the value, and in a database the list, only if the value has this revision.
@@ -165,7 +170,8 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     ///
     /// A call that had begun runs to its end though its caller went away.
     pub async fn delete_if(&self, key: impl IntoKey, revision: Revision) -> Result<WriteAck> {
-        self.write(key.into_key()?, WriteOp::Delete { only_if: Some(revision) }).await
+        let cx = self.context();
+        self.send(key.into_key()?, WriteOp::Delete { only_if: Some(revision) }, &cx).await
     }
 
     /// Removes several keys in one round trip: one answer a key, in order.
@@ -199,10 +205,16 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
         self.backend.clear(&prefix, self.stamp(), Attempt::First, &cx).await
     }
 
-    pub(super) async fn write(&self, key: Key, op: WriteOp) -> Result<WriteAck> {
-        let cx = self.context();
-        self.shared.loads.overrule(&self.namespace, &key, &cx).await?;
-        self.backend.write(Write::new(key, op, self.stamp()), &cx).await
+    /// Sends a write. No `async fn`, which would keep the write beside what it becomes: a hundred thousand may wait at a time.
+    pub(super) fn send<'a>(&'a self, key: Key, op: WriteOp, cx: &'a Context) -> BoxFuture<'a, Result<WriteAck>> {
+        let loads = &self.shared.loads;
+        if loads.are_none() {
+            return self.backend.write(Write::new(key, op, self.stamp()), cx);
+        }
+        Box::pin(async move {
+            loads.overrule(&self.namespace, &key, cx).await?;
+            self.backend.write(Write::new(key, op, self.stamp()), cx).await
+        })
     }
 
     async fn write_many(&self, items: Vec<Result<(Key, WriteOp)>>) -> Vec<Result<WriteAck>> {

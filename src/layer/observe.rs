@@ -75,10 +75,14 @@ impl<B: Store + ?Sized> Observe<B> {
         call: BoxFuture<'a, A>,
     ) -> Watched<'a, A> {
         let timer = self.meters.start(operation);
-        let (side, backend, operation) = (self.side.as_str(), self.backend, operation.as_str());
-        let span = tracing::info_span!("storage", side, backend, operation, items, outcome = tracing::field::Empty);
+        let (side, backend, name) = (self.side.as_str(), self.backend, operation.as_str());
+        let span =
+            tracing::info_span!("storage", side, backend, operation = name, items, outcome = tracing::field::Empty);
+        if span.is_disabled() && timer.is_none() {
+            return Watched { call, report: None, backend, operation };
+        }
         let call = if span.is_disabled() { call } else { call.instrument(span.clone()).boxed() };
-        Watched { call, span, timer, backend, operation }
+        Watched { call, report: Some(Box::new(Report { span, timer })), backend, operation }
     }
 }
 
@@ -120,13 +124,19 @@ impl<T> Answer for Vec<Result<T>> {
 
 /// An operation on its way. One that is dropped before its end is not reported.
 ///
-/// It is written by hand, because an answer is large, and each `async fn` on its way moves it a few times.
+/// It is written by hand, because an answer is large, and each `async fn` on its way moves it a few times. It is small, because a
+/// hundred thousand calls may wait at a time.
 struct Watched<'a, A> {
     call: BoxFuture<'a, A>,
+    report: Option<Box<Report<'a>>>,
+    backend: &'static str,
+    operation: Operation,
+}
+
+/// What is reported where somebody listens.
+struct Report<'a> {
     span: Span,
     timer: Option<Timer<'a>>,
-    backend: &'static str,
-    operation: &'static str,
 }
 
 impl<A: Answer> Future for Watched<'_, A> {
@@ -136,12 +146,14 @@ impl<A: Answer> Future for Watched<'_, A> {
         let this = self.get_mut();
         let mut polled = this.call.as_mut().poll(cx);
         if let Poll::Ready(answer) = &mut polled {
-            let outcome = answer.outcome();
-            this.span.record("outcome", outcome);
-            if let Some(timer) = this.timer.take() {
-                timer.stop(outcome);
+            if let Some(report) = this.report.take() {
+                let outcome = answer.outcome();
+                report.span.record("outcome", outcome);
+                if let Some(timer) = report.timer {
+                    timer.stop(outcome);
+                }
             }
-            answer.add_context(this.backend, this.operation);
+            answer.add_context(this.backend, this.operation.as_str());
         }
         polled
     }
@@ -174,8 +186,17 @@ impl<B: Store + ?Sized> Store for Observe<B> {
         self.watch(Operation::Exists, keys.len(), self.inner.exists(keys, cx)).await
     }
 
-    async fn write(&self, write: Write, cx: &Context) -> Result<WriteAck> {
-        self.watch(Operation::Write, 1, self.inner.write(write, cx)).await
+    /// Written out, because the `async fn` would keep the write while it waits.
+    fn write<'life0, 'life1, 'async_trait>(
+        &'life0 self,
+        write: Write,
+        cx: &'life1 Context,
+    ) -> BoxFuture<'async_trait, Result<WriteAck>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+    {
+        Box::pin(self.watch(Operation::Write, 1, self.inner.write(write, cx)))
     }
 
     async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {

@@ -1,8 +1,10 @@
 //! The [`Prefix`] layer: a namespace within a store.
 
+use std::future::ready;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 
 use crate::contract::{
     Append, AppendAck, Attempt, CacheBackend, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend,
@@ -95,8 +97,20 @@ impl<B: Store + ?Sized> Store for Prefix<B> {
         answer_each(self.outer_keys(keys), |keys| async move { self.inner.exists(&keys, cx).await }).await
     }
 
-    async fn write(&self, write: Write, cx: &Context) -> Result<WriteAck> {
-        self.inner.write(self.outer_write(write)?, cx).await
+    /// Written out, because the `async fn` would keep the write while it waits.
+    fn write<'life0, 'life1, 'async_trait>(
+        &'life0 self,
+        write: Write,
+        cx: &'life1 Context,
+    ) -> BoxFuture<'async_trait, Result<WriteAck>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+    {
+        match self.outer_write(write) {
+            Ok(write) => self.inner.write(write, cx),
+            Err(error) => Box::pin(ready(Err(error))),
+        }
     }
 
     async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {

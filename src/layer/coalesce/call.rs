@@ -1,6 +1,7 @@
 //! A call from its caller's side: the [`Call`].
 
 use std::future::Future;
+use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,27 +29,32 @@ pub(super) struct Call<'a, W: Work> {
 }
 
 enum Stage<'a, W: Work> {
-    /// It has yet to begin, or is over.
-    Ends(Option<W::Item>),
+    /// It has yet to begin. What it wants to send lies in the slot from the start, so that it need not lie here too.
+    New(Arc<Slot<W>>),
     Waiting(Arc<Slot<W>>),
     Alone(Alone<'a, W>),
+    Over,
 }
 
 impl<'a, W: Work> Call<'a, W> {
-    pub(super) const fn new(lane: &'a Arc<Lane<W>>, key_hash: u64, item: W::Item, cx: &Context) -> Self {
-        Self { lane, key_hash, deadline: cx.deadline, stage: Stage::Ends(Some(item)) }
+    pub(super) fn new(lane: &'a Arc<Lane<W>>, key_hash: u64, item: W::Item, cx: &Context) -> Self {
+        Self { lane, key_hash, deadline: cx.deadline, stage: Stage::New(Arc::new(Slot::new(item))) }
     }
 
-    fn begin(&mut self, item: W::Item, task: &mut TaskContext<'_>) -> Poll<Result<W::Answer>> {
+    fn begin(&mut self, slot: Arc<Slot<W>>, task: &mut TaskContext<'_>) -> Poll<Result<W::Answer>> {
         if self.deadline <= Instant::now() {
             return Poll::Ready(Err(Error::unavailable("the deadline had passed before the call began")));
         }
-        match self.lane.enter(item, self.key_hash, self.deadline, task.waker())? {
+        match self.lane.enter(slot, self.key_hash, self.deadline, task.waker())? {
             Entered::Queued(slot) => {
                 self.stage = Stage::Waiting(slot);
                 Poll::Pending
             }
-            Entered::Alone(item, flight) => {
+            Entered::Alone(slot, flight) => {
+                let Some(item) = Arc::into_inner(slot).and_then(Slot::into_item) else {
+                    self.lane.release(flight);
+                    return Poll::Ready(Err(Error::internal("a call began twice")));
+                };
                 let mut alone = Alone::new(self.lane, flight, item, self.deadline);
                 let answer = alone.poll(task);
                 if answer.is_pending() {
@@ -66,10 +72,11 @@ impl<W: Work> Future for Call<'_, W> {
     fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let answer = match &mut this.stage {
-            Stage::Ends(item) => match item.take() {
-                Some(item) => return this.begin(item, task),
-                None => Poll::Ready(Err(Error::internal("a call was polled after its end"))),
+            Stage::New(_) => match mem::replace(&mut this.stage, Stage::Over) {
+                Stage::New(slot) => return this.begin(slot, task),
+                _ => Poll::Ready(Err(Error::internal("a call began twice"))),
             },
+            Stage::Over => Poll::Ready(Err(Error::internal("a call was polled after its end"))),
             Stage::Waiting(slot) => {
                 let answer = slot.poll(task.waker());
                 if answer.is_pending() {
@@ -85,7 +92,7 @@ impl<W: Work> Future for Call<'_, W> {
             },
         };
         if answer.is_ready() {
-            this.stage = Stage::Ends(None);
+            this.stage = Stage::Over;
         }
         answer
     }

@@ -35,7 +35,7 @@ struct State<W: Work> {
 /// How a call gets in.
 pub(super) enum Entered<W: Work> {
     /// At once, as this flight.
-    Alone(W::Item, usize),
+    Alone(Arc<Slot<W>>, usize),
     Queued(Arc<Slot<W>>),
 }
 
@@ -51,7 +51,7 @@ impl<W: Work> Lane<W> {
     /// a queued call.
     pub(super) fn enter(
         self: &Arc<Self>,
-        item: W::Item,
+        slot: Arc<Slot<W>>,
         key_hash: u64,
         deadline: Instant,
         task: &Waker,
@@ -64,9 +64,9 @@ impl<W: Work> Lane<W> {
         let entered = match free {
             Some((index, flight)) if !stranded => {
                 *flight = Flight::Alone { deadline, caller: Some(task.clone()) };
-                Ok(Entered::Alone(item, index))
+                Ok(Entered::Alone(slot, index))
             }
-            _ => state.queue.push(item, key_hash, deadline, task).map(Entered::Queued),
+            _ => state.queue.push(slot, key_hash, deadline, task).map(Entered::Queued),
         };
         let resumed = if stranded { state.claim() } else { None };
         drop(state);

@@ -67,8 +67,15 @@ pub(super) struct Waiting<W: Work> {
     pub(super) slot: Arc<Slot<W>>,
     pub(super) deadline: Instant,
     key_hash: u64,
-    bytes: usize,
+    /// Fewer than [`MAX_WAITING_BYTES`], in little room because many wait.
+    bytes: u32,
     kind: W::Kind,
+}
+
+impl<W: Work> Waiting<W> {
+    fn bytes(&self) -> usize {
+        usize::try_from(self.bytes).unwrap_or(usize::MAX)
+    }
 }
 
 /// The keys of a batch, by hashes that a keyed hasher made. Two keys of one hash only wait for each other.
@@ -89,16 +96,20 @@ impl<W: Work> Queue<W> {
         self.waiting.is_empty()
     }
 
+    /// Lets a call wait that nobody else knows yet.
     pub(super) fn push(
         &mut self,
-        item: W::Item,
+        mut slot: Arc<Slot<W>>,
         key_hash: u64,
         deadline: Instant,
-        waker: &Waker,
+        task: &Waker,
     ) -> Result<Arc<Slot<W>>> {
-        let (bytes, kind) = (W::bytes(&item), W::kind(&item));
+        let known = || Error::internal("a call began to wait twice");
+        let call = Arc::get_mut(&mut slot).ok_or_else(known)?;
+        let (bytes, kind) = call.item().map(|item| (W::bytes(item), W::kind(item))).ok_or_else(known)?;
         self.load.add(bytes)?;
-        let slot = Arc::new(Slot::new(item, waker.clone()));
+        call.wait(task);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.waiting.push_back(Waiting { slot: Arc::clone(&slot), deadline, key_hash, bytes, kind });
         Ok(slot)
     }
@@ -110,14 +121,14 @@ impl<W: Work> Queue<W> {
         let (mut bytes, mut kept) = (0_usize, Vec::new());
         for _ in 0..limits.calls.saturating_mul(LOOK_AHEAD) {
             let Some(call) = self.waiting.pop_front() else { break };
-            if taken.len() >= limits.calls || !taken.is_empty() && bytes.saturating_add(call.bytes) > limits.bytes {
+            if taken.len() >= limits.calls || !taken.is_empty() && bytes.saturating_add(call.bytes()) > limits.bytes {
                 self.waiting.push_front(call);
                 break;
             }
             // A key that was passed over is passed over again, so that its calls keep their order.
             let is_first = !W::ONE_OF_A_KEY || keys.insert(call.key_hash);
             if is_first && taken.first().is_none_or(|first| first.kind == call.kind) {
-                bytes = bytes.saturating_add(call.bytes);
+                bytes = bytes.saturating_add(call.bytes());
                 taken.push(call);
             } else {
                 kept.push(call);
@@ -137,7 +148,7 @@ impl<W: Work> Queue<W> {
         let load = &self.load;
         self.waiting.retain(|call| {
             if call.deadline <= now {
-                load.remove(1, call.bytes);
+                load.remove(1, call.bytes());
                 wakers.extend(call.slot.expire());
                 return false;
             }

@@ -23,8 +23,32 @@ enum Stage<W: Work> {
 }
 
 impl<W: Work> Slot<W> {
-    pub(super) const fn new(item: W::Item, waker: Waker) -> Self {
-        Self(Mutex::new(Stage::Queued { item, waker }))
+    /// Makes the slot of a call that nobody waits for yet.
+    pub(super) fn new(item: W::Item) -> Self {
+        Self(Mutex::new(Stage::Queued { item, waker: Waker::noop().clone() }))
+    }
+
+    /// What the call wants to send, while nobody else knows it.
+    pub(super) fn item(&mut self) -> Option<&W::Item> {
+        match self.0.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            Stage::Queued { item, .. } => Some(item),
+            _ => None,
+        }
+    }
+
+    /// Takes out what the call wants to send, to send it at once.
+    pub(super) fn into_item(self) -> Option<W::Item> {
+        match self.0.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Stage::Queued { item, .. } => Some(item),
+            _ => None,
+        }
+    }
+
+    /// Says who waits, before anybody else knows the call.
+    pub(super) fn wait(&mut self, task: &Waker) {
+        if let Stage::Queued { waker, .. } = self.0.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            *waker = task.clone();
+        }
     }
 
     /// The answer, if it is there; else `task` is woken when it is.
@@ -116,7 +140,7 @@ mod tests {
     use crate::layer::coalesce::work::Reads;
 
     fn slot() -> Slot<Reads<dyn CacheBackend>> {
-        Slot::new((Key::parse("a").unwrap(), GetOptions::default()), Waker::noop().clone())
+        Slot::new((Key::parse("a").unwrap(), GetOptions::default()))
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The layer itself: which call goes to which lane.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use foldhash::quality::RandomState;
+use futures_util::future::BoxFuture;
 
 use crate::config::BatchingConfig;
 use crate::contract::{
@@ -81,7 +83,7 @@ impl<W: Work> Lanes<W> {
         let count = config.lanes.unwrap_or(DEFAULT_LANES).max(1);
         let (count, width) = if W::ORDERED { (count, 1) } else { (1, count) };
         let lane = || Lane::new(Arc::clone(&work), width, Limits::from(config), Arc::clone(load));
-        Self { first: lane(), others: (1..count).map(|_| lane()).collect(), hasher: RandomState::new() }
+        Self { first: lane(), others: (1..count).map(|_| lane()).collect(), hasher: RandomState::default() }
     }
 
     /// Sends a call by the lane of its key.
@@ -100,8 +102,20 @@ impl<W: Work> Lanes<W> {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<B: Store + ?Sized> Store for Coalesce<B> {
-    async fn get(&self, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup> {
-        self.reads.call((key.clone(), *options), cx).await
+    /// Written out, as are those below that may wait in great numbers: an `async fn` would keep its arguments beside the call.
+    fn get<'life0, 'life1, 'life2, 'life3, 'async_trait>(
+        &'life0 self,
+        key: &'life1 Key,
+        options: &'life2 GetOptions,
+        cx: &'life3 Context,
+    ) -> BoxFuture<'async_trait, Result<Lookup>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        'life2: 'async_trait,
+        'life3: 'async_trait,
+    {
+        Box::pin(self.reads.call((key.clone(), *options), cx))
     }
 
     async fn get_many(&self, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
@@ -112,8 +126,16 @@ impl<B: Store + ?Sized> Store for Coalesce<B> {
         self.inner.exists(keys, cx).await
     }
 
-    async fn write(&self, write: Write, cx: &Context) -> Result<WriteAck> {
-        self.writes.call(write, cx).await
+    fn write<'life0, 'life1, 'async_trait>(
+        &'life0 self,
+        write: Write,
+        cx: &'life1 Context,
+    ) -> BoxFuture<'async_trait, Result<WriteAck>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+    {
+        Box::pin(self.writes.call(write, cx))
     }
 
     async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
