@@ -168,6 +168,10 @@ fn not_json(error: &serde_json::Error) -> Error {
 }
 
 fn check_depth(valid_json: &[u8]) -> Result<()> {
+    // Each level takes two bytes at least, so most values need not be looked through.
+    if valid_json.len() <= 2 * Value::MAX_DEPTH {
+        return Ok(());
+    }
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in valid_json {
         match byte {
