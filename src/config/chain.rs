@@ -64,8 +64,9 @@ pub struct DatabaseChainConfig {
 #[validate(schema(function = "rules::cache_chain", skip_on_field_errors = false))]
 #[non_exhaustive]
 pub struct CacheChainConfig {
-    /// The folder that holds the set of keys written while the primary was away, so that a crash does not lose it. Without
-    /// one, the default, the set is kept in memory.
+    /// The folder in which is noted that something was written while the primary was away. Where a process died so, the next one
+    /// clears everything with the cache's key prefix before it reads. Without a folder, the default, nothing is noted: after a
+    /// crash the primary may answer what it held before the outage.
     pub journal_path: Option<PathBuf>,
     /// When the primary counts as away.
     #[validate(nested)]

@@ -177,9 +177,7 @@ impl CacheConfig {
         Self { backend, ..Self::default() }
     }
 
-    /// What is to stand behind the backend: what was asked for, or memory behind Redis and JetStream, and nothing behind memory.
-    ///
-    /// No cache uses it in this version: while its server is away, a call fails at once.
+    /// What stands behind the backend: what was asked for, or memory behind Redis and JetStream, and nothing behind memory.
     #[must_use]
     pub fn effective_fallback(&self) -> Option<CacheFallback> {
         match (&self.fallback, &self.backend) {
@@ -269,6 +267,21 @@ impl CacheBackendConfig {
             Self::Memory(_) => "in-memory",
             Self::Redis(_) => "redis",
             Self::Jetstream(_) => "jetstream",
+        }
+    }
+}
+
+impl CacheBackendConfig {
+    /// Where the cache is, without user and password; `None` for one in memory, which is new with each process.
+    #[must_use]
+    pub fn address(&self) -> Option<String> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Redis(config) => Some(format!("redis {}:{} {}", config.host, config.port, config.database)),
+            Self::Jetstream(config) => {
+                let servers = config.servers.iter().map(|server| format!("{}:{}", server.host, server.port));
+                Some(format!("jetstream {} {:?}", servers.collect::<Vec<_>>().join(","), config.bucket))
+            }
         }
     }
 }

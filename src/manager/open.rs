@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use crate::backend::memory::{MemoryCache, MemoryDatabase};
-use crate::chain::{ChainOptions, DatabaseChain};
+use crate::chain::{CacheChain, ChainOptions, DatabaseChain};
 use crate::config::{
-    CacheBackendConfig, CacheConfig, DatabaseBackendConfig, DatabaseConfig, DatabaseFallback, Fallback, SideOptions,
+    CacheBackendConfig, CacheConfig, CacheFallback, DatabaseBackendConfig, DatabaseConfig, DatabaseFallback, Fallback,
+    SideOptions,
 };
 use crate::contract::{CacheBackend, Capabilities, DatabaseBackend, Durability};
 use crate::error::Result;
 use crate::handle::{Cache, Database, Handle, HandleBackend};
 use crate::key::KeyPrefix;
 use crate::layer::{Coalesce, Observe, Prefix, Retry, Side};
+use crate::time::Ttl;
 
 /// Where a backend comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,17 +58,47 @@ pub(super) fn database_backend(config: &DatabaseBackendConfig) -> Result<Arc<dyn
     }
 }
 
+/// A cache in its layers, and the chain among them if there is one.
+#[derive(Clone, Debug)]
+pub(super) struct OpenCache {
+    pub(super) handle: Cache,
+    pub(super) chain: Option<Arc<CacheChain>>,
+}
+
 /// Puts the layers before a cache and connects it.
-pub(super) async fn cache(backend: Arc<dyn CacheBackend>, origin: Origin, config: &CacheConfig) -> Result<Cache> {
+pub(super) async fn cache(backend: Arc<dyn CacheBackend>, origin: Origin, config: &CacheConfig) -> Result<OpenCache> {
+    let chain = cache_chain(&backend, config).await?;
     let in_memory = origin == Origin::Configured && matches!(config.backend, CacheBackendConfig::Memory(_));
-    let mut layered = if in_memory { backend } else { Arc::new(Retry::new(config.options.retry, backend)) };
+    let mut layered: Arc<dyn CacheBackend> = match &chain {
+        Some(chain) => chain.clone(),
+        None if in_memory => backend,
+        None => Arc::new(Retry::new(config.options.retry, backend)),
+    };
     if is_batched(&layered.capabilities(), &config.options) {
         layered = Arc::new(Coalesce::cache(&config.options.batching, layered));
     }
     let observed: Arc<dyn CacheBackend> = Arc::new(Observe::new(Side::Cache, layered));
     let prefix = KeyPrefix::parse(&config.options.key_prefix)?;
     let backend = if prefix.is_empty() { observed } else { Arc::new(Prefix::new(prefix, observed)) };
-    connect(Side::Cache, Handle::new(backend), &config.options).await
+    let connected = connect(Side::Cache, Handle::new(backend), &config.options).await;
+    if let (Err(_), Some(chain)) = (&connected, &chain) {
+        chain.stop();
+    }
+    Ok(OpenCache { handle: connected?, chain })
+}
+
+/// Opens what stands in for a cache, if something does, with the retries below it.
+async fn cache_chain(primary: &Arc<dyn CacheBackend>, config: &CacheConfig) -> Result<Option<Arc<CacheChain>>> {
+    let Some(CacheFallback::Memory(memory)) = config.effective_fallback() else { return Ok(None) };
+    let mut options = ChainOptions::new(config.options.timeout);
+    options.fingerprint = config.backend.address();
+    options.scope = KeyPrefix::parse(&config.options.key_prefix)?;
+    if let CacheBackendConfig::Jetstream(jetstream) = &config.backend {
+        options.default_ttl = jetstream.ttl.map(Ttl::new).transpose()?;
+    }
+    let retried = Arc::new(Retry::new(config.options.retry, Arc::clone(primary)).leaving_outages());
+    let opened = CacheChain::open(retried, Arc::new(MemoryCache::new(&memory)), &config.chain, options).await?;
+    Ok(Some(Arc::new(opened)))
 }
 
 /// A database in its layers, and the chain among them if there is one.
@@ -82,7 +114,7 @@ pub(super) async fn database(
     origin: Origin,
     config: &DatabaseConfig,
 ) -> Result<OpenDatabase> {
-    let chain = chain(&backend, config).await?;
+    let chain = database_chain(&backend, config).await?;
     let in_memory = origin == Origin::Configured && matches!(config.backend, DatabaseBackendConfig::Memory(_));
     let mut layered: Arc<dyn DatabaseBackend> = match &chain {
         Some(chain) => chain.clone(),
@@ -103,7 +135,10 @@ pub(super) async fn database(
 }
 
 /// Opens what stands behind a database, if something does, with the retries below it.
-async fn chain(primary: &Arc<dyn DatabaseBackend>, config: &DatabaseConfig) -> Result<Option<Arc<DatabaseChain>>> {
+async fn database_chain(
+    primary: &Arc<dyn DatabaseBackend>,
+    config: &DatabaseConfig,
+) -> Result<Option<Arc<DatabaseChain>>> {
     let Some(fallback) = config.effective_fallback() else { return Ok(None) };
     if !primary.capabilities().replay {
         if matches!(config.fallback, Fallback::To(_)) {

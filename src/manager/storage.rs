@@ -14,7 +14,7 @@ use crate::layer::Side;
 
 use super::builder::StorageManagerBuilder;
 use super::health::{Health, MemberHealth, SideHealth};
-use super::open::{self, OpenDatabase, Origin};
+use super::open::{self, OpenCache, OpenDatabase, Origin};
 use super::slot::Slot;
 
 /// Both handles of a connected storage.
@@ -48,7 +48,7 @@ pub struct StorageManager {
     config: Arc<StorageConfig>,
     own_cache: Option<Arc<dyn CacheBackend>>,
     own_database: Option<Arc<dyn DatabaseBackend>>,
-    cache: Slot<Cache>,
+    cache: Slot<OpenCache>,
     database: Slot<OpenDatabase>,
 }
 
@@ -168,7 +168,7 @@ impl StorageManager {
     /// The cache. The first call builds and connects it; those who call meanwhile share the attempt.
     ///
     /// A server that cannot be reached yet is no error, unless the configuration says `required: true`: the handle is there, and
-    /// its calls are unavailable until the server is.
+    /// its calls are unavailable until the server is, or answered by the memory that stands in for it.
     ///
     /// # Errors
     ///
@@ -179,6 +179,31 @@ impl StorageManager {
     ///
     /// It may be dropped at any point; the next caller goes on with the attempt.
     pub async fn cache(&self) -> Result<Cache> {
+        Ok(self.open_cache().await?.handle)
+    }
+
+    /// How the cache's chain is: whether the primary is there, and how much is to be deleted there. `None` if nothing stands in for the
+    /// cache, or it was not used yet.
+    #[must_use]
+    pub fn cache_chain(&self) -> Option<ChainStatus> {
+        Some(self.cache.ready()?.chain?.status())
+    }
+
+    /// Tells each change of the state of the cache's chain; `None` if nothing stands in for the cache. It builds a cache that was not
+    /// used yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`StorageManager::cache`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`StorageManager::cache`].
+    pub async fn watch_cache_chain(&self) -> Result<Option<watch::Receiver<ChainStatus>>> {
+        Ok(self.open_cache().await?.chain.map(|chain| chain.watch()))
+    }
+
+    async fn open_cache(&self) -> Result<OpenCache> {
         let build = || {
             let (config, own) = (Arc::clone(&self.config), self.own_cache.clone());
             async move {
@@ -287,7 +312,10 @@ impl StorageManager {
     ///
     /// Dropping it leaves what was not yet closed to close itself.
     pub async fn disconnect(&self) -> Result<()> {
-        let close_cache = async { close(self.cache.take().await, &self.config.cache.options).await };
+        let close_cache = async {
+            let cache = self.cache.take().await.map(|open| open.handle);
+            close(cache, &self.config.cache.options).await
+        };
         let close_database = async {
             let database = self.database.take().await.map(|open| open.handle);
             close(database, &self.config.database.options).await
@@ -312,7 +340,7 @@ impl StorageManager {
             member_health(self.database(), database.backend.kind(), &database.options),
         );
         Health {
-            cache: SideHealth::of(Side::Cache, cache, None),
+            cache: SideHealth::of(Side::Cache, cache, self.cache_chain()),
             database: SideHealth::of(Side::Database, database, self.database_chain()),
         }
     }

@@ -6,6 +6,7 @@ mod ambiguity;
 mod crash;
 mod degraded;
 mod ledger;
+mod managed;
 mod primary;
 mod returning;
 mod rig;

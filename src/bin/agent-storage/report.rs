@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use agent_storage::chain::ChainStatus;
 use agent_storage::contract::{Capabilities, Listing, RevisionKind};
+use agent_storage::layer::Side;
 use agent_storage::manager::{MemberHealth, SideHealth};
 use agent_storage::{Error, Health};
 use comfy_table::{Table, presets};
@@ -112,14 +113,14 @@ fn chain(status: &ChainStatus) -> Json {
 /// The chain of a side in one line.
 pub(crate) fn chain_line(side: &SideHealth) -> Option<String> {
     let status = side.chain.as_ref()?;
-    let mut line = format!(
-        "{}: {}, {} pending, {} put aside, {} conflicts since the start",
-        side.side.as_str(),
-        status.state.as_str(),
-        status.pending,
-        status.parked,
-        status.conflicts
-    );
+    let (name, state, pending) = (side.side.as_str(), status.state.as_str(), status.pending);
+    let mut line = match side.side {
+        Side::Cache => format!("{name}: {state}, {pending} keys or prefixes to be deleted at the primary"),
+        _ => {
+            let (parked, conflicts) = (status.parked, status.conflicts);
+            format!("{name}: {state}, {pending} pending, {parked} put aside, {conflicts} conflicts since the start")
+        }
+    };
     for (flag, name) in [(status.fenced, "fenced"), (status.journal_full, "journal full")] {
         if flag {
             line.push_str(", ");

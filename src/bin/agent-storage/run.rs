@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use agent_storage::config::Fallback;
 use agent_storage::{StorageConfig, StorageManager};
 use tokio::signal;
 
@@ -58,14 +59,18 @@ fn prepare(arguments: &Arguments) -> Result<StorageManager, Failure> {
     if matches!(arguments.command, Command::Schema) {
         return Ok(StorageManager::in_memory());
     }
-    load(&arguments.config)
+    load(&arguments.config, only_values)
 }
 
-fn load(path: &Path) -> Result<StorageManager, Failure> {
+fn load(path: &Path, only_values: bool) -> Result<StorageManager, Failure> {
     // The problems one by one, for `check --json`; a manager made of a file has them as one text.
-    let config = StorageConfig::from_file(path)?;
+    let mut config = StorageConfig::from_file(path)?;
     for warning in config.warnings() {
         complain(&format!("warning: {warning}"));
+    }
+    if only_values {
+        // What stood in for the cache would end with this process, and with it what it acknowledged.
+        config.cache.fallback = Fallback::None;
     }
     Ok(StorageManager::new(config))
 }

@@ -69,7 +69,8 @@ section! {
 section! {
     /// What is noted of the time without the primary.
     CacheJournalSection {
-        /// A folder for the set of keys written meanwhile, so that it survives a crash; it is kept in memory by default.
+        /// A folder in which is noted that something was written meanwhile, so that it is known after a crash: the next start
+        /// clears the cache then. By default nothing is noted.
         "path" => path: FilePath;
     }
 }
@@ -246,20 +247,11 @@ fn warn_without_fallback(config: &DatabaseChainConfig, node: &Node, reader: &mut
 /// Says which keys have no effect because nothing stands behind the cache.
 pub(super) fn warn_of_unused_cache(config: &CacheConfig, node: &Node, reader: &mut Reader<'_>) {
     if config.effective_fallback().is_some() {
-        return warn_if_asked(&config.fallback, node, reader);
+        return;
     }
     let CacheChainConfig { journal_path, breaker } = &config.chain;
     let unusual = [("journal", journal_path.is_some()), ("breaker", *breaker != BreakerConfig::default())];
     warn_of_unused(&unusual, node, reader);
-}
-
-/// Says that a fallback is not in force.
-fn warn_if_asked<T>(fallback: &Fallback<T>, node: &Node, reader: &mut Reader<'_>) {
-    let path = format!("{}.fallback", node.place.path);
-    if let (Fallback::To(_), Some(position)) = (fallback, reader.position(&path)) {
-        let why = "is read and checked, but not in force here in this version: while the store is away, calls fail as unavailable";
-        reader.warn(&Place { path, position }, why);
-    }
 }
 
 fn warn_of_unused(unusual: &[(&str, bool)], node: &Node, reader: &mut Reader<'_>) {
@@ -280,8 +272,8 @@ pub(super) fn database_schema(generator: &mut SchemaGenerator) -> Map<String, Js
 
 /// The keys of a cache besides those of its type and those of every store.
 pub(super) fn cache_schema(generator: &mut SchemaGenerator) -> Map<String, Json> {
-    let about = "What stands behind the cache while it is away: `none`, or a list with one store. In this version it is \
-                 only checked, and not in force.";
+    let about = "What stands in for the cache while it is away: `none`, or a list with one store. By default memory behind \
+                 Redis and JetStream, and nothing behind memory.";
     with_fallback::<CacheFallback>(about, CacheChainSection::json_schema(generator), generator)
 }
 
