@@ -7,6 +7,7 @@ use crate::contract::Identity;
 use crate::error::Result;
 
 use super::core::Core;
+use super::inherit::inherit;
 use super::journal::{DiskJournal, Journal as _, JournalFolder};
 
 /// How often the folder is looked at.
@@ -77,6 +78,10 @@ async fn take_in(core: &Core, journal: &DiskJournal) {
                 break;
             }
         }
+    }
+    let writers = core.owed().writers();
+    if let Err(error) = inherit(journal, writers, &core.stamps).await {
+        tracing::warn!(%error, "it could not be written down what this process took over; more may be kept as conflicts");
     }
     core.journaled();
 }

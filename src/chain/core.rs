@@ -11,7 +11,8 @@ use tokio::sync::{Notify, watch};
 use crate::config::{Conflicts, DatabaseChainConfig, MinDurability, OutageReads};
 use crate::contract::{ConflictPolicy, Context, DatabaseBackend, Durability, Identity};
 use crate::error::{Error, Result};
-use crate::stamp::HybridClock;
+use crate::key::Key;
+use crate::stamp::{HybridClock, Stamp};
 use crate::time::Clock;
 
 use super::gate::{Answer, Attempt, Gate, Patience, Probed};
@@ -196,7 +197,7 @@ impl Core {
         let owed = self.owed();
         status.pending = owed.pending();
         status.parked = owed.parked();
-        status.oldest = owed.oldest().map(crate::stamp::Stamp::timestamp);
+        status.oldest = owed.oldest().map(Stamp::timestamp);
         drop(owed);
         status.journal_full = self.is_full();
         status.journal_bytes = self.journal.as_ref().map_or(0, |journal| journal.bytes());
@@ -220,6 +221,29 @@ impl Core {
         };
         let newly_full = |status: &ChainStatus| !status.journal_full && self.is_full();
         self.board.tell(state, reason, self.clock.now(), newly_full, |status| self.fill(status));
+    }
+
+    /// No later than when what is journaled now could not know of others' writes: the outage began then, or with the oldest of them.
+    pub(super) fn outage_began(&self, oldest: Stamp) -> Stamp {
+        let status = self.board.last();
+        if status.state == ChainState::Degraded { oldest.min(Stamp::earliest(status.since)) } else { oldest }
+    }
+
+    /// Says why something that is owed to a key stands in the way of a call.
+    pub(super) async fn still_owed(&self, key: &Key) -> Error {
+        let aside = self.owed().put_aside_of(key);
+        let reason = match (aside, &self.journal) {
+            (Some(seq), Some(journal)) => journal.export(seq.saturating_sub(1), 1, 0).await.ok(),
+            _ => None,
+        };
+        let found = reason.and_then(|mut exported| exported.pop()).filter(|exported| Some(exported.seq) == aside);
+        match found.and_then(|exported| Some((exported.seq, exported.parked?))) {
+            Some((seq, reason)) => Error::unavailable(format!(
+                "operation {seq} of the journal, of this key, was put aside, and what came after it waits: {reason}; retry or drop \
+                 it"
+            )),
+            None => still_owed(),
+        }
     }
 
     /// Something was journaled: it is to be replayed, and the state may be another one.
@@ -264,4 +288,11 @@ impl Core {
             );
         }
     }
+}
+
+/// What a call is told whose key is owed something that only a replay can bring to the primary.
+pub(super) fn still_owed() -> Error {
+    Error::unavailable(
+        "the primary is still owed something that this depends on; it will be answered once that is replayed",
+    )
 }

@@ -9,6 +9,7 @@ mod database;
 mod folder;
 mod gate;
 mod in_flight;
+mod inherit;
 #[cfg(feature = "sqlite")]
 mod inspect;
 mod journal;

@@ -2,7 +2,7 @@
 //!
 //! It holds no values: of each operation its number in the journal, its stamp, and what it does to its key.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use crate::key::{Key, KeyPrefix};
@@ -37,12 +37,17 @@ pub(super) struct Owed {
     keys: BTreeMap<Key, OwedKey>,
     /// The numbers of the clears among the debts.
     clears: BTreeMap<u64, (KeyPrefix, Stamp)>,
-    parked: HashSet<u64>,
+    /// The numbers of the debts that wait for the primary.
+    due: BTreeSet<u64>,
+    /// The numbers of those that were put aside.
+    parked: BTreeSet<u64>,
 }
 
 #[derive(Debug, Default)]
 struct OwedKey {
     debts: usize,
+    /// The numbers of those that were put aside.
+    parked: BTreeSet<u64>,
     value: Option<(u64, Stamp, OwedValue)>,
     deleted: Option<(u64, Stamp)>,
     appends: BTreeMap<u64, Stamp>,
@@ -74,10 +79,14 @@ impl Owed {
                 self.clears.insert(seq, (prefix.clone(), stamp));
             }
         }
-        if debt.parked {
-            self.parked.insert(seq);
-        }
+        let parked = debt.parked;
+        let stopped = debt.effect.list().and_then(|key| self.keys.get(key)).and_then(OwedKey::stopped_at);
         self.debts.insert(seq, debt);
+        if parked {
+            self.park(seq);
+        } else if stopped.is_none_or(|stopped| seq < stopped) {
+            self.due.insert(seq);
+        }
     }
 
     fn key_mut(&mut self, key: &Key) -> &mut OwedKey {
@@ -88,8 +97,12 @@ impl Owed {
 
     /// Forgets a debt that was paid.
     pub(super) fn pay(&mut self, seq: u64) {
+        if self.parked.contains(&seq) {
+            // What waited behind it goes on.
+            self.unpark(seq);
+        }
         let Some(debt) = self.debts.remove(&seq) else { return };
-        self.parked.remove(&seq);
+        self.due.remove(&seq);
         match &debt.effect {
             Effect::Clear(_) => drop(self.clears.remove(&seq)),
             Effect::Put(key, _) | Effect::Delete(key) | Effect::Append(key) => {
@@ -105,11 +118,54 @@ impl Owed {
         }
     }
 
-    /// Says that a debt cannot be paid as things are. Its key stays owed.
+    /// Says that a debt cannot be paid as things are. Its key stays owed. Later items of its list wait behind it, those to come
+    /// too, for they may not overtake it.
     pub(super) fn park(&mut self, seq: u64) {
-        if self.debts.contains_key(&seq) {
-            self.parked.insert(seq);
+        let Some(debt) = self.debts.get(&seq) else { return };
+        self.parked.insert(seq);
+        self.due.remove(&seq);
+        let Some(owed) = debt.effect.key().and_then(|key| self.keys.get_mut(key)) else { return };
+        owed.parked.insert(seq);
+        if owed.appends.contains_key(&seq) {
+            for (later, _) in owed.appends.range(seq..) {
+                self.due.remove(later);
+            }
         }
+    }
+
+    /// Has a debt wait for the primary again that was put aside.
+    pub(super) fn unpark(&mut self, seq: u64) {
+        let Some(debt) = self.debts.get(&seq).filter(|_| self.parked.remove(&seq)) else { return };
+        let Some(owed) = debt.effect.key().and_then(|key| self.keys.get_mut(key)) else {
+            self.due.insert(seq);
+            return;
+        };
+        owed.parked.remove(&seq);
+        if owed.appends.contains_key(&seq) {
+            let stopped = owed.stopped_at();
+            let goes_on = |later: &u64| stopped.is_none_or(|stopped| *later < stopped);
+            self.due.extend(owed.appends.range(seq..).map(|(later, _)| *later).take_while(goes_on));
+        } else {
+            self.due.insert(seq);
+        }
+    }
+
+    /// The numbers of the debts that were put aside, in their order.
+    pub(super) fn put_aside(&self) -> Vec<u64> {
+        self.parked.iter().copied().collect()
+    }
+
+    /// The first debt of a key that was put aside, or of a prefix that covers the key.
+    pub(super) fn put_aside_of(&self, key: &Key) -> Option<u64> {
+        let clear = self.clears.iter().find(|(seq, (prefix, _))| prefix.matches(key) && self.parked.contains(seq));
+        let of_key = self.keys.get(key).and_then(|owed| owed.parked.first());
+        of_key.or(clear.map(|(seq, _)| seq)).copied()
+    }
+
+    /// The debt that was put aside and has this one wait behind it, if one does.
+    pub(super) fn waits_behind(&self, seq: u64) -> Option<u64> {
+        let key = self.debts.get(&seq)?.effect.list()?;
+        self.keys.get(key)?.stopped_at().filter(|stopped| *stopped < seq && !self.parked.contains(&seq))
     }
 
     /// How many debts there are, those that are parked included.
@@ -119,18 +175,24 @@ impl Owed {
 
     /// How many of them wait for the primary.
     pub(super) fn pending(&self) -> usize {
-        self.debts.len() - self.parked.len()
+        self.due.len()
     }
 
+    /// How many were put aside, or wait behind one that was.
     pub(super) fn parked(&self) -> usize {
-        self.parked.len()
+        self.debts.len() - self.due.len()
+    }
+
+    /// Who wrote what is owed.
+    pub(super) fn writers(&self) -> BTreeSet<u64> {
+        self.debts.values().map(|debt| debt.stamp.writer()).collect()
     }
 
     /// The next debts to pay, in the order of the journal, a clear always alone.
     pub(super) fn next(&self, limit: usize) -> Vec<u64> {
         let mut next = Vec::new();
-        for (seq, debt) in self.debts.iter().filter(|(seq, _)| !self.parked.contains(seq)) {
-            let clear = matches!(debt.effect, Effect::Clear(_));
+        for seq in &self.due {
+            let clear = self.clears.contains_key(seq);
             if next.len() >= limit || (clear && !next.is_empty()) {
                 break;
             }
@@ -188,6 +250,11 @@ impl Owed {
 }
 
 impl OwedKey {
+    /// The first item that was put aside: later ones wait behind it.
+    fn stopped_at(&self) -> Option<u64> {
+        self.parked.iter().copied().find(|seq| self.appends.contains_key(seq))
+    }
+
     /// The newest by stamp counts, whatever the order of the journal.
     fn write(&mut self, seq: u64, stamp: Stamp, value: OwedValue) {
         if self.value.is_none_or(|(_, standing, _)| standing < stamp) {
@@ -279,5 +346,31 @@ mod tests {
         assert_eq!(owed.next(10), [4]);
         assert_eq!((owed.len(), owed.pending(), owed.parked()), (2, 1, 1));
         assert!(owed.owes(&key("a")));
+        assert_eq!((owed.put_aside(), owed.put_aside_of(&key("a"))), (vec![1], Some(1)));
+        owed.unpark(1);
+        assert_eq!(owed.next(10), [1, 4]);
+    }
+
+    #[test]
+    fn items_wait_behind_one_of_their_list_that_was_put_aside() {
+        let append = || Effect::Append(key("list"));
+        let put = || Effect::Put(key("list"), None);
+        let others = Effect::Append(key("other"));
+        let (mut owed, stamps) = debts([append(), append(), put(), append(), others, append()]);
+        owed.park(2);
+        assert_eq!(owed.next(10), [1, 3, 5]);
+        assert_eq!((owed.pending(), owed.parked()), (3, 3));
+        assert_eq!([1, 2, 3, 4].map(|seq| owed.waits_behind(seq)), [None, None, None, Some(2)]);
+        owed.add(Header { seq: 7, stamp: stamps[5], effect: append(), parked: false });
+        assert_eq!(owed.next(10), [1, 3, 5], "those to come wait too");
+        owed.park(6);
+        owed.unpark(2);
+        assert_eq!(owed.next(10), [1, 2, 3, 4, 5]);
+        owed.park(2);
+        owed.unpark(6);
+        assert_eq!(owed.next(10), [1, 3, 5], "the first one still stops them");
+        owed.pay(2);
+        assert_eq!(owed.next(10), [1, 3, 4, 5, 6, 7]);
+        assert_eq!(owed.parked(), 0);
     }
 }

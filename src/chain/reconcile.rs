@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use crate::contract::{Append, Context, ReplayOptions, ReplayOutcome, Step, Write, WriteMode, WriteOp};
 use crate::error::{Error, ErrorKind, Result};
-use crate::stamp::Stamp;
 use crate::time::{Timestamp, Ttl};
 
 use super::core::Core;
 use super::gate::Attempt;
-use super::journal::{Action, Journal, Operation};
+use super::journal::{Action, Episode, Journal, Operation};
 
 /// The most operations of one replay.
 const BATCH: usize = 512;
@@ -24,47 +23,45 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// The pause after a replay that failed for a reason that passes.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// From the first operation that is owed until nothing is: what is written meanwhile by others may be in conflict.
-#[derive(Debug, Default)]
-struct Episode {
-    since: Option<Stamp>,
-    /// How many operations the last replay settled.
-    settled: usize,
-}
-
 /// Replays whenever something is owed and the primary is there, for ever.
 pub(super) async fn run(core: Arc<Core>) {
     let Some(journal) = core.journal.clone() else { return };
-    let mut episode = Episode::default();
+    // How many operations the last replay settled.
+    let mut settled = 0;
     loop {
         while core.is_open() || core.owed().pending() == 0 {
             core.rounds.rest();
             core.debts.notified().await;
         }
-        if let Err(error) = round(&core, &*journal, &mut episode).await {
-            core.rounds.rest();
-            tracing::debug!(%error, "a replay of the journal did not come through; it is tried again");
-            tokio::time::sleep(PAUSE).await;
+        match round(&core, &*journal, settled).await {
+            Ok(count) => settled = count,
+            Err(error) => {
+                core.rounds.rest();
+                tracing::debug!(%error, "a replay of the journal did not come through; it is tried again");
+                tokio::time::sleep(PAUSE).await;
+            }
         }
         if core.owed().pending() == 0 {
-            episode = Episode::default();
+            settled = 0;
             core.announce(None);
         }
     }
 }
 
-/// Replays the next operations: what the primary took is removed, what it will never take is put aside.
-async fn round(core: &Core, journal: &dyn Journal, episode: &mut Episode) -> Result<()> {
+/// Replays the next operations: what the primary took is removed, what it will never take is put aside. Answers how many it took.
+async fn round(core: &Core, journal: &dyn Journal, settled_last: usize) -> Result<usize> {
     let (seqs, pending) = {
         let owed = core.owed();
         (owed.next(BATCH), owed.pending())
     };
-    core.rounds.begin(episode.settled, pending);
+    core.rounds.begin(settled_last, pending);
     let operations = journal.read_many(seqs.clone(), BATCH_BYTES).await?;
     forget_missing(core, &seqs, &operations);
-    let Some((_, first)) = operations.first() else { return Ok(()) };
-    let since = *episode.since.get_or_insert(first.stamp);
-    let options = ReplayOptions::new(since).with_policy(core.settings.policy);
+    let Some((_, first)) = operations.first() else { return Ok(settled_last) };
+    let Episode { since, succession } = journal.episode().await?;
+    let options = ReplayOptions::for_outage(since.unwrap_or(first.stamp))
+        .with_succession(succession)
+        .with_policy(core.settings.policy);
     let now = core.clock.now();
     let (seqs, steps): (Vec<u64>, Vec<Step>) =
         operations.into_iter().map(|(seq, operation)| (seq, step(operation, now))).unzip();
@@ -74,7 +71,10 @@ async fn round(core: &Core, journal: &dyn Journal, episode: &mut Episode) -> Res
         Attempt::NotSent | Attempt::BrokenOff => return Err(Error::unavailable("the primary is away")),
     };
     let sorted = sort(&seqs, outcomes)?;
-    episode.settled = sorted.done.len();
+    let settled = sorted.done.len();
+    if settled == 0 && sorted.parked.is_empty() {
+        return Err(Error::internal("a replay withheld operations, and put none aside that they wait behind"));
+    }
     journal.settle(sorted.done.clone(), sorted.parked.clone()).await?;
     core.change_owed(|owed| {
         sorted.done.iter().for_each(|seq| owed.pay(*seq));
@@ -85,7 +85,7 @@ async fn round(core: &Core, journal: &dyn Journal, episode: &mut Episode) -> Res
     for (seq, reason) in &sorted.parked {
         tracing::error!(seq, reason, "an operation of the journal cannot be replayed; it was put aside");
     }
-    Ok(())
+    Ok(settled)
 }
 
 /// Forgets what was settled between two looks at the journal. What is not there cannot be replayed.
@@ -138,9 +138,8 @@ fn sort(seqs: &[u64], outcomes: Vec<Result<ReplayOutcome>>) -> Result<Sorted> {
                     "it waited for longer than the primary remembers deletes; it might bring back what was deleted";
                 sorted.parked.push((*seq, reason.to_owned()));
             }
-            Ok(ReplayOutcome::Withheld) => {
-                sorted.parked.push((*seq, "an earlier item of its list was put aside".to_owned()));
-            }
+            // It waits behind the one that is put aside with this replay.
+            Ok(ReplayOutcome::Withheld) => {}
             Ok(_) => sorted.done.push(*seq),
             Err(error) => match error.kind() {
                 ErrorKind::Unavailable | ErrorKind::OutcomeUnknown | ErrorKind::Closed => return Err(error),

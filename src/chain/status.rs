@@ -52,7 +52,8 @@ pub struct ChainStatus {
     pub journal_bytes: u64,
     /// How many operations wait for the primary; for a cache, how many keys and prefixes are to be deleted there.
     pub pending: usize,
-    /// How many operations were put aside, because the primary does not take them.
+    /// How many operations were put aside, because the primary does not take them, or wait behind such a one in their list. See
+    /// [`DatabaseChain::retry_parked`](super::DatabaseChain::retry_parked).
     pub parked: usize,
     /// When the oldest operation that is owed was written.
     pub oldest: Option<Timestamp>,

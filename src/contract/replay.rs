@@ -1,5 +1,7 @@
 //! Replay: operations that were acknowledged elsewhere, brought to their database, each once in effect.
 
+use std::time::Duration;
+
 use crate::key::Key;
 use crate::stamp::Stamp;
 use crate::time::Timestamp;
@@ -50,6 +52,18 @@ pub enum ReplayDecision {
 }
 
 impl ReplayOptions {
+    /// By how much the clocks of two processes may differ: 1 minute. What was written within it before an outage may have been
+    /// written during the outage, by a clock that is behind; so it counts as that.
+    pub const CLOCK_SKEW: Duration = Duration::from_secs(60);
+
+    /// Makes options for what is owed since an outage began: `since` is earlier than that by [`ReplayOptions::CLOCK_SKEW`].
+    #[must_use]
+    pub fn for_outage(began: Stamp) -> Self {
+        let skew = u64::try_from(Self::CLOCK_SKEW.as_millis()).unwrap_or(u64::MAX);
+        let earlier = began.timestamp().as_millis().saturating_sub(skew);
+        Self::new(Stamp::earliest(Timestamp::from_millis(earlier)))
+    }
+
     /// Makes options by which the newer stamp wins.
     #[must_use]
     pub const fn new(since: Stamp) -> Self {

@@ -10,7 +10,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::chain::core::Core;
+use crate::chain::core::{Core, still_owed};
 use crate::chain::gate::{Attempt, away, is_of_the_primary, unsettled};
 use crate::chain::in_flight::{Entered, Scope};
 use crate::chain::owed::Owed;
@@ -20,7 +20,6 @@ use crate::key::Key;
 
 use super::item::Item;
 use super::keep::keep;
-use super::read::still_owed;
 use super::stamping::{MOST_ATTEMPTS, Stamped, broken_off, outrun, stamp_in_turn};
 
 /// Sends each item where it belongs: one answer an item, in their order.

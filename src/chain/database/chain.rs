@@ -19,6 +19,7 @@ use crate::stamp::{HybridClock, Stamp};
 use crate::time::{Clock, Ttl};
 
 use crate::chain::core::{Core, Parts, Settings};
+use crate::chain::inherit::inherit;
 use crate::chain::journal::{Journal, VolatileJournal};
 use crate::chain::owed::Owed;
 use crate::chain::status::ChainStatus;
@@ -30,7 +31,7 @@ use crate::chain::adoption;
 use crate::chain::journal::{DiskJournal, JournalFolder};
 
 use super::entry::JournaledOperation;
-use super::{batch, guarded, read};
+use super::{aside, batch, guarded, read};
 
 /// How many operations are read at once when a chain starts.
 const HEADERS: usize = 10_000;
@@ -195,6 +196,7 @@ impl DatabaseChain {
                 stamps.observe(Stamp::earliest(reserve));
             }
             owed = read_owed(&**journal, &stamps).await?;
+            inherit(&**journal, owed.writers(), &stamps).await?;
             known = meta.identity;
         }
         primary.expect(known)?;
@@ -239,7 +241,43 @@ impl DatabaseChain {
     pub async fn journaled(&self, after: u64) -> Result<Vec<JournaledOperation>> {
         let Some(journal) = &self.core.journal else { return Ok(Vec::new()) };
         let exported = journal.export(after, EXPORTED, EXPORTED_BYTES).await?;
-        Ok(exported.into_iter().map(JournaledOperation::from).collect())
+        let owed = self.core.owed();
+        let waits = |seq| owed.waits_behind(seq).map(|first| format!("it waits behind operation {first} of its list"));
+        let mut operations: Vec<_> = exported.into_iter().map(JournaledOperation::from).collect();
+        for operation in operations.iter_mut().filter(|operation| operation.parked.is_none()) {
+            operation.parked = waits(operation.seq);
+        }
+        Ok(operations)
+    }
+
+    /// Has operations wait for the primary again that were put aside, and with them what waits behind them: the one with the number
+    /// `only`, or all. It says how many were put aside. One that the primary still does not take is put aside again.
+    ///
+    /// What others wrote since counts as written meanwhile from the moment on at which the oldest of them was written.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the journal cannot be written; nothing changed then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled it runs to its end, though it is dropped.
+    pub async fn retry_parked(&self, only: Option<u64>) -> Result<usize> {
+        aside::retry(&self.core, only).await
+    }
+
+    /// Gives up an operation that was put aside, as [`DatabaseChain::journaled`] numbers it: **what it wrote is lost**. What waited
+    /// behind it in its list goes on. `false` if it was not put aside, or is not there any more.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the journal cannot be written; nothing changed then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled it runs to its end, though it is dropped.
+    pub async fn drop_parked(&self, seq: u64) -> Result<bool> {
+        aside::give_up(&self.core, seq).await
     }
 
     /// Which database the primary is that is known, if one was seen yet. Another one is not used.

@@ -17,7 +17,7 @@ pub struct JournaledOperation {
     pub stamp: Stamp,
     /// What it does.
     pub effect: JournaledEffect,
-    /// Why it was put aside, if it was.
+    /// Why it was put aside, if it was, or does not wait for the primary yet.
     pub parked: Option<String>,
 }
 

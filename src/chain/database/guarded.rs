@@ -12,7 +12,6 @@ use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 
 use super::keep::keep;
-use super::read::still_owed;
 use super::stamping::{MOST_ATTEMPTS, Stamped, broken_off, outrun, stamp_in_turn};
 
 pub(super) async fn trim(core: &Arc<Core>, key: &Key, keep_last: u64, cx: &Context) -> Result<u64> {
@@ -45,8 +44,11 @@ pub(super) async fn apply(core: &Arc<Core>, mut steps: Vec<Step>, cx: &Context) 
 async fn enter(core: &Arc<Core>, keys: Vec<Key>, cx: &Context) -> Result<Entered> {
     core.admit(cx)?;
     let entered = core.in_flight.enter(Scope::Keys(keys.clone()), cx).await?;
-    if core.owes_anything() && keys.iter().any(|key| core.owed().owes(key)) {
-        return Err(still_owed());
+    if core.owes_anything() {
+        let owed = keys.iter().find(|key| core.owed().owes(key));
+        if let Some(key) = owed {
+            return Err(core.still_owed(key).await);
+        }
     }
     Ok(entered)
 }

@@ -10,6 +10,7 @@ use crate::chain::meters;
 use crate::chain::owed::Owed;
 use crate::contract::{Context, Durability};
 use crate::error::{Error, Result};
+use crate::stamp::Stamp;
 
 /// Keeps operations in the journal and counts them as owed; only then they are acknowledged, by `acknowledge`, which is shown each
 /// operation's place and what was owed before it.
@@ -28,7 +29,9 @@ pub(super) async fn keep<A: Send + 'static>(
         let _entered = entered;
         let Some(journal) = &core.journal else { return Err(away()) };
         let headers: Vec<_> = operations.iter().map(|operation| (operation.stamp, operation.action.effect())).collect();
-        let seqs = journal.append(operations, deadline).await?;
+        let oldest = operations.iter().map(|operation| operation.stamp).min();
+        let since = core.outage_began(oldest.unwrap_or(Stamp::MIN));
+        let seqs = journal.append(operations, since, deadline).await?;
         meters::count_journaled(seqs.len());
         let durability = journal.durability();
         let acks = core.change_owed(|owed| {

@@ -1,5 +1,6 @@
 //! The chain of a database: the rules of each operation, and the [`DatabaseChain`] that has them all.
 
+mod aside;
 mod batch;
 mod chain;
 mod entry;

@@ -6,7 +6,7 @@
 //! | range, length | closed: the primary; open: unavailable | after a pending delete: empty; else unavailable |
 //! | list, count | closed: the primary; open: unavailable | unavailable |
 
-use crate::chain::core::Core;
+use crate::chain::core::{Core, still_owed};
 use crate::chain::gate::{Answer, Attempt, away};
 use crate::chain::journal::Action;
 use crate::chain::owed::{OwedList, OwedValue};
@@ -115,7 +115,7 @@ fn owed_existence(core: &Core, key: &Key) -> Result<Option<bool>> {
 }
 
 pub(super) async fn range(core: &Core, key: &Key, range: ListRange, cx: &Context) -> Result<Vec<Item>> {
-    let answer = match owed_list(core, key, cx)? {
+    let answer = match owed_list(core, key, cx).await? {
         Some(empty) => Ok(empty),
         None => read(core, core.primary.range(key, range, cx)).await,
     };
@@ -123,7 +123,7 @@ pub(super) async fn range(core: &Core, key: &Key, range: ListRange, cx: &Context
 }
 
 pub(super) async fn length(core: &Core, key: &Key, cx: &Context) -> Result<u64> {
-    let answer = match owed_list(core, key, cx)? {
+    let answer = match owed_list(core, key, cx).await? {
         Some(_) => Ok(0),
         None => read(core, core.primary.length(key, cx)).await,
     };
@@ -131,15 +131,16 @@ pub(super) async fn length(core: &Core, key: &Key, cx: &Context) -> Result<u64> 
 }
 
 /// The list by what is owed, if that is known: only after a delete it is, and then it is empty.
-fn owed_list(core: &Core, key: &Key, cx: &Context) -> Result<Option<Vec<Item>>> {
+async fn owed_list(core: &Core, key: &Key, cx: &Context) -> Result<Option<Vec<Item>>> {
     core.admit(cx)?;
     if !core.owes_anything() {
         return Ok(None);
     }
-    match core.owed().list(key) {
+    let owed = core.owed().list(key);
+    match owed {
         None => Ok(None),
         Some(OwedList::Deleted) => Ok(Some(Vec::new())),
-        Some(OwedList::Appended) => Err(still_owed()),
+        Some(OwedList::Appended) => Err(core.still_owed(key).await),
     }
 }
 
@@ -192,10 +193,4 @@ fn guessed<T>(core: &Core, answer: Result<T>, nothing: impl FnOnce() -> T) -> Re
 
 const fn missing() -> Lookup {
     Lookup::Missing { freshness: Freshness::Fallback }
-}
-
-pub(super) fn still_owed() -> Error {
-    Error::unavailable(
-        "the primary is still owed something that this depends on; it will be answered once that is replayed",
-    )
 }

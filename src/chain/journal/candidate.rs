@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::engine::sqlite::{LayoutState, SqlError, SqlResult};
+use crate::engine::sqlite::{SqlError, SqlResult};
 use crate::error::{Error, Result};
 
 use super::files;
@@ -85,7 +85,7 @@ fn read(path: &Path) -> SqlResult<(Connection, Meta, u64)> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "trusted_schema", false)?;
-    if layout::inspect(&connection)? == LayoutState::Outdated {
+    if layout::format(&connection)? == 0 {
         return Ok((connection, Meta::default(), 0));
     }
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
@@ -99,6 +99,9 @@ fn read(path: &Path) -> SqlResult<(Connection, Meta, u64)> {
         operations += 1;
         Ok(true)
     })?;
+    let transaction = connection.unchecked_transaction()?;
+    layout::migrate(&transaction)?;
+    transaction.commit()?;
     let meta = table::meta(&connection)?;
     Ok((connection, meta, operations))
 }

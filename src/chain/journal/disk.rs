@@ -10,14 +10,16 @@ use rusqlite::Connection;
 use tokio::sync::OnceCell;
 
 use crate::config::Synchronous;
-use crate::contract::{Durability, Identity};
+use crate::contract::{Durability, Identity, Succession};
 use crate::engine::sqlite::{Atomicity, Engine, Maintenance, Options, ReadKind, SqlResult};
 use crate::error::{Error, Result};
+use crate::stamp::Stamp;
 
 use super::acceptance;
+use super::episode;
 use super::layout::LAYOUT;
 use super::lock::OwnerLock;
-use super::operation::{Exported, Header, Meta, Operation};
+use super::operation::{Episode, Exported, Header, Meta, Operation};
 use super::shared::Shared;
 use super::store::Journal;
 use super::table;
@@ -150,7 +152,7 @@ impl DiskJournal {
 
 #[async_trait]
 impl Journal for DiskJournal {
-    async fn append(&self, operations: Vec<Operation>, deadline: Instant) -> Result<Vec<u64>> {
+    async fn append(&self, operations: Vec<Operation>, since: Stamp, deadline: Instant) -> Result<Vec<u64>> {
         let engine = self.engine_in(&self.slot(), deadline).await?;
         if engine.has_failed() {
             self.shared.set_failed();
@@ -161,6 +163,8 @@ impl Journal for DiskJournal {
         let shared = Arc::clone(&self.shared);
         let append = move |connection: &Connection| {
             shared.make_room(connection, weight)?;
+            // Should the rest fail, this stays, and does no harm.
+            episode::begin(connection, since)?;
             table::insert(connection, &operations, || shared.next_seq())
         };
         let outcome = engine.write(weight, atomicity, deadline, append).await;
@@ -181,9 +185,33 @@ impl Journal for DiskJournal {
             let (done, parked) = &*work;
             table::remove(connection, done)?;
             table::park(connection, parked)?;
+            episode::end_if_settled(connection)?;
             shared.measure(connection)
         })
         .await
+    }
+
+    async fn unpark(&self, seqs: Vec<u64>) -> Result<()> {
+        let seqs = Arc::new(seqs);
+        self.change(Instant::now() + PATIENCE, move |connection, _| episode::unpark(connection, &seqs)).await
+    }
+
+    async fn drop_parked(&self, seq: u64) -> Result<bool> {
+        self.change(Instant::now() + PATIENCE, move |connection, shared| {
+            let was_there = table::drop_parked(connection, seq)?;
+            episode::end_if_settled(connection)?;
+            shared.measure(connection)?;
+            Ok(was_there)
+        })
+        .await
+    }
+
+    async fn episode(&self) -> Result<Episode> {
+        self.look(ReadKind::Point, episode::read).await
+    }
+
+    async fn add_succession(&self, added: Succession) -> Result<()> {
+        self.change(Instant::now() + PATIENCE, move |connection, _| episode::add_succession(connection, &added)).await
     }
 
     async fn headers(&self, after: u64, limit: usize) -> Result<Vec<Header>> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::engine::sqlite::{LayoutState, SqlResult};
+use crate::engine::sqlite::SqlResult;
 use crate::error::{Error, Result};
 use crate::stamp::Stamp;
 
@@ -66,12 +66,13 @@ pub(crate) fn bytes(journal: &Path) -> u64 {
 pub(crate) fn glance(journal: &Path) -> Result<Glance> {
     let look = || {
         let connection = open(journal)?;
-        if layout::inspect(&connection)? == LayoutState::Outdated {
+        let format = layout::format(&connection)?;
+        if format == 0 {
             return Ok(Glance::default());
         }
         let (pending, parked, oldest) = table::counts(&connection)?;
         let meta = table::meta(&connection)?;
-        Ok(Glance { format: layout::format(&connection)?, pending, parked, oldest, meta })
+        Ok(Glance { format, pending, parked, oldest, meta })
     };
     look().map_err(crate::engine::sqlite::SqlError::into_error)
 }
@@ -84,7 +85,7 @@ pub(crate) fn glance(journal: &Path) -> Result<Glance> {
 pub(crate) fn export(journal: &Path, after: u64, limit: usize, max_bytes: usize) -> Result<Vec<Exported>> {
     let look = || {
         let connection = open(journal)?;
-        if layout::inspect(&connection)? == LayoutState::Outdated {
+        if layout::format(&connection)? == 0 {
             return Ok(Vec::new());
         }
         table::export(&connection, after, limit, max_bytes)

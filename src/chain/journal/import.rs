@@ -5,6 +5,7 @@ use rusqlite::{Connection, params_from_iter};
 
 use crate::engine::sqlite::SqlResult;
 
+use super::episode;
 use super::operation::Meta;
 use super::record::signed;
 use super::table;
@@ -40,6 +41,7 @@ pub(super) fn copy(
         Ok(true)
     })?;
     table::set_meta(target, &merged(table::meta(target)?, table::meta(source)?))?;
+    episode::join(target, &episode::read(source)?)?;
     target.prepare_cached("INSERT INTO imported (source) VALUES (?1)")?.execute([name])?;
     Ok(count)
 }

@@ -7,6 +7,8 @@ mod candidate;
 #[cfg(feature = "sqlite")]
 mod disk;
 #[cfg(feature = "sqlite")]
+mod episode;
+#[cfg(feature = "sqlite")]
 mod files;
 #[cfg(feature = "sqlite")]
 mod folder;
@@ -32,7 +34,7 @@ mod table;
 mod tests;
 mod volatile;
 
-pub(crate) use operation::{Action, Effect, Exported, Header, Meta, Operation};
+pub(crate) use operation::{Action, Effect, Episode, Exported, Header, Meta, Operation};
 pub(crate) use store::Journal;
 pub(crate) use volatile::VolatileJournal;
 #[cfg(feature = "sqlite")]

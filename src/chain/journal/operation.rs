@@ -1,6 +1,6 @@
 //! What a journal holds: the [`Operation`], its [`Header`], and what is known beside them, the [`Meta`].
 
-use crate::contract::{Identity, ItemId};
+use crate::contract::{Identity, ItemId, Succession};
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 use crate::time::Timestamp;
@@ -65,6 +65,15 @@ pub(crate) struct Meta {
     pub(crate) clock_reserve: Option<Timestamp>,
 }
 
+/// What is remembered as long as something is owed, also over a crash.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Episode {
+    /// When the outage began: no later than the oldest stamp that waited since.
+    pub(crate) since: Option<Stamp>,
+    /// Which of the writers whose operations are here knew of which.
+    pub(crate) succession: Succession,
+}
+
 /// An operation as it is exported: with its number, and why it was put aside if it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Exported {
@@ -97,6 +106,21 @@ impl Operation {
             Action::Put { value, .. } | Action::Append { value, .. } => value.len(),
             Action::Delete { .. } | Action::Clear { .. } => 0,
         }
+    }
+}
+
+impl Effect {
+    /// The key it is about; `None` for a prefix.
+    pub(crate) const fn key(&self) -> Option<&Key> {
+        match self {
+            Self::Put(key, _) | Self::Delete(key) | Self::Append(key) => Some(key),
+            Self::Clear(_) => None,
+        }
+    }
+
+    /// The key of the list that it appends to.
+    pub(crate) const fn list(&self) -> Option<&Key> {
+        if let Self::Append(key) = self { Some(key) } else { None }
     }
 }
 

@@ -108,9 +108,14 @@ impl Fixed {
         if row.get::<_, i64>(1)? != VERSION {
             return Err(unreadable().into());
         }
-        let stamp = row.get_ref(2)?.as_blob().map_err(|error| unreadable().with_source(error))?;
-        Ok(Self { seq: unsigned(row.get(0)?)?, stamp: Stamp::from_slice(stamp)?, kind: row.get(3)? })
+        Ok(Self { seq: unsigned(row.get(0)?)?, stamp: stamp(row, 2)?, kind: row.get(3)? })
     }
+}
+
+/// Reads a stamp.
+pub(super) fn stamp(row: &Row<'_>, column: usize) -> SqlResult<Stamp> {
+    let bytes = row.get_ref(column)?.as_blob().map_err(|error| unreadable().with_source(error))?;
+    Ok(Stamp::from_slice(bytes)?)
 }
 
 fn text<'r>(row: &'r Row<'_>, column: usize) -> SqlResult<&'r str> {

@@ -5,22 +5,24 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 
-use crate::contract::{Durability, Identity};
+use crate::contract::{Durability, Identity, Succession};
 use crate::error::Result;
+use crate::stamp::Stamp;
 
-use super::operation::{Exported, Header, Meta, Operation};
+use super::operation::{Episode, Exported, Header, Meta, Operation};
 
 /// Where operations are kept until the primary has them.
 #[async_trait]
 pub(crate) trait Journal: Send + Sync + Debug {
-    /// Keeps operations, in order, all or none; answers their numbers once they are as durable as the journal makes them.
+    /// Keeps operations, in order, all or none; answers their numbers once they are as durable as the journal makes them. With
+    /// them it remembers that the outage began no later than `since`.
     ///
     /// A call that was begun runs to its end though it is dropped.
     ///
     /// # Errors
     ///
     /// `Unavailable` if nothing was kept; `OutcomeUnknown` if that is open.
-    async fn append(&self, operations: Vec<Operation>, deadline: Instant) -> Result<Vec<u64>>;
+    async fn append(&self, operations: Vec<Operation>, since: Stamp, deadline: Instant) -> Result<Vec<u64>>;
 
     /// Reads one operation; `None` if it is not there any more.
     async fn read(&self, seq: u64) -> Result<Option<Operation>>;
@@ -29,8 +31,21 @@ pub(crate) trait Journal: Send + Sync + Debug {
     /// any more are left out.
     async fn read_many(&self, seqs: Vec<u64>, max_bytes: usize) -> Result<Vec<(u64, Operation)>>;
 
-    /// Removes what was replayed and puts aside, with a reason, what cannot be, in one transaction.
+    /// Removes what was replayed and puts aside, with a reason, what cannot be, in one transaction. When nothing waits any more, it
+    /// is forgotten when the outage began.
     async fn settle(&self, done: Vec<u64>, parked: Vec<(u64, String)>) -> Result<()>;
+
+    /// Has operations wait again that were put aside.
+    async fn unpark(&self, seqs: Vec<u64>) -> Result<()>;
+
+    /// Removes an operation if it was put aside; `false` if it was not, or is not there.
+    async fn drop_parked(&self, seq: u64) -> Result<bool>;
+
+    /// What is remembered of the outage.
+    async fn episode(&self) -> Result<Episode>;
+
+    /// Adds to what the writers of the operations knew of each other.
+    async fn add_succession(&self, added: Succession) -> Result<()>;
 
     /// Lists what is there in the order of the numbers, from the first after `after`.
     async fn headers(&self, after: u64, limit: usize) -> Result<Vec<Header>>;

@@ -44,6 +44,12 @@ pub(super) fn park(connection: &Connection, parked: &[(u64, String)]) -> SqlResu
     Ok(())
 }
 
+/// Removes an operation if it was put aside.
+pub(super) fn drop_parked(connection: &Connection, seq: u64) -> SqlResult<bool> {
+    let sql = "DELETE FROM op WHERE seq = ?1 AND parked IS NOT NULL";
+    Ok(connection.prepare_cached(sql)?.execute([signed(seq)?])? > 0)
+}
+
 /// Reads one operation.
 pub(super) fn read(connection: &Connection, seq: u64) -> SqlResult<Option<Operation>> {
     Ok(record(connection, seq)?.map(|record| record.operation))

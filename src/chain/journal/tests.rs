@@ -4,6 +4,7 @@
 mod crash;
 #[cfg(feature = "sqlite")]
 mod disk;
+mod episode;
 #[cfg(feature = "sqlite")]
 mod folder;
 
@@ -13,12 +14,15 @@ use super::{Action, Effect, Exported, Header, Journal, Meta, Operation, Volatile
 use crate::contract::{Durability, Identity, ItemId};
 use crate::error::ErrorKind;
 use crate::key::{Key, KeyPrefix};
-use crate::stamp::HybridClock;
+use crate::stamp::{HybridClock, Stamp};
 use crate::time::Timestamp;
 use crate::value::Value;
 
 /// The bound of the journals under test.
 const MAX_BYTES: u64 = 1 << 20;
+
+/// When the outage of the journals under test began: it is older than any stamp.
+const SINCE: Stamp = Stamp::MIN;
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(30)
@@ -88,7 +92,7 @@ async fn each(test: impl AsyncFn(&dyn Journal)) {
 async fn operations_come_back_as_they_went_in() {
     each(async |journal| {
         let operations = all_kinds();
-        let seqs = journal.append(operations.clone(), soon()).await.unwrap();
+        let seqs = journal.append(operations.clone(), SINCE, soon()).await.unwrap();
         assert!(seqs.is_sorted() && seqs.len() == operations.len());
         for (seq, operation) in seqs.iter().zip(&operations) {
             assert_eq!(journal.read(*seq).await.unwrap().as_ref(), Some(operation));
@@ -112,7 +116,7 @@ async fn operations_come_back_as_they_went_in() {
 async fn what_was_settled_is_gone_and_what_was_put_aside_stays_with_its_reason() {
     each(async |journal| {
         let operations = vec![put("a", "1"), put("b", "2"), put("c", "3")];
-        let seqs = journal.append(operations.clone(), soon()).await.unwrap();
+        let seqs = journal.append(operations.clone(), SINCE, soon()).await.unwrap();
         journal.settle(vec![seqs[0], seqs[0], 999], vec![(seqs[1], "poison".to_owned())]).await.unwrap();
         assert_eq!(journal.read(seqs[0]).await.unwrap(), None);
         let headers = journal.headers(0, 100).await.unwrap();
@@ -136,11 +140,11 @@ async fn what_was_settled_is_gone_and_what_was_put_aside_stays_with_its_reason()
 #[tokio::test]
 async fn numbers_are_never_used_again() {
     each(async |journal| {
-        let first = journal.append(vec![put("a", "1"), put("a", "2")], soon()).await.unwrap();
+        let first = journal.append(vec![put("a", "1"), put("a", "2")], SINCE, soon()).await.unwrap();
         journal.settle(first.clone(), Vec::new()).await.unwrap();
-        let next = journal.append(vec![put("a", "3")], soon()).await.unwrap();
+        let next = journal.append(vec![put("a", "3")], SINCE, soon()).await.unwrap();
         assert!(next[0] > first[1]);
-        assert_eq!(journal.append(Vec::new(), soon()).await.unwrap(), Vec::<u64>::new());
+        assert_eq!(journal.append(Vec::new(), SINCE, soon()).await.unwrap(), Vec::<u64>::new());
     })
     .await;
 }
@@ -148,7 +152,7 @@ async fn numbers_are_never_used_again() {
 #[tokio::test]
 async fn pages_go_on_where_the_last_one_ended() {
     each(async |journal| {
-        let seqs = journal.append((0..10).map(|_| put("a", "1")).collect(), soon()).await.unwrap();
+        let seqs = journal.append((0..10).map(|_| put("a", "1")).collect(), SINCE, soon()).await.unwrap();
         let mut seen = Vec::new();
         loop {
             let page = journal.headers(seen.last().copied().unwrap_or(0), 3).await.unwrap();
@@ -167,7 +171,7 @@ async fn pages_go_on_where_the_last_one_ended() {
 #[tokio::test]
 async fn what_is_read_at_once_is_bounded_by_bytes_but_never_nothing() {
     each(async |journal| {
-        let seqs = journal.append((0..4).map(|_| large("a", 1000)).collect(), soon()).await.unwrap();
+        let seqs = journal.append((0..4).map(|_| large("a", 1000)).collect(), SINCE, soon()).await.unwrap();
         for (max_bytes, count) in [(0, 1), (1999, 1), (2000, 2), (usize::MAX, 4)] {
             assert_eq!(journal.read_many(seqs.clone(), max_bytes).await.unwrap().len(), count);
             assert_eq!(journal.export(0, 100, max_bytes).await.unwrap().len(), count);
@@ -182,7 +186,7 @@ async fn a_full_journal_says_so_and_has_room_again_once_it_is_settled() {
     each(async |journal| {
         let mut seqs = Vec::new();
         let error = loop {
-            match journal.append(vec![large("a", 10_000), large("b", 10_000)], soon()).await {
+            match journal.append(vec![large("a", 10_000), large("b", 10_000)], SINCE, soon()).await {
                 Ok(kept) => seqs.extend(kept),
                 Err(error) => break error,
             }
@@ -192,7 +196,7 @@ async fn a_full_journal_says_so_and_has_room_again_once_it_is_settled() {
         assert_eq!(journal.headers(0, 1000).await.unwrap().len(), seqs.len(), "all or none of a call");
         journal.settle(seqs, Vec::new()).await.unwrap();
         assert!(!journal.is_full() && journal.bytes() < MAX_BYTES / 16);
-        journal.append(vec![large("a", 10_000)], soon()).await.unwrap();
+        journal.append(vec![large("a", 10_000)], SINCE, soon()).await.unwrap();
     })
     .await;
 }
@@ -201,10 +205,10 @@ async fn a_full_journal_says_so_and_has_room_again_once_it_is_settled() {
 async fn a_single_operation_beyond_the_bound_is_refused_and_others_go_on() {
     each(async |journal| {
         let bytes = usize::try_from(MAX_BYTES).unwrap() + 1;
-        let error = journal.append(vec![large("a", bytes)], soon()).await.unwrap_err();
+        let error = journal.append(vec![large("a", bytes)], SINCE, soon()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(!journal.is_full());
-        journal.append(vec![put("a", "1")], soon()).await.unwrap();
+        journal.append(vec![put("a", "1")], SINCE, soon()).await.unwrap();
     })
     .await;
 }
@@ -228,11 +232,11 @@ async fn what_is_known_of_the_primary_is_kept() {
 #[tokio::test]
 async fn a_closed_journal_takes_no_calls() {
     each(async |journal| {
-        journal.append(vec![put("a", "1")], soon()).await.unwrap();
+        journal.append(vec![put("a", "1")], SINCE, soon()).await.unwrap();
         journal.close(soon()).await.unwrap();
         journal.close(soon()).await.unwrap();
         let closed = [
-            journal.append(vec![put("a", "1")], soon()).await.unwrap_err(),
+            journal.append(vec![put("a", "1")], SINCE, soon()).await.unwrap_err(),
             journal.read(1).await.unwrap_err(),
             journal.settle(vec![1], Vec::new()).await.unwrap_err(),
             journal.headers(0, 1).await.unwrap_err(),

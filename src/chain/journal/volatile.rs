@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 
-use crate::contract::{Durability, Identity};
+use crate::contract::{Durability, Identity, Succession};
 use crate::error::{Error, Result};
+use crate::stamp::Stamp;
 
-use super::operation::{Exported, Header, Meta, Operation};
+use super::operation::{Episode, Exported, Header, Meta, Operation};
 use super::room::Room;
 use super::store::Journal;
 
@@ -27,6 +28,7 @@ struct State {
     last_seq: u64,
     bytes: u64,
     meta: Meta,
+    episode: Episode,
     closed: bool,
 }
 
@@ -49,6 +51,19 @@ impl VolatileJournal {
 }
 
 impl State {
+    fn begin(&mut self, since: Stamp) {
+        self.episode.since = Some(self.episode.since.map_or(since, |earlier| earlier.min(since)));
+    }
+
+    fn end_if_settled(&mut self) {
+        if self.entries.values().all(|entry| entry.parked.is_some()) {
+            self.episode.since = None;
+        }
+        if self.entries.is_empty() {
+            self.episode = Episode::default();
+        }
+    }
+
     fn after(&self, after: u64) -> impl Iterator<Item = (&u64, &Entry)> {
         self.entries.range((Bound::Excluded(after), Bound::Unbounded))
     }
@@ -60,10 +75,11 @@ fn size(operation: &Operation) -> u64 {
 
 #[async_trait]
 impl Journal for VolatileJournal {
-    async fn append(&self, operations: Vec<Operation>, _deadline: Instant) -> Result<Vec<u64>> {
+    async fn append(&self, operations: Vec<Operation>, since: Stamp, _deadline: Instant) -> Result<Vec<u64>> {
         let mut state = self.open()?;
         let bytes = operations.iter().map(size).sum();
         self.room.check(bytes)?;
+        state.begin(since);
         state.bytes += bytes;
         self.room.set_used(state.bytes);
         let keep = |operation| {
@@ -97,7 +113,44 @@ impl Journal for VolatileJournal {
                 entry.parked = Some(reason);
             }
         }
+        state.end_if_settled();
         self.room.set_used(state.bytes);
+        Ok(())
+    }
+
+    async fn unpark(&self, seqs: Vec<u64>) -> Result<()> {
+        let mut state = self.open()?;
+        for seq in seqs {
+            let parked = state.entries.get_mut(&seq).filter(|entry| entry.parked.is_some());
+            if let Some(entry) = parked {
+                entry.parked = None;
+                let stamp = entry.operation.stamp;
+                state.begin(stamp);
+            }
+        }
+        Ok(())
+    }
+
+    async fn drop_parked(&self, seq: u64) -> Result<bool> {
+        let mut state = self.open()?;
+        if state.entries.get(&seq).is_none_or(|entry| entry.parked.is_none()) {
+            return Ok(false);
+        }
+        if let Some(entry) = state.entries.remove(&seq) {
+            state.bytes -= size(&entry.operation);
+        }
+        state.end_if_settled();
+        self.room.set_used(state.bytes);
+        Ok(true)
+    }
+
+    async fn episode(&self) -> Result<Episode> {
+        Ok(self.open()?.episode.clone())
+    }
+
+    async fn add_succession(&self, added: Succession) -> Result<()> {
+        let mut state = self.open()?;
+        added.iter().for_each(|(heir, predecessor, from)| state.episode.succession.add(heir, predecessor, from));
         Ok(())
     }
 

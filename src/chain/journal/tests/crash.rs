@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use super::{put, soon};
+use super::{SINCE, put, soon};
 use crate::chain::journal::{Effect, Journal as _, JournalFolder};
 
 /// Says to a process of this very test that it is the one to be killed, and in which folder.
@@ -68,7 +68,7 @@ async fn append_until_killed(folder: PathBuf) {
         tokio::spawn(async move {
             for number in 0.. {
                 let name = format!("{caller}:{number}");
-                journal.append(vec![put(&name, "1")], soon()).await.unwrap();
+                journal.append(vec![put(&name, "1")], SINCE, soon()).await.unwrap();
                 writeln!(std::io::stdout(), "kept {name}").unwrap();
             }
         })

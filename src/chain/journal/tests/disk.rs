@@ -7,7 +7,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::{all_kinds, large, move_log_into, put, soon};
+use super::{SINCE, all_kinds, large, move_log_into, put, soon};
 use crate::backend::sqlite::SqliteDatabase;
 use crate::chain::journal::shared::Shared;
 use crate::chain::journal::{DiskJournal, Journal as _, JournalFolder, Meta};
@@ -33,7 +33,7 @@ async fn all_of_it_is_there_after_the_next_start() {
     let (folder, journal) = fresh().await;
     assert_eq!(journal.durability(), Durability::Local);
     let operations = all_kinds();
-    let seqs = journal.append(operations.clone(), soon()).await.unwrap();
+    let seqs = journal.append(operations.clone(), SINCE, soon()).await.unwrap();
     journal.settle(vec![seqs[0]], vec![(seqs[1], "poison".to_owned())]).await.unwrap();
     let meta =
         Meta { fingerprint: None, identity: Some(Identity::new(7, 8)), clock_reserve: Some(Timestamp::from_millis(9)) };
@@ -44,7 +44,7 @@ async fn all_of_it_is_there_after_the_next_start() {
     assert_eq!(reopened.path(), journal.path());
     assert_eq!(reopened.export(0, 100, usize::MAX).await.unwrap(), before);
     assert_eq!(reopened.meta().await.unwrap(), meta);
-    let next = reopened.append(vec![put("a", "1")], soon()).await.unwrap();
+    let next = reopened.append(vec![put("a", "1")], SINCE, soon()).await.unwrap();
     assert!(next[0] > *seqs.last().unwrap());
 }
 
@@ -55,7 +55,7 @@ async fn nobody_else_may_read_it() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path().join("made").join("here");
     let journal = open(&folder).await;
-    journal.append(vec![put("a", "1")], soon()).await.unwrap();
+    journal.append(vec![put("a", "1")], SINCE, soon()).await.unwrap();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&folder), mode(folder.parent().unwrap())), (0o700, 0o700));
     let files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -75,7 +75,7 @@ async fn appends_at_the_same_time_keep_the_order_of_each_caller() {
             let mut seqs = Vec::new();
             for number in 0..20 {
                 let operations = vec![put(&format!("{caller}"), &number.to_string()); 1 + caller % 3];
-                seqs.extend(journal.append(operations, soon()).await.unwrap());
+                seqs.extend(journal.append(operations, SINCE, soon()).await.unwrap());
             }
             seqs
         })
@@ -94,7 +94,7 @@ async fn appends_at_the_same_time_keep_the_order_of_each_caller() {
 #[tokio::test]
 async fn a_journal_is_no_database_and_a_database_no_journal() {
     let (folder, journal) = fresh().await;
-    journal.append(vec![put("a", "1")], soon()).await.unwrap();
+    journal.append(vec![put("a", "1")], SINCE, soon()).await.unwrap();
     journal.close(soon()).await.unwrap();
     let database = SqliteDatabase::new(&SqliteConfig::at(journal.path()));
     let error = database.ping(&Context::with_timeout(Duration::from_secs(30))).await.unwrap_err();
@@ -123,7 +123,7 @@ async fn a_full_disk_refuses_operations_and_lets_what_was_replayed_be_removed() 
     limit(&journal, 64).await;
     let mut seqs = Vec::new();
     let error = loop {
-        match journal.append(vec![large("a", 5000), large("b", 5000)], soon()).await {
+        match journal.append(vec![large("a", 5000), large("b", 5000)], SINCE, soon()).await {
             Ok(kept) => seqs.extend(kept),
             Err(error) => break error,
         }
@@ -135,20 +135,20 @@ async fn a_full_disk_refuses_operations_and_lets_what_was_replayed_be_removed() 
     journal.settle(seqs, Vec::new()).await.unwrap();
     assert!(journal.headers(0, 1000).await.unwrap().is_empty());
     // The disk itself has room, which is found out before the next operation is taken.
-    journal.append(vec![put("a", "1")], soon()).await.unwrap();
+    journal.append(vec![put("a", "1")], SINCE, soon()).await.unwrap();
     assert!(!journal.is_full());
 }
 
 #[tokio::test]
 async fn a_disk_that_failed_takes_no_more_operations_but_gives_back_what_it_holds() {
     let (_folder, journal) = fresh().await;
-    let seqs = journal.append(vec![put("a", "1"), put("b", "2")], soon()).await.unwrap();
+    let seqs = journal.append(vec![put("a", "1"), put("b", "2")], SINCE, soon()).await.unwrap();
     let fail = |_: &Connection, shared: &Shared| {
         shared.set_failed();
         Ok(())
     };
     journal.change(soon(), fail).await.unwrap();
-    let error = journal.append(vec![put("c", "3")], soon()).await.unwrap_err();
+    let error = journal.append(vec![put("c", "3")], SINCE, soon()).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Unavailable && !error.is_transient(), "{error}");
     assert!(journal.is_full());
     assert!(journal.read(seqs[0]).await.unwrap().is_some());
@@ -160,7 +160,7 @@ async fn a_disk_that_failed_takes_no_more_operations_but_gives_back_what_it_hold
 async fn a_file_that_was_removed_takes_no_operations() {
     let (_folder, journal) = fresh().await;
     std::fs::remove_file(journal.path()).unwrap();
-    let error = journal.append(vec![put("a", "1")], soon()).await.unwrap_err();
+    let error = journal.append(vec![put("a", "1")], SINCE, soon()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
 }
 
@@ -169,7 +169,7 @@ async fn a_drained_journal_is_small_again() {
     let (_folder, journal) = fresh().await;
     let mut seqs = Vec::new();
     for _ in 0..16 {
-        seqs.extend(journal.append((0..16).map(|_| large("a", 40_000)).collect(), soon()).await.unwrap());
+        seqs.extend(journal.append((0..16).map(|_| large("a", 40_000)).collect(), SINCE, soon()).await.unwrap());
     }
     let kept = seqs.pop().unwrap();
     let before = journal.bytes();
@@ -192,7 +192,7 @@ async fn a_long_journal_is_listed_in_pages() {
     let (folder, journal) = fresh().await;
     for _ in 0..COUNT / 10_000 {
         let operations = (0..10_000).map(|number| put(&format!("session:{number}"), r#"{"a":1}"#)).collect();
-        journal.append(operations, soon()).await.unwrap();
+        journal.append(operations, SINCE, soon()).await.unwrap();
     }
     journal.close(soon()).await.unwrap();
     let journal = open(folder.path()).await;

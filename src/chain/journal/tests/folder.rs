@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::{key, move_log_into, put, soon};
+use super::{SINCE, key, move_log_into, put, soon};
 use crate::chain::journal::folder::{Found, LeftFile, LeftReason};
 use crate::chain::journal::{DiskJournal, Exported, Journal as _, JournalFolder, Meta};
-use crate::contract::Identity;
+use crate::contract::{Identity, Succession};
 use crate::error::ErrorKind;
+use crate::stamp::HybridClock;
 use crate::time::Timestamp;
 
 const MAX_BYTES: u64 = 64 << 20;
@@ -26,7 +27,7 @@ async fn open(path: &Path) -> (DiskJournal, Found) {
 async fn leave_behind(path: &Path, name: &str, count: usize) -> PathBuf {
     let other = tempfile::tempdir().unwrap();
     let (journal, _) = open(other.path()).await;
-    journal.append((0..count).map(|number| put(name, &number.to_string())).collect(), soon()).await.unwrap();
+    journal.append((0..count).map(|number| put(name, &number.to_string())).collect(), SINCE, soon()).await.unwrap();
     journal.close(soon()).await.unwrap();
     move_log_into(journal.path());
     let left = path.join(journal.path().file_name().unwrap());
@@ -49,7 +50,7 @@ fn files(path: &Path) -> Vec<String> {
 async fn each_process_has_a_file_of_its_own() {
     let temporary = tempfile::tempdir().unwrap();
     let (first, _) = open(temporary.path()).await;
-    first.append(vec![put("a", "1")], soon()).await.unwrap();
+    first.append(vec![put("a", "1")], SINCE, soon()).await.unwrap();
     let (second, found) = open(temporary.path()).await;
     assert_ne!(first.path(), second.path());
     assert!(found.imported == 0 && found.left.is_empty());
@@ -91,9 +92,9 @@ async fn what_the_dead_have_left_is_taken_over_in_its_order_and_their_files_go()
 async fn a_process_that_dies_later_is_found_too() {
     let temporary = tempfile::tempdir().unwrap();
     let (ours, _) = open(temporary.path()).await;
-    let seqs = ours.append(vec![put("a", "1")], soon()).await.unwrap();
+    let seqs = ours.append(vec![put("a", "1")], SINCE, soon()).await.unwrap();
     let (theirs, _) = open(temporary.path()).await;
-    theirs.append(vec![put("b", "1"), put("b", "2")], soon()).await.unwrap();
+    theirs.append(vec![put("b", "1"), put("b", "2")], SINCE, soon()).await.unwrap();
     let folder = folder(temporary.path());
     assert_eq!(folder.adopt(&ours, soon()).await.unwrap().imported, 0);
     theirs.close(soon()).await.unwrap();
@@ -108,7 +109,7 @@ async fn a_process_that_dies_later_is_found_too() {
 async fn a_crash_after_the_copy_does_not_copy_it_twice() {
     let temporary = tempfile::tempdir().unwrap();
     let (journal, _) = open(temporary.path()).await;
-    journal.append(vec![put("a", "1")], soon()).await.unwrap();
+    journal.append(vec![put("a", "1")], SINCE, soon()).await.unwrap();
     let path = leave_behind(temporary.path(), "b", 2).await;
     let saved = fs::read(&path).unwrap();
     assert_eq!(folder(temporary.path()).adopt(&journal, soon()).await.unwrap().imported, 2);
@@ -149,7 +150,7 @@ async fn what_is_left_of_a_removed_journal_goes() {
 async fn what_cannot_be_read_is_left_as_it_is_and_told_once() {
     let temporary = tempfile::tempdir().unwrap();
     let newer = leave_behind(temporary.path(), "a", 1).await;
-    Connection::open(&newer).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let damaged = leave_behind(temporary.path(), "b", 500).await;
     let mut bytes = fs::read(&damaged).unwrap();
     let middle = bytes.len() / 2 / 4096 * 4096;
@@ -163,7 +164,7 @@ async fn what_cannot_be_read_is_left_as_it_is_and_told_once() {
 
     let folder = folder(temporary.path());
     let (journal, found) = folder.open(soon()).await.unwrap();
-    journal.append(vec![put("d", "1")], soon()).await.unwrap();
+    journal.append(vec![put("d", "1")], SINCE, soon()).await.unwrap();
     let mut told: Vec<_> = found.left.into_iter().map(|left| (left.path, left.reason)).collect();
     told.sort_by(|a, b| a.0.cmp(&b.0));
     assert_eq!(told.len(), 4, "{told:?}");
@@ -190,7 +191,7 @@ async fn what_is_owed_to_another_database_is_left_for_it() {
     let temporary = tempfile::tempdir().unwrap();
     let theirs = JournalFolder::new(temporary.path(), Some("theirs".to_owned()), MAX_BYTES);
     let (journal, _) = theirs.open(soon()).await.unwrap();
-    journal.append(vec![put("a", "1"), put("a", "2")], soon()).await.unwrap();
+    journal.append(vec![put("a", "1"), put("a", "2")], SINCE, soon()).await.unwrap();
     journal.close(soon()).await.unwrap();
     let (ours, found) = open(temporary.path()).await;
     assert_ne!(ours.path(), journal.path());
@@ -214,7 +215,7 @@ async fn what_is_owed_to_another_identity_is_not_mixed_with_ours() {
     ours.set_meta(identity(1)).await.unwrap();
     let (theirs, _) = open(temporary.path()).await;
     theirs.set_meta(identity(2)).await.unwrap();
-    theirs.append(vec![put("a", "1")], soon()).await.unwrap();
+    theirs.append(vec![put("a", "1")], SINCE, soon()).await.unwrap();
     theirs.close(soon()).await.unwrap();
     let found = folder(temporary.path()).adopt(&ours, soon()).await.unwrap();
     assert!(matches!(found.left[0].reason, LeftReason::OwedElsewhere { operations: 1 }));
@@ -228,7 +229,7 @@ async fn a_file_that_was_made_and_not_filled_is_used() {
     let (journal, found) = open(temporary.path()).await;
     assert!(found.left.is_empty());
     assert_eq!(journal.path(), temporary.path().join("journal-2.db"));
-    journal.append(vec![put("a", "1")], soon()).await.unwrap();
+    journal.append(vec![put("a", "1")], SINCE, soon()).await.unwrap();
     assert_eq!(journal.meta().await.unwrap().fingerprint.as_deref(), Some("ours"));
 }
 
@@ -242,4 +243,43 @@ async fn a_folder_that_cannot_be_used_is_told() {
         assert!(error.kind() == ErrorKind::Unavailable && !error.is_transient(), "{error}");
         assert!(error.message().contains("the journal folder cannot be made"), "{error}");
     }
+}
+
+/// Makes a file of the first format out of one of this one.
+fn age(path: &Path) {
+    let connection = Connection::open(path).unwrap();
+    connection
+        .execute_batch("DROP TABLE succession; ALTER TABLE meta DROP COLUMN since; PRAGMA user_version = 1;")
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_format_is_taken_over() {
+    let temporary = tempfile::tempdir().unwrap();
+    let older = [leave_behind(temporary.path(), "a", 2).await, leave_behind(temporary.path(), "b", 1).await];
+    older.iter().for_each(|path| age(path));
+    let glance = crate::chain::journal::glance::glance(&older[0]).unwrap();
+    assert_eq!((glance.format, glance.pending), (1, 2));
+    let (journal, found) = open(temporary.path()).await;
+    assert!(found.imported == 1 && found.left.is_empty(), "{found:?}");
+    let oldest = all(&journal).await.iter().map(|exported| exported.operation.stamp).min();
+    assert_eq!(journal.episode().await.unwrap().since, oldest, "the outage is as old as what waits");
+}
+
+#[tokio::test]
+async fn the_outage_of_a_journal_that_is_taken_over_goes_on() {
+    let temporary = tempfile::tempdir().unwrap();
+    let clock = HybridClock::process();
+    let (before, since) = (clock.issue(), clock.issue());
+    let (ours, _) = open(temporary.path()).await;
+    ours.append(vec![put("a", "1")], since, soon()).await.unwrap();
+    let (theirs, _) = open(temporary.path()).await;
+    theirs.append(vec![put("b", "1")], before, soon()).await.unwrap();
+    let mut succession = Succession::default();
+    succession.add(1, 2, since);
+    theirs.add_succession(succession.clone()).await.unwrap();
+    theirs.close(soon()).await.unwrap();
+    folder(temporary.path()).adopt(&ours, soon()).await.unwrap();
+    let episode = ours.episode().await.unwrap();
+    assert_eq!((episode.since, episode.succession), (Some(before), succession));
 }
