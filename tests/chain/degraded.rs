@@ -1,12 +1,14 @@
 //! The primary is away.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
+use agent_storage::backend::memory::MemoryDatabase;
 use agent_storage::chain::ChainState;
-use agent_storage::config::{DatabaseChainConfig, MinDurability};
+use agent_storage::config::{DatabaseChainConfig, MemoryDatabaseConfig, MinDurability};
 use agent_storage::contract::{Durability, Freshness};
-use agent_storage::testkit::Fault;
-use agent_storage::{ErrorKind, SetOptions, Ttl, Value};
+use agent_storage::testkit::{Fault, Faults};
+use agent_storage::{Clock, ErrorKind, SetOptions, Ttl, Value};
 
 use crate::rig::{Rig, guessing, read, unavailable};
 
@@ -102,17 +104,21 @@ async fn a_clear_covers_its_prefix() {
 
 #[tokio::test]
 async fn an_entry_that_expires_while_it_is_owed_revives_nothing_older() {
-    let rig = Rig::new().await;
+    let rig = Rig::timeless().await;
     rig.set("k", 1).await;
+    rig.set("lives", 1).await;
     rig.fall().await;
-    let options = SetOptions::new().with_ttl(Ttl::from_millis(20).unwrap());
-    rig.database.set_with("k", Value::from_integer(2), options).await.unwrap();
-    assert_eq!(read(rig.database.lookup("k").await), (Some(2), Freshness::LocalPending));
-    tokio::time::sleep(Duration::from_millis(30)).await;
+    for (key, secs) in [("k", 20), ("lives", 60)] {
+        let options = SetOptions::new().with_ttl(Ttl::from_secs(secs).unwrap());
+        rig.database.set_with(key, Value::from_integer(2), options).await.unwrap();
+        assert_eq!(read(rig.database.lookup(key).await), (Some(2), Freshness::LocalPending));
+    }
+    rig.clock.advance(Duration::from_secs(20));
     assert_eq!(read(rig.database.lookup("k").await), (None, Freshness::LocalPending));
     rig.recover().await;
-    tokio::time::sleep(Duration::from_millis(10)).await;
-    assert_eq!(rig.stored("k").await, None);
+    assert_eq!((rig.stored("k").await, rig.stored("lives").await), (None, Some(2)));
+    rig.clock.advance(Duration::from_secs(40));
+    assert_eq!(rig.stored("lives").await, None, "it ends when it was to end");
 }
 
 #[tokio::test]
@@ -141,13 +147,20 @@ async fn whoever_asks_for_guesses_is_given_them() {
 
 #[tokio::test]
 async fn a_primary_that_is_down_at_the_start_is_a_degraded_start() {
-    let rig = Rig::new().await;
-    rig.fall().await;
-    for _ in 0..3 {
-        let began = Instant::now();
-        unavailable(rig.database.get("k").await);
-        assert!(began.elapsed() < Duration::from_millis(100), "nobody waits for a primary that is away");
+    let faults = Faults::seeded(1);
+    faults.set(Fault::FailBefore);
+    let primary = Arc::new(MemoryDatabase::new(&MemoryDatabaseConfig::default()));
+    // No probe comes in between.
+    let patient = |config: &mut DatabaseChainConfig| config.breaker.probe_interval = Duration::from_secs(3600);
+    let rig = Rig::start(primary, Clock::system(), faults.clone(), patient).await;
+    assert_eq!(rig.chain.status().state, ChainState::Degraded);
+    let called = faults.counts().calls;
+    for _ in 0..100 {
+        unavailable(rig.database.get("other").await);
+        rig.set("k", 1).await;
     }
+    let after = faults.counts().calls;
+    assert!(after <= called + 2, "nobody asks a primary that is away: {called}, then {after}");
 }
 
 #[tokio::test]

@@ -15,7 +15,8 @@ async fn an_emptied_primary_is_fenced_off() {
     assert_eq!(rig.set("owed", 2).await, Durability::Volatile);
     assert_eq!(read(rig.database.lookup("owed").await), (Some(2), Freshness::LocalPending));
     unavailable(rig.database.get("k").await);
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    // Probes have their say, and a replay would have its chance.
+    rig.until_called(5).await;
     let status = rig.chain.status();
     assert!(status.fenced && status.state == ChainState::Degraded && status.pending == 1, "{status:?}");
     assert_eq!(rig.stored("owed").await, None, "nothing is replayed to another database");

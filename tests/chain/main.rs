@@ -1,5 +1,5 @@
 //! The chain of a database: what is promised while the primary is away and when it comes back, over a primary that fails as told.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[cfg(feature = "sqlite")]
 mod accepted;
@@ -7,10 +7,16 @@ mod ambiguity;
 mod degraded;
 mod foreign;
 mod ledger;
+#[cfg(feature = "sqlite")]
+mod lives;
+#[cfg(feature = "sqlite")]
+mod machine;
 mod managed;
 mod metered;
 #[cfg(feature = "sqlite")]
 mod on_disk;
 mod others;
+mod parked;
+mod picky;
 mod reconciling;
 mod rig;

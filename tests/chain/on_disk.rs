@@ -11,6 +11,7 @@ use agent_storage::config::{DatabaseChainConfig, DatabaseFallback, MemoryDatabas
 use agent_storage::contract::{Context, DatabaseBackend, Durability, Freshness, Store};
 use agent_storage::testkit::{Fault, FaultBackend, Faults};
 
+use crate::machine::until_dead;
 use crate::rig::{read, unavailable};
 
 async fn open(primary: &Arc<dyn DatabaseBackend>, folder: &Path) -> (Arc<DatabaseChain>, Database) {
@@ -43,14 +44,14 @@ async fn what_is_owed_outlives_the_process_and_is_known_before_the_first_read() 
         assert_eq!(database.append_json("list", &life).await.unwrap().durability, Durability::Local);
         // It ends without a word. Its threads take a moment.
         drop((chain, database));
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        until_dead(&folder.path().join("journal")).await;
     }
     let (chain, _) = open(&primary, folder.path()).await;
     let journaled = chain.journaled(0).await.unwrap();
     assert_eq!(journaled.len(), 6);
     assert_eq!(chain.journaled(journaled[4].seq).await.unwrap(), journaled[5..]);
     drop(chain);
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    until_dead(&folder.path().join("journal")).await;
     faults.heal();
     let (chain, database) = open(&primary, folder.path()).await;
     let mut watch = chain.watch();

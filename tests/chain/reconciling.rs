@@ -49,9 +49,14 @@ async fn a_replay_that_breaks_off_goes_on_where_it_was() {
     }
     rig.faults.heal();
     rig.faults.set_for_some(Fault::FailAfter, 30);
-    rig.until(|status| status.state == ChainState::Reconciling).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let begun = async {
+        while rig.chain.status().pending == 3000 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), begun).await.expect("the replay begins");
     rig.faults.set(Fault::FailBefore);
+    assert!(rig.chain.status().pending > 0, "it was to break off in the middle");
     rig.until(|status| status.state != ChainState::Reconciling).await;
     rig.recover().await;
     assert_eq!(rig.items("list").await, (0..3000).collect::<Vec<_>>());

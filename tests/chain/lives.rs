@@ -1,0 +1,111 @@
+//! Processes that die while the primary is owed something, and those that come after them.
+
+use std::time::Duration;
+
+use agent_storage::chain::ChainState;
+use agent_storage::contract::{ConflictRecord, LostOperation, ReplayOptions, Store, Write};
+use agent_storage::{HybridClock, Key, KeyPrefix, Value};
+
+use crate::machine::Machine;
+use crate::rig::soon;
+
+/// The key and number of each value that lost.
+async fn lost(machine: &Machine) -> Vec<(String, i64)> {
+    let records = machine.primary.conflicts().collect().await.unwrap();
+    let name = |record: ConflictRecord| match record.operation {
+        LostOperation::Put { value, .. } => (record.key.to_string(), value.decode().unwrap()),
+        other => panic!("{other:?}"),
+    };
+    records.into_iter().map(name).collect()
+}
+
+#[tokio::test]
+async fn a_replay_that_a_crash_broke_off_knows_when_the_outage_began() {
+    let machine = Machine::new();
+    let process = machine.start().await;
+    machine.fall();
+    // A clear is replayed alone, so that the crash comes between the two.
+    let clear = process.stamps.issue();
+    process.chain.clear(&KeyPrefix::parse("x:").unwrap(), clear, Default::default(), &soon()).await.unwrap();
+    machine.clock.advance(Duration::from_secs(1));
+    let theirs = HybridClock::new(machine.clock.clone());
+    let write = Write::put(Key::parse("k").unwrap(), Value::from_integer(3), theirs.issue());
+    machine.picky.write(write, &soon()).await.unwrap();
+    machine.clock.advance(ReplayOptions::CLOCK_SKEW * 3);
+    process.owe("k", 2).await;
+    machine.picky.take_replays(1);
+    machine.faults.heal();
+    process.until(|status| status.pending == 1).await;
+    assert_eq!(machine.picky.replays_left(), 0);
+    machine.kill([process]).await;
+    machine.picky.take_replays(u64::MAX);
+    let heir = machine.start().await;
+    heir.until(|status| status.state == ChainState::Normal).await;
+    assert_eq!(machine.primary.get_json("k").await.unwrap(), Some(2));
+    assert_eq!(lost(&machine).await, [("k".to_owned(), 3)]);
+}
+
+#[tokio::test]
+async fn of_two_processes_that_died_degraded_the_newer_write_wins_and_the_other_is_kept() {
+    let machine = Machine::new();
+    let (one, other) = (machine.start().await, machine.start().await);
+    machine.fall();
+    one.owe("a", 1).await;
+    other.stamps.observe(one.owe("b", 1).await);
+    let newer = other.owe("a", 2).await;
+    other.owe("b", 2).await;
+    one.stamps.observe(newer);
+    one.owe("c", 1).await;
+    one.owe("a", 3).await;
+    machine.kill([one, other]).await;
+    let heir = machine.start().await;
+    assert_eq!((heir.chain.status().pending, heir.number("a").await), (6, Some(3)), "all are known at once");
+    machine.faults.heal();
+    heir.until(|status| status.state == ChainState::Normal).await;
+    let stored = async |key: &str| machine.primary.get_json::<i64>(key).await.unwrap();
+    assert_eq!((stored("a").await, stored("b").await, stored("c").await), (Some(3), Some(2), Some(1)));
+    assert_eq!(lost(&machine).await, [("b".to_owned(), 1), ("a".to_owned(), 2)]);
+}
+
+#[tokio::test]
+async fn what_a_process_takes_over_it_replaces_without_a_conflict() {
+    for machine in [Machine::new(), Machine::new().where_the_primary_wins()] {
+        let first = machine.start().await;
+        machine.fall();
+        first.owe("k", 0).await;
+        machine.kill([first]).await;
+        for life in 1..4 {
+            let heir = machine.start().await;
+            assert_eq!(heir.number("k").await, Some(life - 1));
+            heir.owe("k", life).await;
+            machine.kill([heir]).await;
+        }
+        machine.faults.heal();
+        let last = machine.start().await;
+        last.until(|status| status.state == ChainState::Normal).await;
+        assert_eq!(machine.primary.get_json("k").await.unwrap(), Some(3));
+        assert_eq!(lost(&machine).await, []);
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_went_back_while_nothing_ran_gives_no_older_stamps() {
+    let machine = Machine::new();
+    let first = machine.start().await;
+    machine.fall();
+    let before = first.owe("k", 1).await;
+    machine.kill([first]).await;
+    machine.clock.rewind(Duration::from_secs(30));
+    let heir = machine.start().await;
+    assert!(heir.owe("k", 2).await > before);
+    assert_eq!(heir.number("k").await, Some(2));
+    machine.faults.heal();
+    heir.until(|status| status.state == ChainState::Normal).await;
+    assert_eq!(machine.primary.get_json("k").await.unwrap(), Some(2));
+    // It went back while nothing was owed, too: what was written normally counts as much.
+    let normal = heir.stamps.issue();
+    machine.kill([heir]).await;
+    machine.clock.rewind(Duration::from_secs(30));
+    let heir = machine.start().await;
+    assert!(heir.stamps.issue() > normal);
+}

@@ -1,0 +1,113 @@
+//! What the primary never takes is put aside.
+
+use std::sync::Arc;
+
+use agent_storage::Value;
+use agent_storage::backend::memory::MemoryDatabase;
+use agent_storage::chain::ChainState;
+use agent_storage::config::MemoryDatabaseConfig;
+use agent_storage::contract::{DatabaseBackend, Freshness};
+
+use crate::picky::Picky;
+use crate::rig::{Rig, read, unavailable};
+
+/// A rig whose primary does not take the number 13, until it is told to.
+async fn rig() -> (Rig, Arc<Picky>) {
+    let memory = MemoryDatabase::new(&MemoryDatabaseConfig::default());
+    let picky = Arc::new(Picky::new(Arc::new(memory), Value::from_integer(13)));
+    let primary: Arc<dyn DatabaseBackend> = picky.clone();
+    (Rig::over(primary, |_| ()).await, picky)
+}
+
+/// Journals items of which the fourth is not taken, and replays them.
+async fn stuck() -> (Rig, Arc<Picky>) {
+    let (rig, picky) = rig().await;
+    rig.fall().await;
+    for number in [1, 2, 3, 13, 4, 5] {
+        rig.database.append_json("list", &number).await.unwrap();
+        rig.database.append_json("free", &(number % 10)).await.unwrap();
+    }
+    rig.set("list", 7).await;
+    rig.recover().await;
+    (rig, picky)
+}
+
+#[tokio::test]
+async fn items_wait_behind_one_that_is_not_taken_and_nothing_else_does() {
+    let (rig, _) = stuck().await;
+    assert_eq!(rig.items("list").await, [1, 2, 3]);
+    assert_eq!(rig.items("free").await, [1, 2, 3, 3, 4, 5]);
+    assert_eq!(rig.stored("list").await, Some(7), "a value is none of the list's matter");
+    let status = rig.chain.status();
+    assert_eq!((status.state, status.pending, status.parked), (ChainState::Normal, 0, 3));
+    // Those to come wait as well.
+    let ack = rig.database.append_json("list", &6).await.unwrap();
+    assert_eq!(ack.position, None);
+    rig.set("list", 8).await;
+    rig.until(|status| status.pending == 0).await;
+    rig.until_called(3).await;
+    assert_eq!((rig.items("list").await, rig.stored("list").await), (vec![1, 2, 3], Some(8)));
+    assert_eq!(rig.chain.status().parked, 4);
+}
+
+#[tokio::test]
+async fn a_reader_is_told_what_stands_in_the_way() {
+    let (rig, _) = stuck().await;
+    let journaled = rig.chain.journaled(0).await.unwrap();
+    let aside: Vec<_> = journaled.iter().map(|operation| operation.parked.clone().unwrap()).collect();
+    let stuck = format!("operation {}", journaled[0].seq);
+    assert!(aside[0].contains("thirteen") && aside[1].contains(&stuck) && aside[2].contains(&stuck), "{aside:?}");
+    let error = rig.database.range("list", 0, -1).await.unwrap_err();
+    assert!(error.message().contains(&stuck) && error.message().contains("thirteen"), "{error}");
+    unavailable(rig.database.length("list").await);
+    let error = rig.database.trim("list", 1).await.unwrap_err();
+    assert!(error.message().contains("thirteen"), "{error}");
+    assert_eq!(rig.database.length("free").await.unwrap(), 6);
+}
+
+#[tokio::test]
+async fn what_is_tried_again_comes_in_its_order() {
+    let (rig, picky) = stuck().await;
+    assert_eq!(rig.chain.retry_parked(None).await.unwrap(), 1);
+    rig.until(|status| status.state == ChainState::Normal).await;
+    rig.until_settled().await;
+    assert_eq!((rig.items("list").await, rig.chain.status().parked), (vec![1, 2, 3], 3), "it is still not taken");
+    picky.take_all();
+    let stuck = rig.chain.journaled(0).await.unwrap()[0].seq;
+    assert_eq!(rig.chain.retry_parked(Some(stuck + 1)).await.unwrap(), 0, "that one only waits");
+    assert_eq!(rig.chain.retry_parked(Some(stuck)).await.unwrap(), 1);
+    rig.until_settled().await;
+    assert_eq!(rig.items("list").await, [1, 2, 3, 13, 4, 5]);
+    assert_eq!(rig.database.length("list").await.unwrap(), 6);
+    assert_eq!(rig.chain.status().parked, 0);
+}
+
+#[tokio::test]
+async fn what_is_given_up_lets_the_rest_through() {
+    let (rig, _) = stuck().await;
+    let stuck = rig.chain.journaled(0).await.unwrap()[0].seq;
+    assert!(!rig.chain.drop_parked(stuck + 2).await.unwrap(), "that one is not to blame");
+    assert!(rig.chain.drop_parked(stuck).await.unwrap());
+    assert!(!rig.chain.drop_parked(stuck).await.unwrap());
+    rig.until_settled().await;
+    assert_eq!(rig.items("list").await, [1, 2, 3, 4, 5]);
+    assert!(rig.chain.journaled(0).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_value_that_is_not_taken_blocks_its_key_alone() {
+    let (rig, _) = rig().await;
+    rig.fall().await;
+    rig.set("k", 13).await;
+    rig.set("other", 1).await;
+    rig.recover().await;
+    assert_eq!(rig.stored("other").await, Some(1));
+    assert_eq!(read(rig.database.lookup("k").await), (Some(13), Freshness::LocalPending), "it was acknowledged");
+    rig.set("k", 2).await;
+    rig.until_settled().await;
+    assert_eq!((rig.stored("k").await, rig.chain.status().parked), (Some(2), 1));
+    assert_eq!(read(rig.database.lookup("k").await), (Some(2), Freshness::Primary));
+    let aside = rig.chain.journaled(0).await.unwrap()[0].seq;
+    assert!(rig.chain.drop_parked(aside).await.unwrap());
+    assert_eq!(rig.database.set_json("k", &3).await.unwrap().durability, agent_storage::contract::Durability::Primary);
+}

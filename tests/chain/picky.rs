@@ -1,0 +1,157 @@
+//! A database that does not take one value in a replay.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use agent_storage::contract::{
+    Append, AppendAck, AppendOrder, Attempt, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend,
+    GetOptions, Identity, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step,
+    StepAck, Store, Write, WriteAck, WriteOp,
+};
+use agent_storage::{Error, Key, KeyPrefix, Result, Stamp, Value};
+use async_trait::async_trait;
+
+#[derive(Debug)]
+pub(crate) struct Picky {
+    inner: Arc<dyn DatabaseBackend>,
+    poison: Value,
+    takes_all: AtomicBool,
+    replays: AtomicU64,
+}
+
+impl Picky {
+    pub(crate) fn new(inner: Arc<dyn DatabaseBackend>, poison: Value) -> Self {
+        Self { inner, poison, takes_all: AtomicBool::new(false), replays: AtomicU64::new(u64::MAX) }
+    }
+
+    /// Takes so many replays, and fails all after them for a reason that passes.
+    pub(crate) fn take_replays(&self, replays: u64) {
+        self.replays.store(replays, Ordering::SeqCst);
+    }
+
+    /// How many replays it would still take.
+    pub(crate) fn replays_left(&self) -> u64 {
+        self.replays.load(Ordering::SeqCst)
+    }
+
+    /// Takes every value from now on.
+    pub(crate) fn take_all(&self) {
+        self.takes_all.store(true, Ordering::SeqCst);
+    }
+
+    fn refuses(&self, step: &Step) -> bool {
+        let value = match step {
+            Step::Append(append) => &append.value,
+            Step::Write(Write { op: WriteOp::Put { value, .. }, .. }) => value,
+            _ => return false,
+        };
+        *value == self.poison && !self.takes_all.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl Store for Picky {
+    async fn get(&self, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup> {
+        self.inner.get(key, options, cx).await
+    }
+
+    async fn get_many(&self, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
+        self.inner.get_many(keys, options, cx).await
+    }
+
+    async fn exists(&self, keys: &[Key], cx: &Context) -> Vec<Result<bool>> {
+        self.inner.exists(keys, cx).await
+    }
+
+    async fn write(&self, write: Write, cx: &Context) -> Result<WriteAck> {
+        self.inner.write(write, cx).await
+    }
+
+    async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
+        self.inner.write_many(writes, cx).await
+    }
+
+    async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
+        self.inner.list(prefix, options, cx).await
+    }
+
+    async fn count(&self, prefix: &KeyPrefix, cx: &Context) -> Result<u64> {
+        self.inner.count(prefix, cx).await
+    }
+
+    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, attempt: Attempt, cx: &Context) -> Result<Option<u64>> {
+        self.inner.clear(prefix, stamp, attempt, cx).await
+    }
+
+    async fn ping(&self, cx: &Context) -> Result<Ping> {
+        self.inner.ping(cx).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn close(&self, cx: &Context) -> Result<()> {
+        self.inner.close(cx).await
+    }
+}
+
+#[async_trait]
+impl DatabaseBackend for Picky {
+    async fn append_many(&self, items: Vec<Append>, cx: &Context) -> Vec<Result<AppendAck>> {
+        self.inner.append_many(items, cx).await
+    }
+
+    async fn range(&self, key: &Key, range: ListRange, cx: &Context) -> Result<Vec<Item>> {
+        self.inner.range(key, range, cx).await
+    }
+
+    async fn length(&self, key: &Key, cx: &Context) -> Result<u64> {
+        self.inner.length(key, cx).await
+    }
+
+    async fn trim(&self, key: &Key, keep_last: u64, cx: &Context) -> Result<u64> {
+        self.inner.trim(key, keep_last, cx).await
+    }
+
+    async fn apply(&self, steps: Vec<Step>, cx: &Context) -> Result<Vec<StepAck>> {
+        self.inner.apply(steps, cx).await
+    }
+
+    async fn replay(&self, steps: Vec<Step>, options: &ReplayOptions, cx: &Context) -> Vec<Result<ReplayOutcome>> {
+        let one_less = |left: u64| left.checked_sub(1);
+        if self.replays.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_err() {
+            return steps.iter().map(|_| Err(Error::unavailable("not now"))).collect();
+        }
+        let mut order = AppendOrder::default();
+        let mut answers = Vec::new();
+        for step in steps {
+            let answer = if order.withholds(&step) {
+                Ok(ReplayOutcome::Withheld)
+            } else if self.refuses(&step) {
+                Err(Error::invalid_value("thirteen is not taken"))
+            } else {
+                self.inner.replay(vec![step.clone()], options, cx).await.remove(0)
+            };
+            order.note(&step, &answer);
+            answers.push(answer);
+        }
+        answers
+    }
+
+    async fn identity(&self, cx: &Context) -> Result<Identity> {
+        self.inner.identity(cx).await
+    }
+
+    async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {
+        self.inner.conflicts(options, cx).await
+    }
+
+    async fn forget_conflict(&self, key: &Key, stamp: Stamp, cx: &Context) -> Result<bool> {
+        self.inner.forget_conflict(key, stamp, cx).await
+    }
+
+    fn expect(&self, identity: Option<Identity>) -> Result<()> {
+        self.inner.expect(identity)
+    }
+}
