@@ -78,6 +78,32 @@ async fn read_errors(store: &Database, cx: &Context) -> Vec<ErrorKind> {
 }
 
 #[tokio::test]
+async fn what_was_held_up_lands_when_it_is_delivered() {
+    let (faults, store) = database();
+    faults.set(Fault::Late);
+    let soon = Context::with_timeout(Duration::from_millis(5));
+    assert_eq!(write_errors(&store, &soon).await, [ErrorKind::OutcomeUnknown; 9]);
+    assert!(store.get(&key("a"), &GetOptions::default(), &soon).await.is_err());
+    faults.heal();
+    assert_eq!(count(&store).await, 0);
+    // A single write, a clear, a trim, a transaction and two batches.
+    assert_eq!(store.deliver().await, 6);
+    assert_eq!(count(&store).await, 6);
+    assert_eq!(store.deliver().await, 0);
+}
+
+#[tokio::test]
+async fn a_fault_can_wait_for_its_call() {
+    let (faults, store) = database();
+    faults.set_after(2, Fault::FailBefore, 1);
+    let mut failed = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        failed.push(store.write(put(name), &cx()).await.is_err());
+    }
+    assert_eq!(failed, [false, false, true, false]);
+}
+
+#[tokio::test]
 async fn without_a_fault_a_cache_keeps_every_rule() {
     let held = check_cache(|| async {
         let (clock, faults) = (Clock::manual(), Faults::default());

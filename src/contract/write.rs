@@ -136,7 +136,10 @@ pub(crate) fn in_order<I, A>(
     let mut refused = Refused::default();
     let one = |item| {
         let (key, attempt) = guard(&item);
-        refused.guard(&key.clone(), attempt, || Ok(apply(item))).flatten()
+        match attempt {
+            Attempt::Fixed => refused.guard(&key.clone(), attempt, || Ok(apply(item))).flatten(),
+            Attempt::First | Attempt::Repeat => apply(item),
+        }
     };
     items.into_iter().map(one).collect()
 }

@@ -6,6 +6,7 @@ mod accepted;
 mod ambiguity;
 mod degraded;
 mod foreign;
+mod late;
 mod ledger;
 #[cfg(feature = "sqlite")]
 mod lives;

@@ -26,6 +26,8 @@ pub(crate) struct Rig {
     pub(crate) clock: Clock,
     /// Somebody else, in another process.
     pub(crate) other: Other,
+    /// The primary between the chain and its faults.
+    faulty: Arc<FaultBackend<dyn DatabaseBackend>>,
 }
 
 /// Somebody else who writes to the primary, with a clock of its own.
@@ -95,14 +97,15 @@ impl Rig {
         config.breaker.probe_interval = Duration::from_millis(100);
         config.breaker.slow_call = Duration::from_millis(50);
         change(&mut config);
-        let faulty: Arc<dyn DatabaseBackend> = Arc::new(FaultBackend::new(Arc::clone(&primary), faults.clone()));
+        let faulty = Arc::new(FaultBackend::new(Arc::clone(&primary), faults.clone()));
+        let failing: Arc<dyn DatabaseBackend> = faulty.clone();
         let mut options = ChainOptions::new(TIMEOUT);
         options.clock = clock.clone();
-        let chain = Arc::new(DatabaseChain::open(faulty, DatabaseFallback::Memory, &config, options).await.unwrap());
+        let chain = Arc::new(DatabaseChain::open(failing, DatabaseFallback::Memory, &config, options).await.unwrap());
         let through: Arc<dyn DatabaseBackend> = chain.clone();
         let database = Database::new(through).with_timeout(TIMEOUT);
         let other = Other::new(Arc::clone(&primary), clock.clone());
-        Self { faults, chain, database, primary: Database::new(primary), clock, other }
+        Self { faults, chain, database, primary: Database::new(primary), clock, other, faulty }
     }
 
     /// Makes the primary refuse everything, and waits until the chain knows.
@@ -110,6 +113,11 @@ impl Rig {
         self.faults.set(Fault::FailBefore);
         let _ = self.database.get("fall").await;
         self.until(|status| status.state == ChainState::Degraded).await;
+    }
+
+    /// Lets the writes land that were held up on their way.
+    pub(crate) async fn deliver(&self) {
+        assert_eq!(self.faulty.deliver().await, 1, "one write was held up");
     }
 
     /// Heals the primary, and waits until nothing is owed any more.

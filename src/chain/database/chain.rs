@@ -109,7 +109,7 @@ pub struct ChainOptions {
     pub default_ttl: Option<Ttl>,
     /// The wall clock.
     pub clock: Clock,
-    /// The clock of the stamps.
+    /// The clock of the stamps: that of the primary, which shows it what stands there.
     pub stamps: Arc<HybridClock>,
 }
 

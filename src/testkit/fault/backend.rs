@@ -1,9 +1,12 @@
 //! The [`FaultBackend`].
 
+use std::fmt;
 use std::future::{Future, pending};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 
 use crate::contract::{
     Append, AppendAck, Attempt, CacheBackend, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend,
@@ -12,7 +15,7 @@ use crate::contract::{
 };
 use crate::{Error, HybridClock, Key, KeyPrefix, Outage, Result, Stamp};
 
-use super::switch::{Fault, Faults};
+use super::switch::{Fault, Faults, Verdict};
 
 /// A store that does to calls what its [`Faults`] say, and is the store it wraps otherwise.
 ///
@@ -48,8 +51,30 @@ pub struct FaultBackend<B: ?Sized> {
     faults: Faults,
     /// How often the store had been wiped when it was said which database is expected.
     expected_at: Mutex<Option<u64>>,
+    held_up: HeldUp<B>,
     inner: Arc<B>,
 }
+
+/// A write as it lands when it is delivered.
+type Late<B> = Box<dyn FnOnce(Arc<B>, Context) -> BoxFuture<'static, ()> + Send>;
+
+/// The writes that were held up on their way, in the order they came.
+struct HeldUp<B: ?Sized>(Mutex<Vec<Late<B>>>);
+
+impl<B: ?Sized> HeldUp<B> {
+    fn writes(&self) -> MutexGuard<'_, Vec<Late<B>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B: ?Sized> fmt::Debug for HeldUp<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} writes", self.writes().len())
+    }
+}
+
+/// How long a write may take that is delivered late.
+const LATE_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn unavailable() -> Error {
     Error::unavailable("a fault of the testkit: nothing was applied")
@@ -88,7 +113,28 @@ impl<B: Store + ?Sized> FaultBackend<B> {
     /// Wraps a store.
     #[must_use]
     pub const fn new(inner: Arc<B>, faults: Faults) -> Self {
-        Self { faults, expected_at: Mutex::new(None), inner }
+        Self { faults, expected_at: Mutex::new(None), held_up: HeldUp(Mutex::new(Vec::new())), inner }
+    }
+
+    /// Lets the writes land that [`Fault::Late`] held up, in the order they came; says how many. No fault is done to them.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped in the middle, those that did not land by then are lost.
+    pub async fn deliver(&self) -> usize {
+        let writes = std::mem::take(&mut *self.held_up.writes());
+        let count = writes.len();
+        for write in writes {
+            write(Arc::clone(&self.inner), Context::with_timeout(LATE_TIMEOUT)).await;
+        }
+        count
+    }
+
+    fn hold_up<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        write: impl FnOnce(Arc<B>, Context) -> F + Send + 'static,
+    ) {
+        self.held_up.writes().push(Box::new(|inner, cx| Box::pin(write(inner, cx))));
     }
 
     /// The identity as it is seen from outside, and the other way round: each wipe makes another database of the store, but the
@@ -125,6 +171,32 @@ impl<B: Store + ?Sized> FaultBackend<B> {
     /// The same whichever database is expected.
     async fn call_any<T>(&self, kind: Kind, cx: &Context, call: impl Future<Output = T>) -> Result<T> {
         let verdict = self.faults.judge(kind == Kind::Write);
+        self.judged(verdict, kind, cx, call).await
+    }
+
+    /// The same for a write, which can be held up.
+    async fn write_call<T, F>(
+        &self,
+        cx: &Context,
+        write: impl FnOnce(Arc<B>, Context) -> F + Send + 'static,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let verdict = self.faults.judge(true);
+        if verdict.fault == Some(Fault::Late) {
+            self.hold_up(|inner, cx| async move { drop(write(inner, cx).await) });
+            return self.judged(verdict, Kind::Write, cx, pending()).await?;
+        }
+        let call = write(Arc::clone(&self.inner), *cx);
+        let recognised = async {
+            self.recognise()?;
+            call.await
+        };
+        self.judged(verdict, Kind::Write, cx, recognised).await?
+    }
+
+    async fn judged<T>(&self, verdict: Verdict, kind: Kind, cx: &Context, call: impl Future<Output = T>) -> Result<T> {
         self.wiped(verdict.wipe, cx).await?;
         match verdict.fault {
             None | Some(Fault::TornBatch) => Ok(call.await),
@@ -133,25 +205,37 @@ impl<B: Store + ?Sized> FaultBackend<B> {
     }
 
     /// The same for a batch of writes, which can be torn. `send` applies the items it is given.
-    async fn batch<I, T, F>(&self, mut items: Vec<I>, cx: &Context, send: impl FnOnce(Vec<I>) -> F) -> Vec<Result<T>>
+    async fn batch<I, T, F>(
+        &self,
+        mut items: Vec<I>,
+        cx: &Context,
+        send: impl FnOnce(Arc<B>, Context, Vec<I>) -> F + Send + 'static,
+    ) -> Vec<Result<T>>
     where
-        F: Future<Output = Vec<Result<T>>>,
+        I: Send + 'static,
+        F: Future<Output = Vec<Result<T>>> + Send + 'static,
     {
         let count = items.len();
         let verdict = self.faults.judge(true);
+        let (inner, at_once) = (Arc::clone(&self.inner), *cx);
         let ready = self.wiped(verdict.wipe, cx).await.and_then(|()| self.recognise());
         let done = match (ready, verdict.fault) {
             (Err(error), _) => Err(error),
-            (Ok(()), None) => Ok(send(items).await),
+            (Ok(()), None) => Ok(send(inner, at_once, items).await),
+            (Ok(()), Some(Fault::Late)) => {
+                self.hold_up(|inner, cx| async move { drop(send(inner, cx, items).await) });
+                let never: Result<Vec<Result<T>>> = faulty(Fault::Late, Kind::Write, cx, pending()).await;
+                never.map_err(|error| telling(error, verdict.outage))
+            }
             (Ok(()), Some(Fault::TornBatch)) => {
                 // From none to all of them.
                 let choices = u64::try_from(count).unwrap_or(u64::MAX).saturating_add(1);
                 items.truncate(usize::try_from(verdict.random % choices).unwrap_or(0));
-                drop(send(items).await);
+                drop(send(inner, at_once, items).await);
                 Err(telling(unknown(), verdict.outage))
             }
             (Ok(()), Some(fault)) => {
-                let done = faulty(fault, Kind::Write, cx, send(items)).await;
+                let done = faulty(fault, Kind::Write, cx, send(inner, at_once, items)).await;
                 done.map_err(|error| telling(error, verdict.outage))
             }
         };
@@ -181,7 +265,7 @@ async fn faulty<T>(fault: Fault, kind: Kind, cx: &Context, call: impl Future<Out
             drop(call.await);
             Err(kind.unanswered())
         }
-        Fault::Hang => {
+        Fault::Hang | Fault::Late => {
             let _: Option<()> = cx.limit(pending()).await;
             Err(kind.unanswered())
         }
@@ -214,11 +298,11 @@ impl<B: Store + ?Sized> Store for FaultBackend<B> {
     }
 
     async fn write(&self, write: Write, cx: &Context) -> Result<WriteAck> {
-        self.call(Kind::Write, cx, self.inner.write(write, cx)).await?
+        self.write_call(cx, |inner, cx| async move { inner.write(write, &cx).await }).await
     }
 
     async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
-        self.batch(writes, cx, |writes| self.inner.write_many(writes, cx)).await
+        self.batch(writes, cx, |inner, cx, writes| async move { inner.write_many(writes, &cx).await }).await
     }
 
     async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
@@ -230,7 +314,8 @@ impl<B: Store + ?Sized> Store for FaultBackend<B> {
     }
 
     async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, attempt: Attempt, cx: &Context) -> Result<Option<u64>> {
-        self.call(Kind::Write, cx, self.inner.clear(prefix, stamp, attempt, cx)).await?
+        let prefix = prefix.clone();
+        self.write_call(cx, move |inner, cx| async move { inner.clear(&prefix, stamp, attempt, &cx).await }).await
     }
 
     async fn ping(&self, cx: &Context) -> Result<Ping> {
@@ -252,7 +337,8 @@ impl<B: Store + ?Sized> Store for FaultBackend<B> {
 #[deny(clippy::missing_trait_methods)]
 impl<B: CacheBackend + ?Sized> CacheBackend for FaultBackend<B> {
     async fn increment(&self, key: &Key, by: i64, options: &IncrementOptions, cx: &Context) -> Result<i64> {
-        self.call(Kind::Write, cx, self.inner.increment(key, by, options, cx)).await?
+        let (key, options) = (key.clone(), *options);
+        self.write_call(cx, move |inner, cx| async move { inner.increment(&key, by, &options, &cx).await }).await
     }
 }
 
@@ -260,7 +346,7 @@ impl<B: CacheBackend + ?Sized> CacheBackend for FaultBackend<B> {
 #[deny(clippy::missing_trait_methods)]
 impl<B: DatabaseBackend + ?Sized> DatabaseBackend for FaultBackend<B> {
     async fn append_many(&self, items: Vec<Append>, cx: &Context) -> Vec<Result<AppendAck>> {
-        self.batch(items, cx, |items| self.inner.append_many(items, cx)).await
+        self.batch(items, cx, |inner, cx, items| async move { inner.append_many(items, &cx).await }).await
     }
 
     async fn range(&self, key: &Key, range: ListRange, cx: &Context) -> Result<Vec<Item>> {
@@ -272,15 +358,17 @@ impl<B: DatabaseBackend + ?Sized> DatabaseBackend for FaultBackend<B> {
     }
 
     async fn trim(&self, key: &Key, keep_last: u64, cx: &Context) -> Result<u64> {
-        self.call(Kind::Write, cx, self.inner.trim(key, keep_last, cx)).await?
+        let key = key.clone();
+        self.write_call(cx, move |inner, cx| async move { inner.trim(&key, keep_last, &cx).await }).await
     }
 
     async fn apply(&self, steps: Vec<Step>, cx: &Context) -> Result<Vec<StepAck>> {
-        self.call(Kind::Write, cx, self.inner.apply(steps, cx)).await?
+        self.write_call(cx, |inner, cx| async move { inner.apply(steps, &cx).await }).await
     }
 
     async fn replay(&self, steps: Vec<Step>, options: &ReplayOptions, cx: &Context) -> Vec<Result<ReplayOutcome>> {
-        self.batch(steps, cx, |steps| self.inner.replay(steps, options, cx)).await
+        let options = options.clone();
+        self.batch(steps, cx, |inner, cx, steps| async move { inner.replay(steps, &options, &cx).await }).await
     }
 
     async fn identity(&self, cx: &Context) -> Result<Identity> {

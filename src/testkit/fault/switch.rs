@@ -18,6 +18,10 @@ pub enum Fault {
     Hang,
     /// A write is applied, and ends with its deadline as `OutcomeUnknown`: the reply never comes.
     HangAfter,
+    /// A write is not applied, and ends with its deadline as `OutcomeUnknown`; it lands when
+    /// [`FaultBackend::deliver`](super::FaultBackend::deliver) says so, whether anybody waits for it or not: a statement that was
+    /// held up on its way. A read hangs.
+    Late,
     /// The call is applied this much later, or ends with its deadline as one that was not sent.
     Slow(Duration),
     /// A batch is applied in part, from its beginning, and every item ends as `OutcomeUnknown`. Single calls and transactions
@@ -33,7 +37,9 @@ impl Fault {
     pub const fn outage(self) -> Outage {
         match self {
             Self::FailBefore | Self::ReadOnly => Outage::Down,
-            Self::FailAfter | Self::Hang | Self::HangAfter | Self::Slow(_) | Self::TornBatch => Outage::Silent,
+            Self::FailAfter | Self::Hang | Self::HangAfter | Self::Late | Self::Slow(_) | Self::TornBatch => {
+                Outage::Silent
+            }
         }
     }
 }
@@ -58,12 +64,21 @@ pub struct Faults(Arc<Mutex<State>>);
 
 struct State {
     standing: Option<(Fault, u32)>,
-    next: Option<(Fault, u64)>,
+    next: Option<Next>,
     /// What every error tells of the store, in the place of what its fault would.
     outage: Option<Option<Outage>>,
     wipe: bool,
     random: u64,
     counts: FaultCounts,
+}
+
+/// A fault of calls to come.
+#[derive(Clone, Copy, Debug)]
+struct Next {
+    fault: Fault,
+    /// How many calls come through before.
+    passed: u64,
+    calls: u64,
 }
 
 /// What is to be done to one call.
@@ -104,7 +119,12 @@ impl Faults {
 
     /// Does a fault to the next calls, so many of them; what was set stands again afterwards.
     pub fn set_for_next(&self, fault: Fault, calls: u64) {
-        self.state().next = Some((fault, calls));
+        self.set_after(0, fault, calls);
+    }
+
+    /// Lets so many calls through, as far as what was set does, and does a fault to so many after them.
+    pub fn set_after(&self, passed: u64, fault: Fault, calls: u64) {
+        self.state().next = Some(Next { fault, passed, calls });
     }
 
     /// Says what the errors of all faults tell of the store from now on, until it is healed; `None` makes them answers like any
@@ -138,11 +158,9 @@ impl Faults {
         state.counts.calls += 1;
         state.counts.writes += u64::from(writes);
         let random = state.draw();
-        let fault = match (state.next, state.standing) {
-            (Some((fault, calls)), _) if calls > 0 => {
-                state.next = Some((fault, calls - 1));
-                Some(fault)
-            }
+        let next = state.next.as_mut().and_then(Next::take);
+        let fault = match (next, state.standing) {
+            (Some(fault), _) => Some(fault),
             (_, Some((fault, percent))) if random % 100 < u64::from(percent) => Some(fault),
             _ => None,
         };
@@ -157,6 +175,18 @@ impl Faults {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Next {
+    /// What is done to a call that comes in.
+    fn take(&mut self) -> Option<Fault> {
+        if self.passed > 0 {
+            self.passed -= 1;
+            return None;
+        }
+        self.calls = self.calls.checked_sub(1)?;
+        Some(self.fault)
     }
 }
 
