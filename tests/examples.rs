@@ -21,6 +21,10 @@ const FEATURES: &[(&str, bool)] = &[
 ];
 
 fn run(example: &str, folder: &Path) -> Output {
+    cargo("run", example, folder).output().unwrap()
+}
+
+fn cargo(subcommand: &str, example: &str, folder: &Path) -> Command {
     let features: Vec<&str> = FEATURES.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
     let mut cargo = Command::new(env!("CARGO"));
     // What cargo told this test about itself would make build scripts of dependencies run anew.
@@ -30,11 +34,10 @@ fn run(example: &str, folder: &Path) -> Output {
         }
     }
     cargo
-        .args(["run", "--quiet", "--no-default-features", "--features", &features.join(","), "--example", example])
+        .args([subcommand, "--quiet", "--no-default-features", "--features", &features.join(","), "--example", example])
         .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
-        .current_dir(folder)
-        .output()
-        .unwrap()
+        .current_dir(folder);
+    cargo
 }
 
 /// The last line of an example that succeeds.
@@ -82,4 +85,58 @@ fn history_is_sent_twice_and_kept_once() {
 #[test]
 fn a_backend_of_ones_own_passes_the_suite() {
     assert_eq!(last_line("custom_backend", folder().path()), "\"tree\" says Some(\"hello\")");
+}
+
+#[cfg(feature = "postgres")]
+mod fallback {
+    use super::*;
+
+    const NOT_SHOWN: &str = "nothing was shown: PostgreSQL is not installed";
+
+    fn is_required() -> bool {
+        env::var("STORAGE_REQUIRE").is_ok_and(|names| names.split(',').any(|name| name.trim() == "postgres"))
+    }
+
+    #[test]
+    fn fallback_shows_each_message_once_or_says_that_nothing_was_shown() {
+        let line = last_line("fallback", folder().path());
+        assert!(line == "7 messages, in order, each once" || (line.starts_with(NOT_SHOWN) && !is_required()), "{line}");
+    }
+
+    #[test]
+    fn fallback_without_postgresql_says_so_and_does_not_pretend() {
+        let folder = folder();
+        let output = cargo("run", "fallback", folder.path()).env("STORAGE_POSTGRES_BIN", "/nowhere").output().unwrap();
+        assert!(output.status.success());
+        assert!(String::from_utf8(output.stdout).unwrap().starts_with(NOT_SHOWN));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn fallback_leaves_no_server_behind_when_it_is_stopped() {
+        use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+        use std::io::{BufRead, BufReader, Read};
+        use std::process::Stdio;
+
+        let folder = folder();
+        assert!(cargo("build", "fallback", folder.path()).status().unwrap().success());
+        // Beside the folder of the tests stands that of the examples.
+        let target = env::current_exe().unwrap();
+        let program = target.ancestors().nth(2).unwrap().join("examples/fallback");
+        for signal in [Signal::INT, Signal::TERM] {
+            let mut child = Command::new(&program).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+            let mut out = BufReader::new(child.stdout.take().unwrap());
+            let mut line = String::new();
+            out.read_line(&mut line).unwrap();
+            let Some(server) = line.trim().strip_prefix("PostgreSQL runs as process ") else {
+                assert!(line.starts_with(NOT_SHOWN) && !is_required(), "{line}");
+                continue;
+            };
+            let server = Pid::from_raw(server.parse().unwrap()).unwrap();
+            kill_process(Pid::from_child(&child), signal).unwrap();
+            let _ = out.read_to_string(&mut String::new());
+            assert_eq!(child.wait().unwrap().code(), Some(130));
+            assert!(test_kill_process(server).is_err(), "the server is still there");
+        }
+    }
 }
