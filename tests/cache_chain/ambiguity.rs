@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use agent_storage::chain::ChainState;
-use agent_storage::contract::{Durability, Freshness};
+use agent_storage::contract::{Context, Durability, Freshness, Store, Write, WriteOp};
 use agent_storage::testkit::Fault;
-use agent_storage::{ErrorKind, SetOptions, Value};
+use agent_storage::{ErrorKind, HybridClock, Key, Revision, SetOptions, Value};
 
 use crate::rig::Rig;
 
@@ -92,5 +92,28 @@ async fn the_newest_of_a_batch_stands_here_though_an_older_one_was_in_doubt() {
         for key in 0..7 {
             assert_eq!(rig.stored(&format!("k:{key}")).await, None);
         }
+    }
+}
+
+#[tokio::test]
+async fn what_the_primary_applied_after_a_write_in_doubt_is_not_undone_here() {
+    let (stamps, cx) = (HybridClock::process(), Context::with_timeout(Duration::from_secs(5)));
+    let key = Key::parse("k").unwrap();
+    let stamp = stamps.issue();
+    let first = Write::put(key.clone(), Value::from_integer(1), stamp);
+    let only_if = Some(Revision::from_stamp(stamp));
+    let newer = Write::put(key.clone(), Value::from_integer(2), stamps.issue());
+    let removed = Write::new(key.clone(), WriteOp::Delete { only_if }, stamps.issue());
+    for (second, left) in [(newer, Some(2)), (removed, None)] {
+        let rig = Rig::new().await;
+        rig.primary.let_deletes(false);
+        rig.primary.lose_first();
+        let answers = rig.chain.write_many(vec![first.clone(), second], &cx).await;
+        let durability: Vec<_> = answers.into_iter().map(|answer| answer.unwrap().durability).collect();
+        assert_eq!(durability, [Durability::Volatile, Durability::Primary]);
+        assert_eq!(rig.read("k").await, (left, Freshness::Fallback), "and not the 1");
+        rig.primary.let_deletes(true);
+        rig.recover().await;
+        assert_eq!(rig.stored("k").await, None);
     }
 }

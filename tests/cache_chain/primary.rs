@@ -1,5 +1,6 @@
 //! A primary that says in which order it was called, holds calls back, and may carry a write to its end though nobody waits for it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use agent_storage::backend::memory::MemoryCache;
@@ -7,7 +8,7 @@ use agent_storage::contract::{
     Attempt, CacheBackend, Capabilities, Context, GetOptions, IncrementOptions, KeyPage, ListOptions, Lookup, Ping,
     Store, Write, WriteAck, WriteOp,
 };
-use agent_storage::{Key, KeyPrefix, Result, Stamp};
+use agent_storage::{Error, Key, KeyPrefix, Result, Stamp};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
@@ -18,11 +19,19 @@ pub(crate) struct Primary {
     log: Mutex<Vec<String>>,
     deletes: watch::Sender<bool>,
     puts: watch::Sender<bool>,
+    /// Whether the reply to the first write of a batch is lost.
+    loses_first: AtomicBool,
 }
 
 impl Primary {
     pub(crate) fn new(inner: Arc<MemoryCache>) -> Self {
-        Self { inner, log: Mutex::default(), deletes: watch::Sender::new(true), puts: watch::Sender::new(true) }
+        Self {
+            inner,
+            log: Mutex::default(),
+            deletes: watch::Sender::new(true),
+            puts: watch::Sender::new(true),
+            loses_first: AtomicBool::new(false),
+        }
     }
 
     /// What it holds.
@@ -43,6 +52,11 @@ impl Primary {
     /// Holds puts back, or lets them through; those that nobody waits for any more too.
     pub(crate) fn let_puts(&self, through: bool) {
         self.puts.send_replace(through);
+    }
+
+    /// Loses the reply to the first write of the next batch.
+    pub(crate) fn lose_first(&self) {
+        self.loses_first.store(true, Ordering::SeqCst);
     }
 
     fn note(&self, call: impl Into<String>) {
@@ -88,7 +102,13 @@ impl Store for Primary {
         if deletes {
             open(&self.deletes).await;
         }
-        self.inner.write_many(writes, cx).await
+        let mut answers = self.inner.write_many(writes, cx).await;
+        if let Some(first) = answers.first_mut()
+            && self.loses_first.swap(false, Ordering::SeqCst)
+        {
+            *first = Err(Error::outcome_unknown("the reply to the first was lost"));
+        }
+        answers
     }
 
     async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
