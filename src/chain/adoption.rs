@@ -23,6 +23,10 @@ const HEADERS: usize = 10_000;
 pub(super) async fn run(core: Arc<Core>, folder: Arc<JournalFolder>, journal: Arc<DiskJournal>) {
     loop {
         tokio::time::sleep(EVERY).await;
+        if core.owed_elsewhere().is_some() {
+            look_again(&core, &folder, &journal).await;
+            continue;
+        }
         match folder.adopt(&journal, Instant::now() + WITHIN).await {
             Ok(found) => {
                 core.note_left_journals(found.left.iter().map(ToString::to_string).collect());
@@ -32,6 +36,22 @@ pub(super) async fn run(core: Arc<Core>, folder: Arc<JournalFolder>, journal: Ar
             }
             Err(error) => tracing::warn!(%error, "the folder of the journals cannot be read"),
         }
+    }
+}
+
+/// Looks whether what was owed to another address still is: it may turn out to be the same database, or be settled by somebody
+/// else.
+pub(super) async fn look_again(core: &Core, folder: &JournalFolder, journal: &DiskJournal) {
+    folder.look_again();
+    match folder.adopt(journal, Instant::now() + WITHIN).await {
+        Ok(found) => {
+            core.set_left_journals(found.left.iter().map(ToString::to_string).collect());
+            core.set_owed_elsewhere(found.owed_elsewhere());
+            if found.imported > 0 {
+                take_in(core, journal).await;
+            }
+        }
+        Err(error) => tracing::warn!(%error, "the folder of the journals cannot be read"),
     }
 }
 

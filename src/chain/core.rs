@@ -44,6 +44,8 @@ pub(super) struct Core {
     pub(super) debts: Notify,
     /// Which database the primary was when it was last seen.
     pub(super) known: Mutex<Option<Identity>>,
+    /// What is owed to a database at another address, as long as nobody has said that it is owed to this one.
+    elsewhere: Mutex<Option<String>>,
     board: Board,
     closed: AtomicBool,
 }
@@ -108,6 +110,7 @@ impl Core {
             gate,
             debts: Notify::new(),
             known: Mutex::new(known),
+            elsewhere: Mutex::default(),
             board: Board::new("database", clock.now()),
             clock,
             closed: AtomicBool::new(false),
@@ -258,6 +261,15 @@ impl Core {
 
     pub(super) fn watch(&self) -> watch::Receiver<ChainStatus> {
         self.board.watch()
+    }
+
+    /// Why nothing may go to the primary though it is there: the address was changed while operations waited.
+    pub(super) fn owed_elsewhere(&self) -> Option<String> {
+        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_owed_elsewhere(&self, what: Option<String>) {
+        *self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner) = what;
     }
 
     #[cfg(feature = "sqlite")]

@@ -105,6 +105,7 @@ pub(super) async fn accept(core: &Core, cx: &Context) -> Result<Identity> {
     };
     let identity = answer.identity.ok_or_else(|| Error::unsupported("this database cannot say which one it is"))?;
     know(core, identity)?;
+    core.set_owed_elsewhere(None);
     keep(core).await;
     probe(core).await;
     Ok(identity)
@@ -119,10 +120,18 @@ fn know(core: &Core, identity: Identity) -> Result<()> {
 }
 
 async fn ask(core: &Core) -> Result<()> {
-    match core.gate.ping(&*core.primary).await?.identity {
-        Some(identity) => recognise(core, identity),
+    if let Some(identity) = core.gate.ping(&*core.primary).await?.identity {
+        recognise(core, identity)?;
+    }
+    match core.owed_elsewhere() {
+        Some(what) => Err(moved(&what)),
         None => Ok(()),
     }
+}
+
+fn moved(what: &str) -> Error {
+    let message = format!("the address of the database was changed while operations waited for the one before: {what}");
+    Error::unavailable(message).with_outage(Outage::Foreign)
 }
 
 /// Remembers which database answered, and expects no other from now on.

@@ -125,6 +125,7 @@ async fn what_is_owed_to_another_address_is_taken_over_when_it_is_accepted() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     faults.heal();
+    let memory = self::memory();
     let moved = Process::start(&memory, &faults, folder.path(), "here").await;
     assert_eq!(moved.chain.status().left_journals.len(), 1);
     assert_eq!(moved.chain.status().pending, 0);

@@ -24,7 +24,8 @@ pub(crate) struct Machine {
     /// The wall clock, which stands still until it is moved.
     pub(crate) clock: Clock,
     pub(crate) config: DatabaseChainConfig,
-    backend: Arc<dyn DatabaseBackend>,
+    /// The primary as the processes know it.
+    pub(crate) backend: Arc<dyn DatabaseBackend>,
     _folder: TempDir,
 }
 
@@ -55,11 +56,16 @@ impl Machine {
 
     /// Starts a process.
     pub(crate) async fn start(&self) -> Process {
+        self.start_at(Arc::clone(&self.backend), "here").await
+    }
+
+    /// Starts a process that is configured for a database at some address.
+    pub(crate) async fn start_at(&self, primary: Arc<dyn DatabaseBackend>, address: &str) -> Process {
         let stamps = Arc::new(HybridClock::new(self.clock.clone()));
         let mut options = ChainOptions::new(Duration::from_secs(2));
         options.clock = self.clock.clone();
         options.stamps = Arc::clone(&stamps);
-        let primary = Arc::clone(&self.backend);
+        options.fingerprint = Some(address.to_owned());
         let chain = DatabaseChain::open(primary, DatabaseFallback::Sqlite, &self.config, options).await.unwrap();
         Process { chain, stamps }
     }

@@ -15,6 +15,8 @@ mod machine;
 mod managed;
 mod metered;
 #[cfg(feature = "sqlite")]
+mod moved;
+#[cfg(feature = "sqlite")]
 mod on_disk;
 mod others;
 mod parked;

@@ -175,6 +175,11 @@ impl DatabaseChain {
         let journal = Arc::new(journal);
         let mut chain = Self::over(primary, Some(journal.clone()), config, options).await?;
         chain.core.note_left_journals(found.left.iter().map(ToString::to_string).collect());
+        if found.owed_elsewhere().is_some() {
+            // By now the primary may have said which database it is.
+            adoption::look_again(&chain.core, &folder, &journal).await;
+            watching::probe(&chain.core).await;
+        }
         let run = adoption::run(Arc::clone(&chain.core), Arc::clone(&folder), Arc::clone(&journal));
         chain.tasks.push(tokio::spawn(run));
         chain.on_disk = Some(OnDisk { folder, journal });

@@ -56,8 +56,8 @@ pub(crate) struct LeftFile {
 pub(crate) enum LeftReason {
     /// It cannot be read: it is damaged, of a newer program, no journal, or cannot be taken over now.
     Unreadable(Error),
-    /// What it holds is owed to another database than ours.
-    OwedElsewhere { operations: u64 },
+    /// What it holds is owed to another database than ours: one at another address, if `moved`.
+    OwedElsewhere { operations: u64, place: Option<String>, moved: bool },
 }
 
 impl std::fmt::Display for LeftFile {
@@ -65,10 +65,19 @@ impl std::fmt::Display for LeftFile {
         let path = self.path.display();
         match &self.reason {
             LeftReason::Unreadable(error) => write!(f, "{path}: {error}"),
-            LeftReason::OwedElsewhere { operations } => {
-                write!(f, "{path}: {operations} operations owed to another database")
+            LeftReason::OwedElsewhere { operations, place, .. } => {
+                let place = place.as_deref().unwrap_or("at an unknown place");
+                write!(f, "{path}: {operations} operations owed to another database ({place})")
             }
         }
+    }
+}
+
+impl Found {
+    /// What is owed to a database at another address than the configured one, if anything is.
+    pub(crate) fn owed_elsewhere(&self) -> Option<String> {
+        let moved = |left: &&LeftFile| matches!(left.reason, LeftReason::OwedElsewhere { moved: true, .. });
+        self.left.iter().find(moved).map(ToString::to_string)
     }
 }
 
@@ -170,6 +179,11 @@ impl JournalFolder {
         .await
     }
 
+    /// Forgets which files were left alone, so that they are looked at again.
+    pub(crate) fn look_again(&self) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Tells the files that can be taken over from those that are left alone.
     fn sort(&self, dead: Vec<Dead>, meta: Option<&Meta>) -> (Vec<Candidate>, Found) {
         let (mut ours, mut found) = (Vec::new(), Found::default());
@@ -181,13 +195,16 @@ impl JournalFolder {
                 }
                 Dead::Readable(candidate) => {
                     let theirs = candidate.meta.identity;
-                    let same = identity.zip(theirs).is_none_or(|(ours, theirs)| ours.id == theirs.id);
-                    if same && self.names_our_primary(&candidate) {
+                    let same = identity.zip(theirs).map(|(ours, theirs)| ours.id == theirs.id);
+                    let named = self.names_our_primary(&candidate);
+                    // The same database may be reached at another address than before.
+                    if same.unwrap_or(named) {
                         identity = identity.or(theirs);
                         ours.push(*candidate);
                     } else if candidate.operations > 0 {
-                        let Candidate { path, operations, .. } = *candidate;
-                        self.leave(path, LeftReason::OwedElsewhere { operations }, &mut found);
+                        let Candidate { path, operations, meta, .. } = *candidate;
+                        let place = meta.fingerprint;
+                        self.leave(path, LeftReason::OwedElsewhere { operations, place, moved: !named }, &mut found);
                     }
                 }
             }
@@ -209,7 +226,7 @@ impl JournalFolder {
                     self.left.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
                 }
             }
-            LeftReason::OwedElsewhere { operations } => {
+            LeftReason::OwedElsewhere { operations, .. } => {
                 tracing::warn!(
                     path = %path.display(),
                     operations,

@@ -195,7 +195,10 @@ async fn what_is_owed_to_another_database_is_left_for_it() {
     journal.close(soon()).await.unwrap();
     let (ours, found) = open(temporary.path()).await;
     assert_ne!(ours.path(), journal.path());
-    assert!(matches!(found.left[..], [LeftFile { reason: LeftReason::OwedElsewhere { operations: 2 }, .. }]));
+    assert!(matches!(
+        found.left[..],
+        [LeftFile { reason: LeftReason::OwedElsewhere { operations: 2, moved: true, .. }, .. }]
+    ));
     assert!(all(&ours).await.is_empty());
     let (journal, _) = theirs.open(soon()).await.unwrap();
     assert_eq!(all(&journal).await.len(), 2, "nobody holds it back from those it belongs to");
@@ -218,7 +221,7 @@ async fn what_is_owed_to_another_identity_is_not_mixed_with_ours() {
     theirs.append(vec![put("a", "1")], SINCE, soon()).await.unwrap();
     theirs.close(soon()).await.unwrap();
     let found = folder(temporary.path()).adopt(&ours, soon()).await.unwrap();
-    assert!(matches!(found.left[0].reason, LeftReason::OwedElsewhere { operations: 1 }));
+    assert!(matches!(found.left[0].reason, LeftReason::OwedElsewhere { operations: 1, moved: false, .. }));
     assert_eq!(found.imported, 0);
 }
 

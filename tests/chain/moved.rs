@@ -1,0 +1,51 @@
+//! The address of the primary was changed while it was owed something.
+
+use std::sync::Arc;
+
+use agent_storage::Database;
+use agent_storage::backend::memory::MemoryDatabase;
+use agent_storage::chain::ChainState;
+use agent_storage::config::MemoryDatabaseConfig;
+use agent_storage::contract::DatabaseBackend;
+
+use crate::machine::Machine;
+
+/// A machine on which a process died that owed something.
+async fn owing() -> Machine {
+    let machine = Machine::new();
+    let process = machine.start().await;
+    machine.fall();
+    process.owe("k", 1).await;
+    machine.kill([process]).await;
+    machine.faults.heal();
+    machine
+}
+
+#[tokio::test]
+async fn another_database_at_the_new_address_is_fenced_off_and_the_reason_is_told() {
+    let machine = owing().await;
+    let empty: Arc<dyn DatabaseBackend> = Arc::new(MemoryDatabase::new(&MemoryDatabaseConfig::default()));
+    let process = machine.start_at(Arc::clone(&empty), "there").await;
+    let status = process.chain.status();
+    let reason = status.reason.map(|reason| reason.to_string()).unwrap_or_default();
+    assert!(status.fenced && status.state == ChainState::Degraded, "{reason}");
+    assert!(reason.contains("1 operations owed") && reason.contains("here") && reason.contains("--accept"), "{reason}");
+    process.owe("other", 2).await;
+    assert_eq!(status.left_journals.len(), 1);
+    // Somebody says that it is right.
+    assert_eq!(process.chain.accept_primary().await.unwrap().taken_over, 1);
+    process.until(|status| status.state == ChainState::Normal).await;
+    let stored = Database::new(empty);
+    assert_eq!(stored.get_json::<i64>("k").await.unwrap(), Some(1));
+    assert_eq!(stored.get_json::<i64>("other").await.unwrap(), Some(2));
+    assert!(process.chain.status().left_journals.is_empty());
+}
+
+#[tokio::test]
+async fn the_same_database_at_the_new_address_is_brought_what_it_is_owed() {
+    let machine = owing().await;
+    let process = machine.start_at(Arc::clone(&machine.backend), "there").await;
+    process.until(|status| status.state == ChainState::Normal).await;
+    assert!(process.chain.status().left_journals.is_empty());
+    assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(1));
+}
