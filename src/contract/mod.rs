@@ -31,5 +31,7 @@ pub use scan::{Cursor, KeyPage, ListOptions};
 pub use step::{Step, StepAck};
 pub use store::{CacheBackend, DatabaseBackend, IncrementOptions, Store};
 pub use succession::{AppendOrder, Succession};
+#[cfg(feature = "sqlite")]
+pub(crate) use write::Refused;
+pub(crate) use write::in_order;
 pub use write::{Attempt, Durability, Write, WriteAck, WriteMode, WriteOp};
-pub(crate) use write::{Refused, in_order};
