@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_storage::backend::postgres::PostgresDatabase;
-use agent_storage::config::PostgresConfig;
+use agent_storage::chain::{ChainOptions, DatabaseChain};
+use agent_storage::config::{DatabaseChainConfig, DatabaseFallback, PostgresConfig};
 use agent_storage::contract::{
     Append, AppendAck, Attempt, Context, DatabaseBackend, GetOptions, ItemId, ListOptions, ListRange, Step, Store,
     Write, WriteAck, WriteMode, WriteOp,
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         a_schema_with_an_odd_name_works
         nothing_is_kept_in_a_session_behind_a_transaction_pooler
         a_closed_database_leaves_no_connection
+        a_delete_of_which_half_was_behind_is_brought_to_its_end
     }
     suite.run()
 }
@@ -1023,4 +1025,33 @@ async fn a_closed_database_leaves_no_connection() {
     let error = bench.database.length(&key("k"), &cx()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
     assert!(wait_until(|| bench.pids("application_name = 'agent-storage'").is_empty()));
+}
+
+/// Value and list are guarded apart: the first attempt takes the value, and finds a list that was deleted by a clock that is ahead.
+async fn a_delete_of_which_half_was_behind_is_brought_to_its_end() {
+    let bench = Bench::new();
+    bench.put("k", "1").await;
+    let hour = Clock::manual();
+    hour.advance(Duration::from_secs(3600));
+    let theirs = HybridClock::new(hour).issue();
+    assert!(theirs > bench.clock.issue() && theirs.is_plausible());
+    let floor = theirs.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    bench.append("k", "1").await;
+    bench.query(&format!(
+        "UPDATE agent_storage.list SET floor = decode('{floor}', 'hex'), max_stamp = decode('{floor}', 'hex'), \
+         first_position = next_position"
+    ));
+    let mut options = ChainOptions::new(PATIENCE);
+    options.stamps = Arc::clone(&bench.clock);
+    let config = DatabaseChainConfig::default();
+    let chain = DatabaseChain::open(bench.database.clone(), DatabaseFallback::Memory, &config, options).await.unwrap();
+    let delete = Write::delete(key("k"), bench.clock.issue());
+    let mut half = delete.clone();
+    half.attempt = Attempt::Fixed;
+    let answer = chain.write(delete, &cx()).await.unwrap();
+    assert_eq!(answer.existed, Some(true), "what the first attempt removed was there");
+    let stamps = bench.query("SELECT count(*) FROM agent_storage.kv k JOIN agent_storage.list l ON l.floor = k.stamp");
+    assert_eq!(stamps, "1", "value and list were deleted under one stamp");
+    let behind = bench.database.write(half, &cx()).await.unwrap_err();
+    assert!(behind.is_behind() && !behind.as_behind().unwrap().begun, "{behind}");
 }

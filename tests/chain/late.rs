@@ -6,7 +6,7 @@ use agent_storage::chain::ChainState;
 use agent_storage::config::DatabaseChainConfig;
 use agent_storage::contract::{Append, Attempt, Context, DatabaseBackend, Durability, Store, Write};
 use agent_storage::testkit::Fault;
-use agent_storage::{Clock, ErrorKind, HybridClock, Key, KeyPrefix, SetOptions, Value};
+use agent_storage::{Clock, ErrorKind, HybridClock, Key, KeyPrefix, SetOptions, Stamp, Value};
 
 use crate::rig::{Rig, read};
 
@@ -23,14 +23,11 @@ fn cx() -> Context {
     Context::with_timeout(Duration::from_secs(20))
 }
 
-/// The clock of another process, so far ahead.
-fn ahead(hours: u64) -> HybridClock {
-    let wall = Clock::system();
-    let clock = HybridClock::new(wall.clone());
-    let ahead = Clock::manual();
-    ahead.advance(Duration::from_millis(wall.now().since(ahead.now()).as_millis() as u64 + hours * 3_600_000));
-    clock.observe(HybridClock::new(ahead).issue());
-    clock
+/// A stamp of another process, whose clock is so far ahead.
+fn ahead(hours: u64) -> Stamp {
+    let wall = Clock::manual();
+    wall.advance(Duration::from_secs(hours * 3600));
+    HybridClock::new(wall).issue()
 }
 
 #[tokio::test]
@@ -154,7 +151,7 @@ async fn what_is_behind_is_stamped_anew_while_its_caller_waits() {
     let rig = quiet().await;
     let primary = rig.primary.backend();
     for (name, hours) in [("k", 1), ("gone", 2), ("a:1", 3), ("t", 4)] {
-        primary.write(Write::put(key(name), Value::from_integer(1), ahead(hours).issue()), &cx()).await.unwrap();
+        primary.write(Write::put(key(name), Value::from_integer(1), ahead(hours)), &cx()).await.unwrap();
     }
     let ack = rig.database.set("k", Value::from_integer(2)).await.unwrap();
     assert_eq!((ack.durability, ack.existed), (Durability::Primary, Some(true)));
@@ -172,7 +169,7 @@ async fn what_is_behind_is_stamped_anew_while_its_caller_waits() {
 async fn a_batch_that_is_behind_keeps_its_order() {
     let rig = quiet().await;
     let primary = rig.primary.backend();
-    let (put, delete) = (ahead(5).issue(), ahead(6).issue());
+    let (put, delete) = (ahead(5), ahead(6));
     primary.write(Write::put(key("k"), Value::from_integer(0), put), &cx()).await.unwrap();
     primary.write(Write::delete(key("list"), delete), &cx()).await.unwrap();
     let batch = [("k", 1), ("other", 1), ("k", 2), ("k", 3)].map(|(key, number)| (key, Value::from_integer(number)));
@@ -190,7 +187,7 @@ async fn a_batch_that_is_behind_keeps_its_order() {
 #[tokio::test]
 async fn what_was_stamped_anew_is_journaled_under_its_last_stamp() {
     let rig = quiet().await;
-    let newer = ahead(7).issue();
+    let newer = ahead(7);
     rig.primary.backend().write(Write::put(key("k"), Value::from_integer(1), newer), &cx()).await.unwrap();
     // The first attempt is behind, the reply to the second is lost.
     rig.faults.set_after(1, Fault::Hang, 1);
