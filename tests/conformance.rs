@@ -45,6 +45,8 @@ fn main() -> ExitCode {
     caches(&mut suite, "redis", &[Server::Redis], redis);
     #[cfg(feature = "postgres")]
     databases(&mut suite, "postgres", &[Server::Postgres], postgres);
+    #[cfg(all(feature = "postgres", feature = "sqlite"))]
+    databases(&mut suite, "chain_over_postgres", &[Server::Postgres], chained_postgres);
     #[cfg(feature = "redis")]
     caches(&mut suite, "redis_shared", &[Server::Redis], redis_shared);
     suite.run()
@@ -248,6 +250,37 @@ fn postgres() -> Making<dyn DatabaseBackend> {
         let stamps = Arc::new(HybridClock::new(Clock::system()));
         let database = PostgresDatabase::with_stamps(&config, Arc::clone(&stamps)).unwrap();
         (Subject::database(Arc::new(database), Elapse::Real).with_stamps(stamps), nothing())
+    })
+}
+
+/// A PostgreSQL database with a journal in SQLite behind it, as is the default. Each case has a schema of its own.
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
+fn chained_postgres() -> Making<dyn DatabaseBackend> {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use agent_storage::backend::postgres::PostgresDatabase;
+    use agent_storage::config::PostgresConfig;
+    use support::Postgres;
+
+    static DATABASE: OnceLock<String> = OnceLock::new();
+    static SCHEMAS: AtomicU32 = AtomicU32::new(0);
+    Box::pin(async {
+        let (server, folder) = (Postgres::shared(), tempfile::tempdir().unwrap());
+        let mut config = PostgresConfig::new(server.host(), server.port());
+        config.database.clone_from(DATABASE.get_or_init(|| server.create_database()));
+        config.schema = format!("case_{}", SCHEMAS.fetch_add(1, Ordering::Relaxed));
+        config.username = server.user().to_owned();
+        config.password = Some(server.password().into());
+        let mut options = ChainOptions::new(LIMIT);
+        options.stamps = Arc::new(HybridClock::new(Clock::system()));
+        let stamps = Arc::clone(&options.stamps);
+        let database = PostgresDatabase::with_stamps(&config, Arc::clone(&stamps)).unwrap();
+        let mut config = DatabaseChainConfig::default();
+        config.journal.path = folder.path().join("journal");
+        let chain = DatabaseChain::open(Arc::new(database), DatabaseFallback::Sqlite, &config, options).await.unwrap();
+        let subject = Subject::database(Arc::new(chain), Elapse::Real).with_stamps(stamps);
+        (subject, Box::new(folder) as Box<dyn Any + Send>)
     })
 }
 
