@@ -2,6 +2,8 @@
 
 use crate::contract::{Append, Step, StepAck, Write, WriteOp};
 use crate::error::{Behind, Error, Result};
+use crate::key::Key;
+use crate::stamp::Stamp;
 
 use super::batch::distinct;
 use super::error::is_contention;
@@ -64,7 +66,7 @@ async fn attempt(session: &mut Session, steps: &[Step]) -> Result<Vec<StepAck>> 
             }
             Step::Trim { .. } => {
                 for (key, keep_last) in group.iter().filter_map(as_trim) {
-                    acks.push(StepAck::Trim(trim(session, key, keep_last).await?));
+                    acks.push(StepAck::Trim(trim(session, key, keep_last, stamp_of_delete(later, key)).await?));
                 }
             }
             Step::Clear { .. } => return Err(Error::unsupported("a clear cannot be part of a transaction")),
@@ -87,6 +89,12 @@ async fn lock(session: &mut Session, steps: &[Step]) -> Result<()> {
     Ok(())
 }
 
+/// The stamp of the first delete of a key among steps.
+fn stamp_of_delete(steps: &[Step], key: &Key) -> Option<Stamp> {
+    let mut deletes = steps.iter().filter_map(as_write).filter(|write| write.key == *key);
+    deletes.find(|write| matches!(write.op, WriteOp::Delete { .. })).map(|write| write.stamp)
+}
+
 fn touches_list(step: &Step) -> bool {
     !matches!(step, Step::Write(Write { op: WriteOp::Put { .. } | WriteOp::Touch { .. }, .. }))
 }
@@ -105,7 +113,7 @@ fn as_append(step: &Step) -> Option<&Append> {
     }
 }
 
-fn as_trim(step: &Step) -> Option<(&crate::key::Key, u64)> {
+fn as_trim(step: &Step) -> Option<(&Key, u64)> {
     match step {
         Step::Trim { key, keep_last } => Some((key, *keep_last)),
         _ => None,

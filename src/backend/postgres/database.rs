@@ -179,7 +179,9 @@ impl DatabaseBackend for PostgresDatabase {
 
     async fn trim(&self, key: &Key, keep_last: u64, cx: &Context) -> Result<u64> {
         let key = key.clone();
-        self.connector.run(cx, move |session| async move { list::trim(session, &key, keep_last).await }.boxed()).await
+        self.connector
+            .run(cx, move |session| async move { list::trim(session, &key, keep_last, None).await }.boxed())
+            .await
     }
 
     async fn apply(&self, steps: Vec<Step>, cx: &Context) -> Result<Vec<StepAck>> {

@@ -433,8 +433,9 @@ pub(super) async fn length(session: &mut Session, key: &Key) -> Result<u64> {
 
 /// Cuts a list to its last items; says how many went.
 ///
-/// What stays is fixed before the trim is sent: one that lands late takes nothing that was appended meanwhile.
-pub(super) async fn trim(session: &mut Session, key: &Key, keep_last: u64) -> Result<u64> {
+/// What stays is fixed before the trim is sent: one that lands late takes nothing that was appended meanwhile. It gets a stamp of its
+/// own, but none newer than that of the delete that follows in the same transaction, if one does.
+pub(super) async fn trim(session: &mut Session, key: &Key, keep_last: u64, delete: Option<Stamp>) -> Result<u64> {
     let sql = Arc::clone(&session.sql);
     let rows = session.read(&sql.ends, |statement| statement.bind(key.as_str())).await?;
     let Some(row) = rows.first() else { return Ok(0) };
@@ -444,6 +445,7 @@ pub(super) async fn trim(session: &mut Session, key: &Key, keep_last: u64) -> Re
         return Ok(0);
     }
     let stamp = session.clock.issue_after(record::stamp(row, 2)?.unwrap_or(Stamp::MIN));
+    let stamp = delete.map_or(stamp, |delete| delete.min(stamp));
     let bound = i64::try_from(bound).unwrap_or(i64::MAX);
     let bind = |statement: Statement| statement.bind(key.as_str()).bind(bound).bind(stamp.to_bytes());
     let rows = session.write(&sql.trim, bind).await?;

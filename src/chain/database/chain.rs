@@ -392,6 +392,8 @@ impl Store for DatabaseChain {
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = self.core.primary.capabilities();
         capabilities.replay = false;
+        // A write gets its stamp here, when its turn has come: the same write sent twice is two.
+        capabilities.stamp_guard = false;
         capabilities
     }
 
