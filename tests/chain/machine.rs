@@ -1,7 +1,7 @@
 //! A machine on which processes with a chain come and go, each with a clock of its own, over one primary.
 
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +52,12 @@ impl Machine {
     pub(crate) fn where_the_primary_wins(mut self) -> Self {
         self.config.conflicts = Conflicts::PrimaryWins;
         self
+    }
+
+    /// The journals in the folder.
+    pub(crate) fn journals(&self) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(&self.config.journal.path).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "db")).collect()
     }
 
     /// Starts a process.

@@ -4,6 +4,8 @@
 #[cfg(feature = "sqlite")]
 mod accepted;
 mod ambiguity;
+#[cfg(feature = "sqlite")]
+mod bad_luck;
 mod degraded;
 mod foreign;
 mod late;

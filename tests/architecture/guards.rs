@@ -1,0 +1,183 @@
+//! The rules that the chain's promise rests on, and the tests of the code that guard each. The model's own tests take each of its rules
+//! out and look for a promise that breaks (`tests/model/tests/rules.rs`); what guards a rule in the code is listed here.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use crate::root;
+
+/// A test: its file, and its name.
+type Test = (&'static str, &'static str);
+
+const SUITE_REPLAY: &str = "src/testkit/suite/replay.rs";
+const SUITE_LISTS: &str = "src/testkit/suite/replay_lists.rs";
+const SUITE_CONFLICTS: &str = "src/testkit/suite/replay_conflicts.rs";
+const SUITE_REPEATS: &str = "src/testkit/suite/repeats.rs";
+const SUITE_STAMPS: &str = "src/testkit/suite/stamps.rs";
+const SUITE_IDENTITY: &str = "src/testkit/suite/expected_identity.rs";
+const AMBIGUITY: &str = "tests/chain/ambiguity.rs";
+const DEGRADED: &str = "tests/chain/degraded.rs";
+const LATE: &str = "tests/chain/late.rs";
+const LIVES: &str = "tests/chain/lives.rs";
+const OTHERS: &str = "tests/chain/others.rs";
+const PARKED: &str = "tests/chain/parked.rs";
+
+/// The rules of the model, each under its name there.
+const OF_THE_MODEL: &[(&str, &[Test])] = &[
+    ("stamp_guard", &[(SUITE_REPEATS, "a_repeat_never_lands_over_something_newer")]),
+    (
+        "stamped_anew_if_behind",
+        &[
+            (SUITE_STAMPS, "a_write_by_a_slow_clock_is_visible"),
+            (LATE, "what_is_behind_is_stamped_anew_while_its_caller_waits"),
+        ],
+    ),
+    ("repeats_keep_their_stamp", &[(SUITE_REPEATS, "a_repeated_put_never_brings_back_what_was_deleted")]),
+    (
+        "given_up_keeps_its_stamp",
+        &[
+            (LATE, "a_put_that_was_given_up_changes_nothing_newer"),
+            (LATE, "an_append_that_was_given_up_does_not_outlive_a_delete"),
+        ],
+    ),
+    ("journaled_with_its_last_stamp", &[(LATE, "what_was_stamped_anew_is_journaled_under_its_last_stamp")]),
+    ("stamped_in_turn", &[(LATE, "writes_are_ordered_by_their_turns_and_not_by_when_they_were_stamped")]),
+    ("clock_reserve", &[(LIVES, "a_clock_that_went_back_while_nothing_ran_gives_no_older_stamps")]),
+    ("tombstones", &[(SUITE_REPLAY, "a_replayed_delete_leaves_a_tombstone_where_nothing_was")]),
+    (
+        "floor",
+        &[
+            (SUITE_LISTS, "a_delete_that_found_no_list_outvotes_a_replayed_append"),
+            (SUITE_LISTS, "a_replayed_append_behind_a_delete_of_another_writer_loses"),
+        ],
+    ),
+    ("gc_floor", &[("src/backend/sqlite/replay.rs", "a_step_older_than_a_swept_tombstone_is_too_old")]),
+    (
+        "expired_is_applied",
+        &[
+            (SUITE_REPLAY, "a_replayed_put_that_has_ended_is_never_read_and_brings_nothing_older_back"),
+            (DEGRADED, "an_entry_that_expires_while_it_is_owed_revives_nothing_older"),
+        ],
+    ),
+    ("item_id", &[(SUITE_LISTS, "a_replayed_append_of_a_known_id_is_there_already")]),
+    (
+        "identity",
+        &[
+            (SUITE_IDENTITY, "another_database_is_refused_by_every_call"),
+            ("tests/chain/foreign.rs", "an_emptied_primary_is_fenced_off"),
+        ],
+    ),
+    (
+        "journaled_before_acknowledged",
+        &[("src/chain/journal/tests/crash.rs", "what_a_killed_process_acknowledged_is_all_there")],
+    ),
+    (
+        "owed_before_acknowledged",
+        &[(DEGRADED, "a_write_is_kept_and_read_back_and_what_the_primary_holds_is_never_called_missing")],
+    ),
+    ("owed_key_is_journaled", &[(AMBIGUITY, "a_newer_write_of_the_key_follows_into_the_journal")]),
+    ("owed_key_is_not_judged", &[(DEGRADED, "what_needs_the_primary_is_unavailable")]),
+    ("one_write_in_flight", &[("src/chain/in_flight.rs", "a_key_is_held_by_one_and_then_by_the_next")]),
+    ("unknown_if_sent", &[(AMBIGUITY, "a_condition_whose_reply_was_lost_is_unknown_and_never_journaled")]),
+    (
+        "unavailable_while_open",
+        &[(DEGRADED, "a_write_is_kept_and_read_back_and_what_the_primary_holds_is_never_called_missing")],
+    ),
+    (
+        "settled_exactly",
+        &[
+            ("src/chain/journal/tests.rs", "what_was_settled_is_gone_and_what_was_put_aside_stays_with_its_reason"),
+            ("tests/chain/reconciling.rs", "a_replay_that_breaks_off_goes_on_where_it_was"),
+        ],
+    ),
+    ("paid_on_reply", &[("tests/chain/reconciling.rs", "a_replay_that_breaks_off_goes_on_where_it_was")]),
+    (
+        "losers_are_kept",
+        &[
+            (OTHERS, "their_newer_write_wins_and_ours_is_kept_and_counted"),
+            (SUITE_CONFLICTS, "what_a_replayed_put_lost_is_kept_as_it_was"),
+        ],
+    ),
+    (
+        "overwritten_is_kept",
+        &[
+            (OTHERS, "our_newer_write_wins_and_theirs_is_kept"),
+            (SUITE_CONFLICTS, "what_was_overwritten_meanwhile_is_kept"),
+        ],
+    ),
+    (
+        "meanwhile_covers_the_skew",
+        &[(OTHERS, "what_a_slow_clock_wrote_meanwhile_is_kept_and_what_is_older_than_clocks_differ_is_not")],
+    ),
+    ("outage_survives_a_crash", &[(LIVES, "a_replay_that_a_crash_broke_off_knows_when_the_outage_began")]),
+];
+
+/// What the model does not know: adoption, and operations that are refused.
+const BEYOND_THE_MODEL: &[(&str, &[Test])] = &[
+    (
+        "operations are judged each as its own writer's",
+        &[
+            (SUITE_REPLAY, "writers_of_one_journal_are_judged_each_as_its_own"),
+            (LIVES, "of_two_processes_that_died_degraded_the_newer_write_wins_and_the_other_is_kept"),
+        ],
+    ),
+    (
+        "an heir knows what it took over",
+        &[
+            (SUITE_REPLAY, "what_an_heir_writes_is_in_no_conflict_with_what_it_took_over"),
+            (LIVES, "what_a_process_takes_over_it_replaces_without_a_conflict"),
+        ],
+    ),
+    (
+        "no item overtakes one that was not taken",
+        &[
+            (SUITE_LISTS, "what_follows_an_append_that_failed_is_withheld"),
+            (PARKED, "items_wait_behind_one_that_is_not_taken_and_nothing_else_does"),
+            (PARKED, "what_is_tried_again_comes_in_its_order"),
+        ],
+    ),
+    (
+        "a changed address is fenced",
+        &[("tests/chain/moved.rs", "another_database_at_the_new_address_is_fenced_off_and_the_reason_is_told")],
+    ),
+];
+
+/// The names of the model's rules, as its source lists them.
+fn rules_of_the_model() -> BTreeSet<String> {
+    let text = fs::read_to_string(root().join("tests/model/src/rules.rs")).unwrap();
+    let (_, listed) = text.split_once("\nrules! {\n").expect("the model lists its rules");
+    let (listed, _) = listed.split_once("\n}\n").expect("the list ends");
+    let names = listed.lines().map(str::trim).filter(|line| !line.starts_with("///"));
+    names.filter_map(|line| line.strip_suffix(',')).map(str::to_owned).collect()
+}
+
+/// Whether a file has a test, or a case of the suite, of this name.
+fn exists((file, name): &Test) -> bool {
+    let text = fs::read_to_string(root().join(file)).unwrap_or_default();
+    let function = format!("fn {name}(");
+    let Some((before, _)) = text.split_once(&function) else { return false };
+    // A case of the suite is listed, anything else is marked as a test.
+    let is_listed = text.contains(&format!("        {name},\n"));
+    let marked = before.rsplit("\n\n").next().is_some_and(|attributes| attributes.contains("test]"));
+    is_listed || marked
+}
+
+#[test]
+fn each_rule_of_the_chain_is_guarded_by_tests_that_exist() {
+    let listed: BTreeSet<String> = OF_THE_MODEL.iter().map(|(rule, _)| (*rule).to_owned()).collect();
+    assert_eq!(listed, rules_of_the_model(), "the model has other rules than are listed here");
+    let all = || OF_THE_MODEL.iter().chain(BEYOND_THE_MODEL);
+    let unguarded: Vec<_> = all().filter(|(_, tests)| tests.is_empty()).collect();
+    assert!(unguarded.is_empty(), "without a test: {unguarded:?}");
+    let missing: Vec<_> = all().flat_map(|(_, tests)| *tests).filter(|test| !exists(test)).collect();
+    assert!(missing.is_empty(), "no such test: {missing:#?}");
+    assert!(exists(&("tests/model/tests/rules.rs", "without_any_one_rule_a_promise_is_broken")));
+}
+
+#[test]
+fn what_is_no_test_guards_nothing() {
+    assert!(!exists(&("tests/architecture/guards.rs", "rules_of_the_model")));
+    assert!(!exists(&("tests/architecture/guards.rs", "nothing_of_this_name")));
+    assert!(!exists(&("tests/architecture/nowhere.rs", "what_is_no_test_guards_nothing")));
+    assert!(exists(&("tests/architecture/guards.rs", "what_is_no_test_guards_nothing")));
+}
