@@ -4,28 +4,37 @@
 //! still owed.
 
 use std::collections::HashSet;
+use std::hash::BuildHasher;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use foldhash::quality::RandomState;
 use tokio::sync::Notify;
 
 use crate::contract::Context;
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
 
+/// How many rooms there are for those who wait for one key. Whoever waits for another key of the room is woken in vain.
+const ROOMS: usize = 64;
+
 /// The keys, and prefixes, that are being written to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct InFlight {
     held: Mutex<Held>,
-    released: Notify,
+    rooms: [Notify; ROOMS],
+    /// Where those wait who want several keys, or a prefix.
+    lobby: Notify,
+    hasher: RandomState,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Held {
-    keys: HashSet<Key>,
+    keys: HashSet<Key, RandomState>,
     prefixes: Vec<KeyPrefix>,
-    /// How many wait.
-    waiting: usize,
+    /// How many wait in each room, and in the lobby.
+    waiting: [usize; ROOMS],
+    in_lobby: usize,
 }
 
 /// What a write is about.
@@ -58,6 +67,11 @@ impl Held {
         true
     }
 
+    /// How many wait in a room, or in the lobby.
+    fn count(&mut self, room: Option<usize>) -> &mut usize {
+        room.and_then(|room| self.waiting.get_mut(room)).unwrap_or(&mut self.in_lobby)
+    }
+
     fn give_back(&mut self, scope: &Scope) {
         match scope {
             Scope::Keys(keys) => keys.iter().for_each(|key| {
@@ -75,6 +89,18 @@ impl Held {
 /// Whether a key can have both prefixes.
 pub(super) fn overlap(one: &KeyPrefix, other: &KeyPrefix) -> bool {
     one.as_str().starts_with(other.as_str()) || other.as_str().starts_with(one.as_str())
+}
+
+impl Default for InFlight {
+    fn default() -> Self {
+        let keys = HashSet::default();
+        Self {
+            held: Mutex::new(Held { keys, prefixes: Vec::new(), waiting: [0; ROOMS], in_lobby: 0 }),
+            rooms: [const { Notify::const_new() }; ROOMS],
+            lobby: Notify::new(),
+            hasher: RandomState::default(),
+        }
+    }
 }
 
 impl InFlight {
@@ -98,9 +124,10 @@ impl InFlight {
     }
 
     async fn wait_for(self: &Arc<Self>, scope: Scope) -> Entered {
-        let _waiting = Waiting::begin(self);
+        let room = self.room_of(&scope);
+        let _waiting = Waiting::begin(self, room);
         loop {
-            let mut released = pin!(self.released.notified());
+            let mut released = pin!(room.and_then(|room| self.rooms.get(room)).unwrap_or(&self.lobby).notified());
             // From here on no release goes unnoticed.
             released.as_mut().enable();
             if self.lock().take(&scope) {
@@ -110,24 +137,60 @@ impl InFlight {
         }
     }
 
+    /// Where it is waited for: in the room of its key, or, for what is no single key, in the lobby.
+    fn room_of(&self, scope: &Scope) -> Option<usize> {
+        match scope {
+            Scope::Keys(keys) => match keys.as_slice() {
+                [key] => Some(self.room(key)),
+                _ => None,
+            },
+            Scope::Prefix(_) => None,
+        }
+    }
+
+    fn room(&self, key: &Key) -> usize {
+        usize::try_from(self.hasher.hash_one(key) % ROOMS as u64).unwrap_or_default()
+    }
+
+    /// Lets go of what a write was about, and wakes those who may have waited for it: nobody else, as among hundreds of callers some
+    /// always wait.
+    fn release(&self, scope: &Scope) {
+        let mut held = self.lock();
+        held.give_back(scope);
+        let waited_for = |room: &usize| held.waiting.get(*room).is_some_and(|waiting| *waiting > 0);
+        let rooms: Vec<usize> = match scope {
+            Scope::Keys(keys) => keys.iter().map(|key| self.room(key)).filter(waited_for).collect(),
+            Scope::Prefix(_) => (0..ROOMS).filter(waited_for).collect(),
+        };
+        let in_lobby = held.in_lobby > 0;
+        drop(held);
+        rooms.into_iter().filter_map(|room| self.rooms.get(room)).for_each(Notify::notify_waiters);
+        if in_lobby {
+            self.lobby.notify_waiters();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One who waits, counted.
-struct Waiting<'a>(&'a InFlight);
+struct Waiting<'a> {
+    owner: &'a InFlight,
+    room: Option<usize>,
+}
 
 impl<'a> Waiting<'a> {
-    fn begin(owner: &'a InFlight) -> Self {
-        owner.lock().waiting += 1;
-        Self(owner)
+    fn begin(owner: &'a InFlight, room: Option<usize>) -> Self {
+        *owner.lock().count(room) += 1;
+        Self { owner, room }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.lock().waiting -= 1;
+        *self.owner.lock().count(self.room) -= 1;
     }
 }
 
@@ -140,13 +203,7 @@ pub(super) struct Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let mut held = self.owner.lock();
-        held.give_back(&self.scope);
-        let anyone = held.waiting > 0;
-        drop(held);
-        if anyone {
-            self.owner.released.notify_waiters();
-        }
+        self.owner.release(&self.scope);
     }
 }
 
@@ -154,7 +211,20 @@ impl Drop for Entered {
 mod tests {
     use super::*;
     use futures_util::FutureExt;
+    use futures_util::task::{ArcWake, waker};
+    use std::future::Future;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context as TaskContext, Waker};
     use std::time::Duration;
+
+    /// Counts how often it is woken.
+    struct Counting(AtomicUsize);
+
+    impl ArcWake for Counting {
+        fn wake_by_ref(counting: &Arc<Self>) {
+            counting.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
 
     fn keys(names: &[&str]) -> Scope {
         Scope::Keys(names.iter().map(|name| Key::parse(*name).unwrap()).collect())
@@ -162,6 +232,44 @@ mod tests {
 
     fn prefix(text: &str) -> Scope {
         Scope::Prefix(KeyPrefix::parse(text).unwrap())
+    }
+
+    fn nobody_waits(held: &InFlight) -> bool {
+        let held = held.lock();
+        held.in_lobby == 0 && held.waiting.iter().all(|waiting| *waiting == 0)
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_another_key_is_left_alone() {
+        let (held, cx) = (Arc::new(InFlight::default()), Context::with_timeout(Duration::from_secs(60)));
+        let number = |number: usize| Key::parse(number.to_string()).unwrap();
+        let other = (1..).find(|other| held.room(&number(*other)) != held.room(&number(0))).unwrap().to_string();
+        let (zero, one) =
+            (held.enter(keys(&["0"]), &cx).await.unwrap(), held.enter(keys(&[&other]), &cx).await.unwrap());
+        let woken = Arc::new(Counting(AtomicUsize::new(0)));
+        let waker: Waker = waker(Arc::clone(&woken));
+        let mut second = std::pin::pin!(held.enter(keys(&["0"]), &cx));
+        assert!(second.as_mut().poll(&mut TaskContext::from_waker(&waker)).is_pending());
+        drop(one);
+        assert_eq!(woken.0.load(Ordering::SeqCst), 0);
+        drop(zero);
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+        second.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn several_keys_are_waited_for_one_after_the_other() {
+        let (held, cx) = (Arc::new(InFlight::default()), Context::with_timeout(Duration::from_secs(60)));
+        let (a, b) = (held.enter(keys(&["a"]), &cx).await.unwrap(), held.enter(keys(&["b"]), &cx).await.unwrap());
+        let owner = Arc::clone(&held);
+        let both = tokio::spawn(async move { owner.enter(keys(&["a", "b"]), &cx).await.map(drop) });
+        tokio::task::yield_now().await;
+        drop(a);
+        tokio::task::yield_now().await;
+        assert!(!both.is_finished());
+        drop(b);
+        both.await.unwrap().unwrap();
+        assert!(nobody_waits(&held));
     }
 
     #[tokio::test]
@@ -174,7 +282,7 @@ mod tests {
         drop(held.enter(keys(&["c"]), &cx).await.unwrap());
         drop(first);
         drop(second.await.unwrap());
-        assert!(held.lock().keys.is_empty() && held.lock().waiting == 0);
+        assert!(held.lock().keys.is_empty() && nobody_waits(&held));
     }
 
     #[tokio::test]
@@ -198,6 +306,6 @@ mod tests {
         let _first = held.enter(keys(&["a"]), &cx).await.unwrap();
         let error = held.enter(keys(&["a"]), &cx).await.unwrap_err();
         assert!(error.is_transient());
-        assert_eq!(held.lock().waiting, 0);
+        assert!(nobody_waits(&held));
     }
 }
