@@ -140,8 +140,8 @@ impl Breaker {
         let (window, part) = (self.config.window, self.config.window / BUCKETS);
         if now.saturating_duration_since(self.current.began) >= part {
             self.past.push_back(std::mem::replace(&mut self.current, Bucket::new(now)));
+            self.past.retain(|bucket| now.saturating_duration_since(bucket.began) < window);
         }
-        self.past.retain(|bucket| now.saturating_duration_since(bucket.began) < window);
         &mut self.current
     }
 

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,10 +18,16 @@ use super::breaker::Breaker;
 /// The pause between two probes, however often the primary is suspected.
 const BREATH: Duration = Duration::from_millis(50);
 
+/// How many lists the calls on their way are spread over, so that those of different threads do not wait for one lock.
+const SHARDS: usize = 16;
+
+/// How many generations of calls are told apart: see [`Gate::begin_generation`].
+const GENERATIONS: usize = 4;
+
 /// How long is waited for what.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
-    /// From when on a call without an answer makes the primary suspect.
+    /// From when on a call without an answer makes the primary suspect: no sooner, and no later than half as long again.
     suspect_after: Duration,
     /// How long a probe waits for its answer.
     probe_timeout: Duration,
@@ -46,10 +52,44 @@ pub(super) struct Gate {
     patience: Patience,
     open: AtomicBool,
     breaker: Mutex<Breaker>,
-    /// Tells the calls on their way that the breaker opened.
-    opened: Notify,
+    on_their_way: [OnTheirWay; SHARDS],
+    generation: AtomicUsize,
     /// Wakes the task that probes.
     suspicion: Notify,
+}
+
+/// Calls on their way that began in the same thread. A place of their own in the processor's cache keeps threads apart.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct OnTheirWay {
+    /// Tells them that the breaker opened.
+    opened: Notify,
+    /// How many there are of each generation.
+    counts: [AtomicUsize; GENERATIONS],
+}
+
+impl OnTheirWay {
+    /// Those that begin in this thread.
+    fn of_this_thread(shards: &[Self; SHARDS]) -> &Self {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static SHARD: usize = THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS;
+        }
+        let [first, ..] = shards;
+        // A thread that is ending has no number any more.
+        SHARD.try_with(|shard| shards.get(*shard)).ok().flatten().unwrap_or(first)
+    }
+}
+
+/// One call on its way, until it is dropped.
+struct Underway<'a>(Option<&'a AtomicUsize>);
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        if let Some(count) = self.0 {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// What came of a call to the primary.
@@ -101,7 +141,8 @@ impl Gate {
             patience,
             open: AtomicBool::new(false),
             breaker: Mutex::new(Breaker::new(config, Instant::now())),
-            opened: Notify::new(),
+            on_their_way: Default::default(),
+            generation: AtomicUsize::new(0),
             suspicion: Notify::new(),
         }
     }
@@ -113,32 +154,27 @@ impl Gate {
 
     /// Calls the primary, if the breaker lets it, and notes what its answer says of the primary. While it takes long the primary is
     /// probed; should the breaker open, the call is no longer waited for. `told` hears the error that opened it.
+    ///
+    /// It sets no timer: nearly every call is answered long before, and a hundred thousand may be on their way.
     pub(super) async fn attempt<T: Answer>(
         &self,
         call: impl Future<Output = T>,
         told: impl FnOnce(&Error),
     ) -> Attempt<T> {
-        let mut opened = pin!(self.opened.notified());
+        let others = OnTheirWay::of_this_thread(&self.on_their_way);
+        let mut opened = pin!(others.opened.notified());
         // From here on the opening does not go unnoticed.
         opened.as_mut().enable();
         if self.is_open() {
             return Attempt::NotSent;
         }
-        let mut call = pin!(call);
-        let patience = pin!(tokio::time::sleep(self.patience.suspect_after));
+        let underway = self.set_out(others);
         let answer = tokio::select! {
             biased;
-            answer = call.as_mut() => answer,
-            () = opened.as_mut() => return Attempt::BrokenOff,
-            () = patience => {
-                self.suspicion.notify_one();
-                tokio::select! {
-                    biased;
-                    answer = call => answer,
-                    () = opened => return Attempt::BrokenOff,
-                }
-            }
+            answer = call => answer,
+            () = opened => return Attempt::BrokenOff,
         };
+        drop(underway);
         let error = answer.outage();
         let outage = error.and_then(Error::outage);
         let has_opened = self.judge(|breaker, now| breaker.record(outage, now));
@@ -183,8 +219,33 @@ impl Gate {
         let bytes = random.to_bytes();
         let fraction = f64::from(bytes[5] ^ bytes[15]) / 255.0;
         let pause = self.patience.probe_interval.mul_f64(0.8 + 0.2 * fraction);
-        // A suspicion only makes the next probe come sooner.
-        let _ = tokio::time::timeout(pause, self.suspicion.notified()).await;
+        let mut due = pin!(tokio::time::sleep(pause));
+        loop {
+            tokio::select! {
+                () = due.as_mut() => return,
+                // A suspicion only makes the next probe come sooner.
+                () = self.suspicion.notified() => return,
+                () = tokio::time::sleep(self.patience.suspect_after / 2) => if self.begin_generation() { return },
+            }
+        }
+    }
+
+    /// Begins a generation of calls, as is done twice in the time after which a call makes the primary suspect; says whether a call
+    /// is on its way that has been for so long.
+    fn begin_generation(&self) -> bool {
+        let begun = self.generation.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        // Those of the generation that ended now, and of the one before, may have begun later. The number that begins was last given
+        // to a generation that is older still.
+        let old = |count: usize| [begun, begun.wrapping_add(1)].iter().any(|old| old % GENERATIONS == count);
+        let counts = self.on_their_way.iter().flat_map(|calls| calls.counts.iter().enumerate());
+        counts.into_iter().any(|(generation, count)| old(generation) && count.load(Ordering::Relaxed) > 0)
+    }
+
+    fn set_out<'a>(&self, others: &'a OnTheirWay) -> Underway<'a> {
+        let generation = self.generation.load(Ordering::Relaxed) % GENERATIONS;
+        let count = others.counts.get(generation);
+        count.into_iter().for_each(|count| _ = count.fetch_add(1, Ordering::Relaxed));
+        Underway(count)
     }
 
     /// Pauses after a probe: calls that are slow because of the load must not be joined by probes without a pause.
@@ -202,7 +263,7 @@ impl Gate {
         }
         drop(breaker);
         if changed && is_open {
-            self.opened.notify_waiters();
+            self.on_their_way.iter().for_each(|calls| calls.opened.notify_waiters());
             // The next probe is due.
             self.suspicion.notify_one();
         }
@@ -227,5 +288,56 @@ pub(super) fn is_of_the_primary(error: &Error) -> bool {
         ErrorKind::OutcomeUnknown => true,
         ErrorKind::Unavailable => error.outage().is_some(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use std::future::pending;
+    use std::sync::Arc;
+
+    fn gate() -> Gate {
+        let config = BreakerConfig::default();
+        Gate::new(config, Patience::new(&config, Duration::from_secs(5)))
+    }
+
+    #[tokio::test]
+    async fn a_call_is_late_once_two_whole_generations_have_passed() {
+        let gate = gate();
+        let mut call = Box::pin(gate.attempt(pending::<Result<()>>(), |_| ()));
+        assert!(call.as_mut().now_or_never().is_none());
+        let began = [gate.begin_generation(), gate.begin_generation(), gate.begin_generation()];
+        assert_eq!(began, [false, false, true]);
+        drop(call);
+        assert!((0..2 * GENERATIONS).all(|_| !gate.begin_generation()), "it is gone");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn calls_of_all_threads_hear_that_the_breaker_opened() {
+        let gate = Arc::new(gate());
+        let calls: Vec<_> = (0..64)
+            .map(|_| {
+                let gate = Arc::clone(&gate);
+                tokio::spawn(async move { gate.attempt(pending::<Result<()>>(), |_| ()).await })
+            })
+            .collect();
+        let on_their_way = || {
+            gate.on_their_way
+                .iter()
+                .flat_map(|calls| &calls.counts)
+                .map(|count| count.load(Ordering::SeqCst))
+                .sum::<usize>()
+        };
+        while on_their_way() != 64 {
+            tokio::task::yield_now().await;
+        }
+        assert!(gate.judge(|breaker, now| breaker.record(Some(Outage::Down), now)));
+        for call in calls {
+            assert!(matches!(call.await.unwrap(), Attempt::BrokenOff));
+        }
+        assert!(matches!(gate.attempt(async { Ok(()) }, |_| ()).await, Attempt::<Result<()>>::NotSent));
+        assert_eq!(on_their_way(), 0);
     }
 }
