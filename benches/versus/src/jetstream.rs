@@ -15,6 +15,9 @@ const BATCHES: usize = 2;
 
 const BUCKET: &str = "raw";
 
+/// The library's bucket, as the stage configures it.
+const OURS: &str = "ours";
+
 /// The status of the message that ends a batch.
 const END_OF_BATCH: u16 = 204;
 
@@ -66,20 +69,30 @@ impl Contender for Plain {
 pub struct Batched {
     client: Client,
     context: Context,
+    bucket: &'static str,
 }
 
 impl Batched {
     pub async fn connect(url: &str) -> anyhow::Result<Self> {
+        Self::on(url, BUCKET).await
+    }
+
+    /// Reads what the library wrote: with the headers that it writes, which the server passes on with each read.
+    pub async fn on_ours(url: &str) -> anyhow::Result<Self> {
+        Self::on(url, OURS).await
+    }
+
+    async fn on(url: &str, bucket: &'static str) -> anyhow::Result<Self> {
         let client = async_nats::connect(url).await?;
-        Ok(Self { context: jetstream::new(client.clone()), client })
+        Ok(Self { context: jetstream::new(client.clone()), client, bucket })
     }
 
     async fn get(&self, keys: &[&str]) -> anyhow::Result<()> {
-        let subjects: Vec<String> = keys.iter().map(|key| format!("$KV.{BUCKET}.{}", name(key))).collect();
+        let subjects: Vec<String> = keys.iter().map(|key| format!("$KV.{}.{}", self.bucket, name(key))).collect();
         let request = serde_json::to_vec(&serde_json::json!({ "multi_last": subjects }))?;
         let inbox = self.client.new_inbox();
         let mut replies = self.client.subscribe(inbox.clone()).await?;
-        let subject = format!("$JS.API.DIRECT.GET.KV_{BUCKET}");
+        let subject = format!("$JS.API.DIRECT.GET.KV_{}", self.bucket);
         self.client.publish_with_reply(subject, inbox, request.into()).await?;
         let mut found = 0;
         while let Some(message) = replies.next().await {
@@ -96,11 +109,11 @@ impl Batched {
 
 impl Contender for Batched {
     fn who(&self) -> String {
-        "raw-best".to_owned()
+        if self.bucket == OURS { "raw-best, our records".to_owned() } else { "raw-best".to_owned() }
     }
 
     fn does(&self, op: Op) -> bool {
-        op != Op::Append
+        op == Op::Get || op == Op::Set && self.bucket != OURS
     }
 
     fn shape(&self, _op: Op, callers: usize) -> Shape {
@@ -117,7 +130,9 @@ impl Contender for Batched {
         }
         let mut acks = Vec::with_capacity(draw.batch);
         for key in draw.keys() {
-            acks.push(self.context.publish(format!("$KV.{BUCKET}.{}", name(key)), draw.value()).await?.into_future());
+            acks.push(
+                self.context.publish(format!("$KV.{}.{}", self.bucket, name(key)), draw.value()).await?.into_future(),
+            );
         }
         future::try_join_all(acks).await?;
         Ok(())

@@ -138,6 +138,7 @@ impl Stage {
             Self::Jetstream(server) => {
                 contenders.push(Box::new(jetstream::Plain::connect(&server.url()).await?));
                 contenders.push(Box::new(jetstream::Batched::connect(&server.url()).await?));
+                contenders.push(Box::new(jetstream::Batched::on_ours(&server.url()).await?));
             }
             Self::Memory => {
                 contenders.push(Box::new(memory::Backend::new(work)?));
