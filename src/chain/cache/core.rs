@@ -153,6 +153,7 @@ impl Core {
         loop {
             self.gate.until_due(self.stamps.issue()).await;
             self.probe().await;
+            self.board.show(&self.current_status(), self.clock.now());
             self.gate.breathe().await;
         }
     }

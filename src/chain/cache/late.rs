@@ -13,8 +13,18 @@ use crate::key::{Key, KeyPrefix};
 /// never is; what was is on the connection before whatever is sent now.
 #[derive(Debug, Default)]
 pub(super) struct Late {
-    until: Mutex<HashMap<Key, Instant>>,
+    noted: Mutex<Noted>,
 }
+
+#[derive(Debug, Default)]
+struct Noted {
+    until: HashMap<Key, Instant>,
+    /// How many there may be before those whose time is over are looked for.
+    most: usize,
+}
+
+/// So few are not worth looking through.
+const FEW: usize = 1024;
 
 impl Late {
     /// Notes, when dropped, that these writes were given up, unless they were answered.
@@ -29,27 +39,33 @@ impl Late {
 
     /// Until when something may come under a key.
     pub(super) fn until(&self, key: &Key) -> Option<Instant> {
-        self.lock().get(key).copied()
+        let now = Instant::now();
+        self.lock().until.get(key).copied().filter(|until| *until > now)
     }
 
     /// Until when something may come under a prefix.
     pub(super) fn until_under(&self, prefix: &KeyPrefix) -> Option<Instant> {
-        self.lock().iter().filter(|(key, _)| prefix.matches(key)).map(|(_, until)| *until).max()
+        let now = Instant::now();
+        let noted = self.lock();
+        let under = noted.until.iter().filter(|(key, until)| **until > now && prefix.matches(key));
+        under.map(|(_, until)| *until).max()
     }
 
-    fn add(&self, key: &Key, deadline: Instant) {
-        let mut until = self.lock();
-        let latest = until.entry(key.clone()).or_insert(deadline);
-        *latest = deadline.max(*latest);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Instant>> {
-        let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        if !until.is_empty() {
-            let now = Instant::now();
-            until.retain(|_, deadline| *deadline > now);
+    fn add<'k>(&self, keys: impl IntoIterator<Item = &'k Key>, deadline: Instant) {
+        let mut noted = self.lock();
+        for key in keys {
+            let latest = noted.until.entry(key.clone()).or_insert(deadline);
+            *latest = deadline.max(*latest);
         }
-        until
+        if noted.until.len() > noted.most {
+            let now = Instant::now();
+            noted.until.retain(|_, until| *until > now);
+            noted.most = FEW.max(noted.until.len().saturating_mul(2));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Noted> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -78,8 +94,8 @@ impl GivenUp<'_> {
 impl Drop for GivenUp<'_> {
     fn drop(&mut self) {
         match self.keys {
-            Keys::Of(writes) => writes.iter().for_each(|write| self.late.add(&write.key, self.deadline)),
-            Keys::One(key) => self.late.add(key, self.deadline),
+            Keys::Of(writes) => self.late.add(writes.iter().map(|write| &write.key), self.deadline),
+            Keys::One(key) => self.late.add([key], self.deadline),
             Keys::None => {}
         }
     }
@@ -109,9 +125,12 @@ mod tests {
     #[test]
     fn what_has_passed_is_forgotten() {
         let late = Late::default();
-        let key = Key::parse("a").unwrap();
-        drop(late.watch_one(&key, Instant::now()));
-        assert_eq!(late.until(&key), None);
-        assert!(late.until.lock().unwrap().is_empty());
+        let name = |number: usize| Key::parse(format!("k:{number}")).unwrap();
+        drop(late.watch_one(&name(0), Instant::now()));
+        assert_eq!(late.until(&name(0)), None);
+        for number in 0..10 * FEW {
+            drop(late.watch_one(&name(number), Instant::now()));
+        }
+        assert!(late.lock().until.len() <= FEW + 1);
     }
 }
