@@ -130,6 +130,24 @@ async fn a_frozen_primary_is_found_out_before_the_deadline() {
 }
 
 #[tokio::test]
+async fn the_read_that_finds_it_out_is_answered_here_too() {
+    for fault in [Fault::FailBefore, Fault::FailAfter] {
+        let rig = Rig::new().await;
+        rig.set("k", 1).await;
+        rig.faults.set_for_next(fault, 1);
+        assert_eq!(rig.read("k").await, (None, Freshness::Fallback), "{fault:?}");
+        rig.recover().await;
+        rig.faults.set_for_next(fault, 1);
+        assert!(matches!(rig.cache.get_many(["k"]).await[..], [Ok(None)]), "{fault:?}");
+        rig.recover().await;
+        rig.faults.set_for_next(fault, 1);
+        assert!(!rig.cache.exists("k").await.unwrap(), "{fault:?}");
+        rig.recover().await;
+        assert_eq!(rig.read("k").await, (Some(1), Freshness::Primary));
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_is_an_error_is_no_outage() {
     let rig = Rig::new().await;
     rig.faults.set(Fault::FailBefore);
