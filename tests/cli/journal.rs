@@ -102,3 +102,38 @@ fn without_a_journal_there_is_nothing_to_see() {
     assert_eq!(folder.ok(&["journal", "export"]), b"");
     assert!(!folder.path().join(".agent-storage").exists(), "nothing is made");
 }
+
+fn text_of(object: &Json, field: &str) -> String {
+    object.get(field).and_then(Json::as_str).unwrap().to_owned()
+}
+
+/// The stamps of what a dead process has put aside: it was refused, as its journal says.
+async fn put_aside(folder: &Folder) -> Vec<String> {
+    owing(folder).await.die(folder).await;
+    let [journal] = &journals(folder.path()).await[..] else { panic!("one journal") };
+    let parked = rusqlite::Connection::open(&journal.path).unwrap();
+    parked.execute("UPDATE op SET parked = 'refused' WHERE key IN ('a', 'b')", []).unwrap();
+    let exported = text(&folder.ok(&["journal", "export"])).replace("1e400", "1");
+    let exported = exported.lines().map(|line| serde_json::from_str::<Json>(line).unwrap());
+    exported.filter(|it| it["parked"] == "refused").map(|it| text_of(&it, "stamp")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_put_aside_is_tried_again_or_given_up() {
+    let folder = Folder::with(CHAIN);
+    let stamps = put_aside(&folder).await;
+    let [a, b] = &stamps[..] else { panic!("{stamps:?}") };
+    assert_eq!(status(&folder)["journals"][0]["parked"], json!(2));
+    let output = folder.run(&["reconcile", "--json"]);
+    assert_eq!(output.status.code(), Some(1), "they are left: {}", text(&output.stderr));
+    // What is given up is printed, for whoever regrets it.
+    let given_up: Json = serde_json::from_slice(&folder.ok(&["journal", "drop", b])).unwrap();
+    assert_eq!((&given_up["key"], &given_up["base64"]), (&json!("b"), &json!("/wo=")));
+    folder.fails(3, &["journal", "drop", b]);
+    let output = folder.run(&["journal", "retry", a, "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(serde_json::from_slice::<Json>(&output.stdout).unwrap()["replayed"], json!(1));
+    assert_eq!(text(&folder.ok(&["get", "a"])), "{\n\"n\": 1e400}");
+    folder.fails(3, &["get", "b"]);
+    folder.fails(3, &["journal", "retry", a]);
+}

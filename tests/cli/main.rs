@@ -251,7 +251,15 @@ fn each_help_shows_an_example() {
     let folder = Folder::with("");
     let help = text(&folder.ok(&["--help"]));
     assert!(help.contains("Exit codes:"), "{help}");
-    for command in ["journal status", "journal export", "conflicts list", "conflicts show", "conflicts resolve"] {
+    for command in [
+        "journal status",
+        "journal export",
+        "journal retry",
+        "journal drop",
+        "conflicts list",
+        "conflicts show",
+        "conflicts resolve",
+    ] {
         let mut arguments: Vec<&str> = command.split(' ').collect();
         arguments.push("--help");
         assert!(text(&folder.ok(&arguments)).contains(&format!("\n  agent-storage {command}")));

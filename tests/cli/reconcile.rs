@@ -64,8 +64,8 @@ async fn another_database_is_named_and_used_only_when_it_is_accepted() {
 async fn a_journal_owed_to_another_address_waits_for_a_decision() {
     let folder = Folder::with(CHAIN);
     left_by_the_dead(&folder, "former.db").await;
-    let seen = report(&folder.run(&["reconcile", "--json"]), 1);
-    assert_eq!((&seen["replayed"], seen["left_journals"].as_array().map(Vec::len)), (&json!(0), Some(1)), "{seen}");
+    let seen = report(&folder.run(&["reconcile", "--json"]), 2);
+    assert_eq!((&seen["fenced"], seen["left_journals"].as_array().map(Vec::len)), (&json!(true), Some(1)), "{seen}");
     let seen = report(&folder.run(&["reconcile", "--accept", "--json"]), 0);
     assert_eq!((&seen["accepted"]["taken_over"], &seen["replayed"]), (&json!(3), &json!(3)), "{seen}");
     assert_eq!(text(&folder.ok(&["length", "list"])), "2\n");

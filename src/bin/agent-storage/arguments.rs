@@ -101,6 +101,13 @@ pub(crate) struct Reconcile {
     /// known and what answers.
     #[arg(long)]
     pub(crate) accept: bool,
+    #[command(flatten)]
+    pub(crate) until: Until,
+}
+
+/// How long to wait until nothing is owed, and what to print then.
+#[derive(Debug, Args)]
+pub(crate) struct Until {
     /// Gives up after this time, as `30s` or `5m`; without it, it waits as long as it takes.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Option<Duration>,
@@ -172,12 +179,11 @@ pub(crate) enum Taken {
     Loser,
 }
 
-/// Only reads the files of the journal's folder, without a server and without taking them over; safe while applications run.
 #[derive(Debug, Subcommand)]
 pub(crate) enum JournalCommand {
-    /// Shows each file: whether its owner lives, how much is owed and to which database, and how much was put aside.
+    /// Shows each file of the journal's folder: whether its owner lives, how much is owed and to which database, and how much was put aside.
     ///
-    /// Exit code 1 if a file cannot be read.
+    /// It only reads the files, needs no server, and is safe while applications run. Exit code 1 if a file cannot be read.
     #[command(after_help = "\
 Examples:
   agent-storage journal status
@@ -189,13 +195,38 @@ Examples:
     },
     /// Prints each operation, also those put aside, as one line of JSON. It prints your data: keys and values.
     ///
-    /// A value that is JSON stands under `value`, any other in Base64 under `base64`. Why an operation was put aside stands under
+    /// It reads as `journal status` does. A value that is JSON stands under `value`, any other in Base64 under `base64`. Why an operation was put aside stands under
     /// `parked`.
     #[command(after_help = "\
 Examples:
   agent-storage journal export > owed.jsonl
   agent-storage journal export | jq 'select(.parked != null)'")]
     Export,
+    /// Has operations wait for the database again that were put aside, and waits as `reconcile` does.
+    ///
+    /// It takes over the journals of dead processes. What a living one has put aside is in its hands: end it first, or have it call
+    /// `DatabaseChain::retry_parked`.
+    #[command(after_help = "\
+Examples:
+  agent-storage journal retry
+  agent-storage journal retry 0198c0ffee0000000123456789abcdef")]
+    Retry {
+        /// The stamp of the operation, as `journal export` prints it; without it, all.
+        stamp: Option<Stamp>,
+        #[command(flatten)]
+        until: Until,
+    },
+    /// Gives up an operation that was put aside: what it wrote is lost to the database. It is printed as `journal export` does.
+    ///
+    /// It takes over the journals of dead processes. What a living one has put aside is in its hands: end it first, or have it call
+    /// `DatabaseChain::drop_parked`.
+    #[command(after_help = "\
+Example:
+  agent-storage journal drop 0198c0ffee0000000123456789abcdef >> given-up.jsonl")]
+    Drop {
+        /// The stamp of the operation, as `journal export` prints it.
+        stamp: Stamp,
+    },
 }
 
 /// What a cache and a database both do.

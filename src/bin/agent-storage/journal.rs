@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use agent_storage::chain::{JournalContents, JournalFile, JournaledEffect, JournaledOperation};
+use agent_storage::chain::{DatabaseChain, JournalContents, JournalFile, JournaledEffect, JournaledOperation};
 use agent_storage::contract::Identity;
-use agent_storage::{Clock, Format, StorageConfig, Timestamp, Value};
+use agent_storage::{Clock, Format, Stamp, StorageManager, Timestamp, Value};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use comfy_table::{Table, presets};
@@ -13,24 +13,77 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 
-use crate::arguments::JournalCommand;
+use crate::arguments::{JournalCommand, Until};
 use crate::exit::{Exit, Failure, complain};
 use crate::output::{Lines, Output};
+use crate::reconcile;
 use crate::report;
 
 impl JournalCommand {
-    /// Runs without a server: it only reads the files.
-    pub(crate) async fn run(&self, config: &StorageConfig, output: &Output) -> Result<Exit, Failure> {
-        let folder = &config.database.chain.journal.path;
-        let journals = JournalFile::list(folder).await?;
-        if journals.is_empty() {
-            complain(&format!("there is no journal in {}", folder.display()));
-        }
+    pub(crate) async fn run(&self, manager: &StorageManager, output: &Output) -> Result<Exit, Failure> {
+        let folder = &manager.config().database.chain.journal.path;
         match self {
-            Self::Status { json } => status(folder, &journals, *json, output).await,
-            Self::Export => export(&journals, output).await,
+            Self::Status { json } => status(folder, &look(folder).await?, *json, output).await,
+            Self::Export => export(&look(folder).await?, output).await,
+            Self::Retry { stamp, until } => retry(manager, *stamp, until, output).await,
+            Self::Drop { stamp } => give_up(manager, *stamp, output).await,
         }
     }
+}
+
+async fn look(folder: &Path) -> Result<Vec<JournalFile>, Failure> {
+    let journals = JournalFile::list(folder).await?;
+    if journals.is_empty() {
+        complain(&format!("there is no journal in {}", folder.display()));
+    }
+    Ok(journals)
+}
+
+async fn retry(
+    manager: &StorageManager,
+    stamp: Option<Stamp>,
+    until: &Until,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let chain = reconcile::open(manager).await?;
+    let only = match stamp {
+        None => None,
+        Some(stamp) => match find_parked(&chain, stamp).await? {
+            Some(operation) => Some(operation.seq),
+            None => return Ok(not_parked()),
+        },
+    };
+    let retried = chain.retry_parked(only).await?;
+    complain(&format!("{retried} operations wait for the database again"));
+    until.settled(manager, &chain, None, output).await
+}
+
+async fn give_up(manager: &StorageManager, stamp: Stamp, output: &Output) -> Result<Exit, Failure> {
+    let chain = reconcile::open(manager).await?;
+    let Some(operation) = find_parked(&chain, stamp).await? else { return Ok(not_parked()) };
+    // Whoever regrets it finds it in the output, so it is out before it is gone.
+    let mut lines = output.lines();
+    lines.push(&line("-", &operation)?).await?;
+    lines.finish().await?;
+    Ok(if chain.drop_parked(operation.seq).await? { Exit::Done } else { not_parked() })
+}
+
+async fn find_parked(chain: &DatabaseChain, stamp: Stamp) -> Result<Option<JournaledOperation>, Failure> {
+    let mut after = 0;
+    loop {
+        let operations = chain.journaled(after).await?;
+        let Some(last) = operations.last() else { return Ok(None) };
+        after = last.seq;
+        let found = operations.into_iter().find(|operation| operation.stamp == stamp && operation.parked.is_some());
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+}
+
+fn not_parked() -> Exit {
+    complain("no operation of this stamp was put aside, but for those of living processes; see `journal export`");
+    Exit::Missing
 }
 
 async fn status(folder: &Path, journals: &[JournalFile], as_json: bool, output: &Output) -> Result<Exit, Failure> {

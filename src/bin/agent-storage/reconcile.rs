@@ -1,6 +1,7 @@
 //! The command `reconcile`: brings the database what it is owed, and accepts another database where somebody says so.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent_storage::chain::{AcceptedPrimary, ChainState, ChainStatus, DatabaseChain, JournalFile};
@@ -9,7 +10,7 @@ use agent_storage::{Database, StorageManager};
 use serde_json::{Value as Json, json};
 use tokio::time::{Instant, timeout_at};
 
-use crate::arguments::Reconcile;
+use crate::arguments::{Reconcile, Until};
 use crate::exit::{Exit, Failure, complain};
 use crate::output::Output;
 
@@ -24,15 +25,31 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 impl Reconcile {
     pub(crate) async fn run(&self, manager: &StorageManager, output: &Output) -> Result<Exit, Failure> {
-        let Some(chain) = manager.open_database_chain().await? else {
-            let reason = "nothing stands behind the database, so it cannot be owed anything; see `fallback`";
-            return Err(Failure::Input(reason.to_owned()));
-        };
+        let chain = open(manager).await?;
         let folder = &manager.config().database.chain.journal.path;
         let accepted = if self.accept { Some(accept(&chain, folder).await?) } else { None };
+        self.until.settled(manager, &chain, accepted, output).await
+    }
+}
+
+/// The chain of the database.
+pub(crate) async fn open(manager: &StorageManager) -> Result<Arc<DatabaseChain>, Failure> {
+    let reason = "nothing stands behind the database, so it cannot be owed anything; see `fallback`";
+    manager.open_database_chain().await?.ok_or_else(|| Failure::Input(reason.to_owned()))
+}
+
+impl Until {
+    /// Waits until nothing is owed, or the time is over, and reports.
+    pub(crate) async fn settled(
+        &self,
+        manager: &StorageManager,
+        chain: &DatabaseChain,
+        accepted: Option<AcceptedPrimary>,
+        output: &Output,
+    ) -> Result<Exit, Failure> {
         let deadline = Instant::now() + self.timeout.unwrap_or(FOR_EVER);
-        let ended = timeout_at(deadline, settle(&chain)).await;
-        let report = Report::of(manager, &chain, folder, accepted).await?;
+        let ended = timeout_at(deadline, settle(chain)).await;
+        let report = Report::of(manager, chain, accepted).await?;
         output.line(if self.json { format!("{:#}", report.json()) } else { report.text() }).await?;
         let status = &report.status;
         match ended {
@@ -118,9 +135,9 @@ impl Report {
     async fn of(
         manager: &StorageManager,
         chain: &DatabaseChain,
-        folder: &Path,
         accepted: Option<AcceptedPrimary>,
     ) -> Result<Self, Failure> {
+        let folder = &manager.config().database.chain.journal.path;
         let status = chain.status();
         let conflicts = match status.state {
             ChainState::Normal => Some(count_conflicts(&manager.database().await?).await?),

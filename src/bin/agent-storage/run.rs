@@ -7,7 +7,7 @@ use agent_storage::config::Fallback;
 use agent_storage::{StorageConfig, StorageManager};
 use tokio::signal;
 
-use crate::arguments::{Arguments, Command, ConflictsCommand, ListCommand, ValueCommand};
+use crate::arguments::{Arguments, Command, ConflictsCommand, JournalCommand, ListCommand, ValueCommand};
 use crate::check;
 use crate::exit::{Exit, Failure, complain};
 use crate::output::Output;
@@ -84,7 +84,7 @@ async fn execute(arguments: Arguments, manager: &StorageManager, output: &Output
         }
         Command::Conflicts(command) => command.run(&manager.database().await?, output).await,
         Command::Reconcile(command) => command.run(manager, output).await,
-        Command::Journal(command) => command.run(manager.config(), output).await,
+        Command::Journal(command) => command.run(manager, output).await,
         Command::Values(command) if arguments.cache => command.run(&manager.cache().await?, output).await,
         Command::Values(command) => command.run(&manager.database().await?, output).await,
         Command::Lists(command) => command.run(&manager.database().await?, output).await,
@@ -130,11 +130,14 @@ impl Command {
     const fn on_its_way(&self) -> Option<&'static str> {
         match self {
             Self::Conflicts(ConflictsCommand::Resolve { .. })
+            | Self::Journal(JournalCommand::Drop { .. })
             | Self::Values(ValueCommand::Set(_) | ValueCommand::Delete { .. })
             | Self::Lists(ListCommand::Append { .. } | ListCommand::Trim { .. }) => {
                 Some("a write that had begun may have been applied")
             }
-            Self::Reconcile(_) => Some("what was not replayed stays in the journal"),
+            Self::Reconcile(_) | Self::Journal(JournalCommand::Retry { .. }) => {
+                Some("what was not replayed stays in the journal")
+            }
             _ => None,
         }
     }
