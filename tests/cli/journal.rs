@@ -34,10 +34,11 @@ async fn a_journal_is_seen_while_its_owner_lives_and_when_it_is_dead() {
     let seen = status(&folder);
     let journal = &seen["journals"][0];
     assert_eq!(
-        (&journal["owner"], &journal["pending"], &journal["parked"], &journal["format"]),
-        (&json!("alive"), &json!(5), &json!(0), &json!(1)),
+        (&journal["owner"], &journal["pending"], &journal["parked"]),
+        (&json!("alive"), &json!(5), &json!(0)),
         "{seen}"
     );
+    assert!(journal["format"].as_u64() > Some(0), "{seen}");
     assert!(journal["owed_to"].as_str().unwrap().ends_with("agent.db"), "{seen}");
     assert!(journal["oldest"].is_u64() && journal["bytes"].as_u64() > Some(0), "{seen}");
     let table = text(&folder.ok(&["journal", "status"]));
