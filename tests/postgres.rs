@@ -11,8 +11,8 @@ use agent_storage::backend::postgres::PostgresDatabase;
 use agent_storage::chain::{ChainOptions, DatabaseChain};
 use agent_storage::config::{DatabaseChainConfig, DatabaseFallback, PostgresConfig};
 use agent_storage::contract::{
-    Append, AppendAck, Attempt, Context, DatabaseBackend, GetOptions, ItemId, ListOptions, ListRange, Step, Store,
-    Write, WriteAck, WriteMode, WriteOp,
+    Append, AppendAck, Attempt, ConflictOptions, Context, DatabaseBackend, GetOptions, ItemId, ListOptions, ListRange,
+    ReplayOptions, ReplayOutcome, Step, Store, Write, WriteAck, WriteMode, WriteOp,
 };
 use agent_storage::testkit::{Direction, FaultProxy, NetworkFault, Point};
 use agent_storage::{Clock, Error, ErrorKind, HybridClock, Key, KeyPrefix, Result, Revision, Stamp, Value};
@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         a_deleted_list_takes_its_ids_along
         a_repeated_append_does_not_pass_a_delete_beside_a_newer_one
         a_corrupt_row_fails_alone
+        a_replayed_step_that_meets_a_corrupt_row_fails_alone
         a_column_that_became_jsonb_is_not_taken_for_json
         a_list_that_lacks_an_item_is_corrupt_wherever_it_was
         no_call_reads_a_whole_table
@@ -761,6 +762,48 @@ async fn a_corrupt_row_fails_alone() {
     assert_eq!(bench.get("c").await.as_deref(), Some("2"));
 }
 
+/// What is overwritten is kept, so it must be read; and an item cannot go where another one stands.
+async fn a_replayed_step_that_meets_a_corrupt_row_fails_alone() {
+    let bench = Bench::new();
+    let options = ReplayOptions::new(Stamp::MIN);
+    let others = HybridClock::new(Clock::system());
+    for name in ["a", "b", "c"] {
+        bench.database.write(Write::put(key(name), json("1"), others.issue()), &cx()).await.unwrap();
+        bench.append(&format!("list {name}"), "1").await;
+    }
+    bench.query("UPDATE agent_storage.kv SET json = NULL WHERE key = 'b'");
+    bench.query("UPDATE agent_storage.list SET next_position = 0 WHERE key = 'list b'");
+    let put = |name: &str| Step::Write(bench.put_op(name, "2"));
+    let append = |name: &str| Step::Append(bench.append_op(name, "2"));
+    let steps = vec![
+        put("a"),
+        append("list a"),
+        put("b"),
+        append("list b"),
+        append("list b"),
+        append("list a"),
+        put("c"),
+        append("list c"),
+    ];
+    for applied in [ReplayOutcome::Applied, ReplayOutcome::AlreadyApplied] {
+        let answers = bench.database.replay(steps.clone(), &options, &cx()).await;
+        for (index, answer) in answers.into_iter().enumerate() {
+            match (index, answer) {
+                (2 | 3, Err(error)) => assert_eq!(error.kind(), ErrorKind::Corrupt, "{index}: {error}"),
+                (4, Ok(outcome)) => assert_eq!(outcome, ReplayOutcome::Withheld),
+                (_, Ok(outcome)) => assert_eq!(outcome, applied, "{index}"),
+                (_, Err(error)) => panic!("{index}: {error}"),
+            }
+        }
+    }
+    assert_eq!((bench.get("a").await.as_deref(), bench.get("c").await.as_deref()), (Some("2"), Some("2")));
+    assert_eq!(bench.items("list a").await, ["1", "2", "2"]);
+    assert_eq!(bench.items("list c").await, ["1", "2"]);
+    let kept = bench.database.conflicts(&ConflictOptions::default(), &cx()).await.unwrap();
+    assert_eq!(kept.iter().map(|record| record.key.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+    assert_eq!(bench.query("SELECT count(*) FROM agent_storage.kv WHERE kind = 0"), "0", "no lock is left behind");
+}
+
 /// The two look alike to a client, but for a byte before the text.
 async fn a_column_that_became_jsonb_is_not_taken_for_json() {
     let bench = Bench::new();
@@ -888,6 +931,16 @@ async fn no_call_reads_a_whole_table() {
         bench.database.length(&key(&format!("l{round}")), &cx()).await.unwrap();
         bench.database.trim(&key(&format!("l{round}")), 1, &cx()).await.unwrap();
         bench.delete(&format!("c{round}")).await;
+        let delete = |name: &str| Step::Write(Write::delete(key(&format!("{name}{round}")), bench.clock.issue()));
+        let steps = vec![
+            Step::Write(bench.put_op(&format!("k{round}"), "4")),
+            Step::Append(bench.append_op(&format!("l{round}"), "4")),
+            delete("c"),
+            delete("m"),
+            Step::Clear { prefix: KeyPrefix::parse(format!("c{round}")).unwrap(), stamp: bench.clock.issue() },
+        ];
+        let answers = bench.database.replay(steps, &ReplayOptions::new(Stamp::MIN), &cx()).await;
+        assert!(answers.iter().all(Result::is_ok));
         bench
             .database
             .list(&KeyPrefix::parse("k1").unwrap(), &ListOptions::default().with_limit(5), &cx())
