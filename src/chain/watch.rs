@@ -91,24 +91,29 @@ async fn forget_word(core: &Core) {
 /// Takes the database that answers now for the known one, whichever it is; tables are made in an empty one. Nothing changes if none
 /// answers.
 pub(super) async fn accept(core: &Core, cx: &Context) -> Result<Identity> {
-    let asked = core.primary.ping(cx).await;
-    let answer = match asked {
+    let identity = match identified(core, cx).await {
         Err(error) if error.outage() == Some(Outage::Foreign) => {
+            // It closes the way for calls, which must not go there before that database is the known one.
+            probe(core).await;
             core.primary.expect(None)?;
-            let answer = core.primary.ping(cx).await;
+            let answer = identified(core, cx).await;
             if answer.is_err() {
                 core.primary.expect(*core.known.lock().unwrap_or_else(PoisonError::into_inner))?;
             }
             answer?
         }
-        asked => asked?,
+        answer => answer?,
     };
-    let identity = answer.identity.ok_or_else(|| Error::unsupported("this database cannot say which one it is"))?;
     know(core, identity)?;
     core.set_owed_elsewhere(None);
     keep(core).await;
     probe(core).await;
     Ok(identity)
+}
+
+async fn identified(core: &Core, cx: &Context) -> Result<Identity> {
+    let identity = core.primary.ping(cx).await?.identity;
+    identity.ok_or_else(|| Error::unsupported("this database cannot say which one it is"))
 }
 
 /// Expects this database from now on.
