@@ -59,7 +59,8 @@ pub struct ChainStatus {
     pub oldest: Option<Timestamp>,
     /// How many operations were brought to the primary since the start.
     pub replayed: u64,
-    /// How many conflicts were found since the start.
+    /// How many operations of the journal lost against what stands in the primary since the start. What others wrote and lost is not
+    /// counted; [`Database::conflicts`](crate::Database::conflicts) lists both.
     pub conflicts: u64,
     /// The journals of dead processes that were left alone, and why: damaged, written by a newer version, or owed to another database.
     pub left_journals: Vec<String>,
