@@ -133,6 +133,9 @@ pub(crate) fn in_order<I, A>(
     guard: impl Fn(&I) -> (&Key, Attempt),
     mut apply: impl FnMut(I) -> Result<A>,
 ) -> Vec<Result<A>> {
+    if items.len() <= 1 {
+        return items.into_iter().map(apply).collect();
+    }
     let mut refused = Refused::default();
     let one = |item| {
         let (key, attempt) = guard(&item);
