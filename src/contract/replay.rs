@@ -125,7 +125,7 @@ pub enum ReplayOutcome {
         floor: Stamp,
     },
     /// An append that was not applied, because an earlier one of its list was not: a list takes its items in their order. See
-    /// [`AppendOrder`].
+    /// [`AppendOrder`](super::AppendOrder).
     Withheld,
 }
 
