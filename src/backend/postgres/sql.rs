@@ -487,7 +487,7 @@ mod tests {
     fn what_is_expected_comes_after_the_other_arguments() {
         let sql = Sql::new("a");
         assert!(sql.ping.contains("$1::bytea") && sql.ping.contains("$2::bigint"));
-        assert!(sql.append_new.contains("identity = $11::bytea") && sql.append_new.contains("canary >= $12::bigint"));
+        assert!(sql.append_new.contains("identity = $12::bytea") && sql.append_new.contains("canary >= $13::bigint"));
     }
 
     #[test]

@@ -247,11 +247,12 @@ pub(super) fn trim(session: &Session<'_>, key: &Key, keep_last: u64) -> SqlResul
         return Ok(0);
     }
     let first = head.first + trimmed;
-    // The items carry the trim's stamp from now on, so that their ids stay for the whole retention.
+    // The items carry the trim's stamp from now on, so that their ids stay for the whole retention. It is not the list's: a delete that
+    // follows in the same transaction is stamped already, and goes past what was appended.
     let stamp = session.stamps.issue_after(head.max_stamp);
     let parameters = (key.as_str(), codec::signed(head.first)?, codec::signed(first)?, stamp.to_bytes());
     session.connection.prepare_cached(EMPTY)?.execute(parameters)?;
-    Head { max_stamp: stamp, first, ..head }.put(session, key)?;
+    Head { first, ..head }.put(session, key)?;
     Ok(trimmed)
 }
 

@@ -33,6 +33,7 @@ pub(super) fn database_cases() -> Vec<Case<dyn DatabaseBackend>> {
         a_fixed_clear_leaves_lists_that_are_newer,
         a_fixed_transaction_that_is_behind_is_undone,
         a_fixed_transaction_with_nothing_newer_is_applied,
+        a_fixed_delete_may_follow_a_trim_in_its_transaction,
     ]
 }
 
@@ -363,5 +364,19 @@ async fn a_fixed_transaction_with_nothing_newer_is_applied(subject: Database) ->
     subject.apply(steps).await?;
     assert_eq!(subject.names("").await?, ["k", "list"]);
     assert_eq!(subject.range("list", 0, -1).await?, ["1", "2"]);
+    Ok(())
+}
+
+async fn a_fixed_delete_may_follow_a_trim_in_its_transaction(subject: Database) -> Outcome {
+    for value in ["1", "2", "3"] {
+        subject.append("list", json(value)).await?;
+    }
+    let steps = vec![
+        Step::Append(fixed_item(subject.append_op("list", json("4")))),
+        Step::Write(fixed(subject.delete_op("list"))),
+    ];
+    let trimmed = std::iter::once(subject.trim_step("list", 1)).chain(steps).collect();
+    subject.apply(trimmed).await?;
+    assert_eq!(subject.names("").await?, Vec::<String>::new());
     Ok(())
 }
