@@ -45,6 +45,11 @@ pub(super) fn unusable(what: &str, path: &Path, error: io::Error) -> Error {
             | io::ErrorKind::AlreadyExists
             | io::ErrorKind::InvalidFilename
     );
-    let ours = Error::unavailable(format!("{what}: {}: {error}", path.display())).with_source(error);
-    if stays { ours.permanent() } else { ours }
+    let what = format!("{what}: {}: {error}", path.display());
+    if stays {
+        let advice = "name a folder that can be written to in `journal.path`, or set `fallback: none`";
+        Error::unavailable(format!("{what}; {advice}")).with_source(error).permanent()
+    } else {
+        Error::unavailable(what).with_source(error)
+    }
 }

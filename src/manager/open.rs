@@ -80,7 +80,7 @@ pub(super) async fn cache(backend: Arc<dyn CacheBackend>, origin: Origin, config
     let observed: Arc<dyn CacheBackend> = Arc::new(Observe::new(Side::Cache, layered));
     let prefix = KeyPrefix::parse(&config.options.key_prefix)?;
     let backend = if prefix.is_empty() { observed } else { Arc::new(Prefix::new(prefix, observed)) };
-    let connected = connect(Side::Cache, Handle::new(backend), &config.options).await;
+    let connected = connect(Side::Cache, Handle::new(backend), &config.options, chain.is_some()).await;
     if let (Err(_), Some(chain)) = (&connected, &chain) {
         chain.stop();
     }
@@ -127,7 +127,7 @@ pub(super) async fn database(
     let observed: Arc<dyn DatabaseBackend> = Arc::new(Observe::new(Side::Database, layered));
     let prefix = KeyPrefix::parse(&config.options.key_prefix)?;
     let backend = if prefix.is_empty() { observed } else { Arc::new(Prefix::new(prefix, observed)) };
-    let connected = connect(Side::Database, Handle::new(backend), &config.options).await;
+    let connected = connect(Side::Database, Handle::new(backend), &config.options, chain.is_some()).await;
     if let (Err(_), Some(chain)) = (&connected, &chain) {
         chain.stop();
     }
@@ -164,15 +164,23 @@ fn is_batched(capabilities: &Capabilities, options: &SideOptions) -> bool {
 }
 
 /// Proves that the store can be used. One that is only away for now is a degraded start, unless it is required.
-async fn connect<B: HandleBackend + ?Sized>(side: Side, handle: Handle<B>, options: &SideOptions) -> Result<Handle<B>> {
+/// Where something stands in for it, that has said so already.
+async fn connect<B: HandleBackend + ?Sized>(
+    side: Side,
+    handle: Handle<B>,
+    options: &SideOptions,
+    is_chained: bool,
+) -> Result<Handle<B>> {
     let handle = handle.with_timeout(options.timeout);
     let Err(error) = handle.ping().await else { return Ok(handle) };
     if error.is_transient() && !options.required {
-        tracing::warn!(
-            side = side.as_str(),
-            %error,
-            "the store cannot be reached yet; calls are unavailable until it is there"
-        );
+        if !is_chained {
+            tracing::warn!(
+                side = side.as_str(),
+                %error,
+                "the store cannot be reached yet; calls are unavailable until it is there"
+            );
+        }
         return Ok(handle);
     }
     Err(error)
