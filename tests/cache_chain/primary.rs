@@ -121,7 +121,9 @@ impl Store for Primary {
 
     async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, attempt: Attempt, cx: &Context) -> Result<Option<u64>> {
         self.note(format!("clear {prefix}"));
-        open(&self.deletes).await;
+        if tokio::time::timeout(cx.remaining(), open(&self.deletes)).await.is_err() {
+            return Err(Error::outcome_unknown("the clear was not answered in time"));
+        }
         self.inner.clear(prefix, stamp, attempt, cx).await
     }
 

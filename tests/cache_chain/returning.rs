@@ -82,6 +82,25 @@ async fn what_needs_the_primary_waits_for_its_key_to_be_clean() {
 }
 
 #[tokio::test]
+async fn a_clear_without_a_reply_is_soon_sent_again() {
+    let rig = Rig::new().await;
+    rig.fall().await;
+    rig.cache.clear("x:").await.unwrap();
+    rig.primary.let_deletes(false);
+    rig.faults.heal();
+    let mut clears = 0;
+    let twice = async {
+        while clears < 2 {
+            clears += rig.primary.take_log().iter().filter(|call| *call == "clear x:").count();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), twice).await.expect("it is sent again");
+    rig.primary.let_deletes(true);
+    rig.recover().await;
+}
+
+#[tokio::test]
 async fn every_delete_comes_behind_a_ping_of_its_own() {
     let rig = Rig::new().await;
     rig.fall().await;

@@ -91,8 +91,7 @@ impl Rig {
 
     pub(crate) async fn until(&self, reached: impl Fn(&ChainStatus) -> bool + Send + Sync) {
         let mut watch = self.chain.watch();
-        // A clear whose reply is lost holds the reconciliation up for two minutes at the most.
-        let reached = tokio::time::timeout(Duration::from_secs(150), watch.wait_for(|status| reached(status))).await;
+        let reached = tokio::time::timeout(Duration::from_secs(20), watch.wait_for(|status| reached(status))).await;
         assert!(reached.is_ok(), "still {:?}", self.chain.status());
     }
 

@@ -16,12 +16,32 @@ use super::fallback;
 /// The most keys of one round: their writes wait for it.
 const BATCH: usize = 256;
 
-/// How long a round may take, and the clearing of a prefix.
+/// How long a round may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-const CLEAR_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long the clearing of a prefix may take at first, so that one whose reply is lost is soon repeated, and at most, for a store that
+/// has much to go through.
+const CLEAR_TIMEOUT: Duration = Duration::from_secs(5);
+const LONGEST_CLEAR_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The pause after a round that failed for a reason that passes.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// How much a round dares: after a failure fewer keys, for of many one may be written to all the time, and more time for a clear, which
+/// may have needed it.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    most_keys: usize,
+    clear_timeout: Duration,
+}
+
+impl Pace {
+    const FIRST: Self = Self { most_keys: BATCH, clear_timeout: CLEAR_TIMEOUT };
+
+    fn after_failure(self) -> Self {
+        Self { most_keys: 1, clear_timeout: (self.clear_timeout * 2).min(LONGEST_CLEAR_TIMEOUT) }
+    }
+}
 
 /// What came of a round.
 #[derive(Debug)]
@@ -36,21 +56,20 @@ pub(super) enum Round {
 
 /// Reconciles whenever something is dirty and the primary is there, for ever.
 pub(super) async fn run(core: Arc<Core>) {
-    let mut most = BATCH;
+    let mut pace = Pace::FIRST;
     loop {
         while core.gate.is_open() || !core.owes_anything() {
             core.debts.notified().await;
         }
-        match round(&core, most).await {
-            Ok(Round::Done | Round::Clean) => most = BATCH,
+        match round(&core, pace).await {
+            Ok(Round::Done | Round::Clean) => pace = Pace::FIRST,
             Ok(Round::NotBefore(moment)) => {
                 // Others may become due before.
                 let soon = Instant::now() + PAUSE;
                 tokio::time::sleep_until(moment.min(soon).into()).await;
             }
             Err(error) => {
-                // Of many keys one may be written to all the time.
-                most = 1;
+                pace = pace.after_failure();
                 tracing::debug!(%error, "what was written meanwhile could not be deleted yet; it is tried again");
                 tokio::time::sleep(PAUSE).await;
             }
@@ -61,7 +80,7 @@ pub(super) async fn run(core: Arc<Core>) {
 
 /// Reconciles until nothing is dirty any more, or something fails, or time is over.
 pub(super) async fn finish(core: &Core, cx: &Context) {
-    let work = async { while !core.gate.is_open() && matches!(round(core, BATCH).await, Ok(Round::Done)) {} };
+    let work = async { while !core.gate.is_open() && matches!(round(core, Pace::FIRST).await, Ok(Round::Done)) {} };
     let _: Option<()> = cx.limit(work).await;
     settle_marker(core).await;
 }
@@ -76,12 +95,12 @@ async fn settle_marker(core: &Core) {
 }
 
 /// Does what is to be done next.
-async fn round(core: &Core, most: usize) -> Result<Round> {
-    let Some(debt) = core.change_dirty(|dirty| dirty.next(most)) else { return Ok(Round::Clean) };
+async fn round(core: &Core, pace: Pace) -> Result<Round> {
+    let Some(debt) = core.change_dirty(|dirty| dirty.next(pace.most_keys)) else { return Ok(Round::Clean) };
     match debt {
         Debt::Keys(keys) => delete(core, keys).await,
-        Debt::Prefix(prefix) => clear(core, &Debt::Prefix(prefix.clone()), &prefix).await,
-        Debt::Everything => everything(core).await,
+        Debt::Prefix(prefix) => clear(core, &Debt::Prefix(prefix.clone()), &prefix, pace).await,
+        Debt::Everything => everything(core, pace).await,
     }
 }
 
@@ -117,7 +136,7 @@ async fn delete(core: &Core, keys: Vec<Key>) -> Result<Round> {
 }
 
 /// Clears everything, once all writes that began before are settled: each of them has made its key dirty, or is at the primary.
-async fn everything(core: &Core) -> Result<Round> {
+async fn everything(core: &Core, pace: Pace) -> Result<Round> {
     let all = KeyPrefix::empty();
     let entered = core.in_flight.enter(Scope::Prefix(all.clone()), &Context::with_timeout(TIMEOUT)).await?;
     if let Some(moment) = core.late.until_under(&all) {
@@ -125,18 +144,17 @@ async fn everything(core: &Core) -> Result<Round> {
     }
     core.change_dirty(|dirty| dirty.begin(&Debt::Everything));
     drop(entered);
-    let round = clear(core, &Debt::Everything, &core.scope).await?;
-    Ok(round)
+    clear(core, &Debt::Everything, &core.scope, pace).await
 }
 
 /// Clears a prefix. Its keys are written to meanwhile, but here: they are dirty by themselves.
-async fn clear(core: &Core, debt: &Debt, prefix: &KeyPrefix) -> Result<Round> {
+async fn clear(core: &Core, debt: &Debt, prefix: &KeyPrefix, pace: Pace) -> Result<Round> {
     if let Some(moment) = core.late.until_under(prefix) {
         return Ok(Round::NotBefore(moment));
     }
     core.change_dirty(|dirty| dirty.begin(debt));
     let cleared = async {
-        let cx = Context::with_timeout(CLEAR_TIMEOUT);
+        let cx = Context::with_timeout(pace.clear_timeout);
         come_behind(core, &cx).await?;
         reach(core.attempt(core.primary.clear(prefix, core.stamps.issue(), contract::Attempt::First, &cx)).await)?
     };

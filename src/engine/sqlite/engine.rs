@@ -1,8 +1,8 @@
 //! The [`Engine`]: an open file, its threads, and the async calls that hand them work.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
 
@@ -57,6 +57,7 @@ impl Engine {
         let state = Arc::new(EngineState::default());
         let (threads, alive) = watch::channel(());
         let (ready, opened) = oneshot::channel();
+        let (reading, readers_done) = mpsc::channel();
         let busy_timeout = options.busy_timeout;
         let (writer_queue, writer_state, writer_alive) = (Arc::clone(&writes), Arc::clone(&state), alive.clone());
         spawn("sqlite-writer", move || {
@@ -72,6 +73,7 @@ impl Engine {
                 state: writer_state,
                 busy_timeout,
                 maintenance: options.maintenance.take(),
+                readers: readers_done,
             };
             if ready.send(Ok((file, readers))).is_ok() {
                 writer.run();
@@ -86,7 +88,7 @@ impl Engine {
         for connection in readers {
             let (file, queue, state) = (file.clone(), Arc::clone(&engine.reads), Arc::clone(&engine.state));
             let reader = Reader::new(connection, file, queue, state, busy_timeout).map_err(SqlError::into_error)?;
-            let alive = alive.clone();
+            let alive = (alive.clone(), reading.clone());
             spawn("sqlite-reader", move || {
                 let _alive = alive;
                 reader.run();

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -66,6 +67,8 @@ pub(super) struct Writer {
     pub(super) state: Arc<EngineState>,
     pub(super) busy_timeout: Duration,
     pub(super) maintenance: Option<Maintenance>,
+    /// Nothing is ever sent: it ends when the last reader has closed its connection.
+    pub(super) readers: mpsc::Receiver<()>,
 }
 
 impl Writer {
@@ -85,7 +88,11 @@ impl Writer {
                     log.written(&self.connection);
                 }
                 Taken::Nothing => log.rest(&self.connection),
-                Taken::Closed => break,
+                Taken::Closed => {
+                    // Of connections that close at the same time each may see the other, so that none moves the log into the file.
+                    let _ = self.readers.recv();
+                    break;
+                }
             }
             if self.state.failed.load(Ordering::Acquire) {
                 break;

@@ -234,5 +234,6 @@ async fn a_stored_revision_is_the_stamp_where_the_capabilities_say_so(subject: S
         RevisionKind::Sequence => assert!(revision.to_sequence().is_some(), "{revision}"),
         RevisionKind::Digest => assert!(revision.to_digest().is_some(), "{revision}"),
     }
+    assert_eq!(subject.revision("k").await?, revision, "it is what is stored");
     Ok(())
 }
