@@ -5,7 +5,11 @@
 //!
 //! ```text
 //! cargo run --example fallback --features postgres
+//! cargo run --example fallback --features postgres -- by-hand
 //! ```
+//!
+//! With `by-hand` it goes on talking until Ctrl-C, and you are the outage: it says how to kill, freeze and thaw its server from
+//! another terminal. A server that was killed is started again ten seconds later. In the end every message must be there as well.
 //!
 //! The programs of PostgreSQL 12 or later must be installed; their folder may be given in `STORAGE_POSTGRES_BIN`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example shows what it does")]
@@ -23,6 +27,9 @@ use tempfile::TempDir;
 
 const CONVERSATION: &str = "messages:42";
 
+/// How long a server that was killed by hand stays away.
+const AWAY: Duration = Duration::from_secs(10);
+
 /// How long the server may take to start, and the journal to be replayed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -34,18 +41,23 @@ async fn main() -> ExitCode {
         println!("nothing was shown: PostgreSQL is not installed (on Debian and Ubuntu: apt-get install postgresql)");
         return ExitCode::SUCCESS;
     };
-    // Whichever ends first, what it leaves behind ends with it: the server too.
-    tokio::select! {
-        outcome = run(programs) => match outcome {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("{error}");
-                ExitCode::FAILURE
+    let outcome = match std::env::args().nth(1).as_deref() {
+        None => tokio::select! {
+            outcome = run(programs) => outcome,
+            // Whichever ends first, what it leaves behind ends with it: the server too.
+            () = interrupted() => {
+                eprintln!("interrupted");
+                return ExitCode::from(130);
             }
         },
-        () = interrupted() => {
-            eprintln!("interrupted");
-            ExitCode::from(130)
+        Some("by-hand") => by_hand(programs).await,
+        Some(other) => Err(format!("there is no {other:?}: say by-hand, or nothing").into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
         }
     }
 }
@@ -53,8 +65,7 @@ async fn main() -> ExitCode {
 async fn run(programs: Programs) -> Outcome<()> {
     let mut server = Server::prepare(programs)?;
     server.start().await?;
-    let manager = StorageManager::from_yaml(&server.agent_yml())?;
-    let database = manager.database().await?;
+    let (manager, database) = open(&server).await?;
     let Some(mut chain) = manager.watch_database_chain().await? else { return Err("no fallback is in force".into()) };
 
     say(&database, 1..=3).await?;
@@ -73,12 +84,64 @@ async fn run(programs: Programs) -> Outcome<()> {
     tokio::time::timeout(PATIENCE, chain.wait_for(|status| status.state == ChainState::Normal)).await??;
     say(&database, 7..=7).await?;
 
+    check(&database, 7).await?;
+    manager.disconnect().await?;
+    Ok(())
+}
+
+/// Talks until Ctrl-C, whatever is done to the server meanwhile.
+async fn by_hand(programs: Programs) -> Outcome<()> {
+    let mut server = Server::prepare(programs)?;
+    server.start().await?;
+    println!("{}", server.manual());
+    let (manager, database) = open(&server).await?;
+    let Some(mut chain) = manager.watch_database_chain().await? else { return Err("no fallback is in force".into()) };
+    let transitions = tokio::spawn(async move {
+        let mut state = ChainState::Normal;
+        while let Ok(status) = chain.wait_for(|status| status.state != state).await {
+            state = status.state;
+            println!("-- the storage is {}: {} operations are owed", state.as_str(), status.pending);
+        }
+    });
+    let mut over = std::pin::pin!(interrupted());
+    let mut said = 0;
+    loop {
+        tokio::select! {
+            () = &mut over => break,
+            () = tokio::time::sleep(Duration::from_millis(500)) => {}
+        }
+        if server.has_been_away(AWAY)? {
+            server.start().await?;
+            println!("{}", server.manual());
+        }
+        say(&database, said + 1..=said + 1).await?;
+        said += 1;
+    }
+    if server.has_been_away(Duration::ZERO)? {
+        server.start().await?;
+    }
+    println!("-- {said} messages were said; a server that is frozen must be thawed now");
+    let Some(mut chain) = manager.watch_database_chain().await? else { return Err("no fallback is in force".into()) };
+    tokio::time::timeout(PATIENCE, chain.wait_for(|status| status.state == ChainState::Normal)).await??;
+    transitions.abort();
+    check(&database, said).await?;
+    manager.disconnect().await?;
+    Ok(())
+}
+
+async fn open(server: &Server) -> Outcome<(StorageManager, Database)> {
+    let manager = StorageManager::from_yaml(&server.agent_yml())?;
+    let database = manager.database().await?;
+    Ok((manager, database))
+}
+
+/// Whether each message is there, in order and once.
+async fn check(database: &Database, messages: u32) -> Outcome<()> {
     let said: Vec<String> = database.range_json(CONVERSATION, 0, -1).await?;
-    let expected: Vec<String> = (1..=7).map(message).collect();
+    let expected: Vec<String> = (1..=messages).map(message).collect();
     if said != expected {
         return Err(format!("the conversation is not what was said: {said:?}").into());
     }
-    manager.disconnect().await?;
     println!("{} messages, in order, each once", said.len());
     Ok(())
 }
@@ -152,6 +215,8 @@ struct Server {
     port: u16,
     password: String,
     running: Option<Child>,
+    /// When it was first seen to have ended by itself.
+    ended: Option<Instant>,
 }
 
 impl Server {
@@ -168,12 +233,13 @@ impl Server {
         })?;
         // A port that was free a moment ago.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        Ok(Self { programs, folder, port, password, running: None })
+        Ok(Self { programs, folder, port, password, running: None, ended: None })
     }
 
     async fn start(&mut self) -> Outcome<()> {
         let mut command = self.programs.command("postgres");
         command.arg("-D").arg(self.data()).args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]);
+        self.ended = None;
         let child = self.running.insert(command.args(["-p", &self.port.to_string()]).spawn()?);
         let began = Instant::now();
         let asked = ["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()];
@@ -201,6 +267,23 @@ impl Server {
         }
         child.wait()?;
         stopped
+    }
+
+    /// Whether it ended by itself, or was killed, so long ago.
+    fn has_been_away(&mut self, time: Duration) -> Outcome<bool> {
+        let Some(child) = &mut self.running else { return Ok(true) };
+        let Some(status) = child.try_wait()? else { return Ok(false) };
+        if self.ended.is_none() {
+            println!("-- PostgreSQL ended: {status}");
+        }
+        Ok(self.ended.get_or_insert_with(Instant::now).elapsed() >= time)
+    }
+
+    /// What can be done to it from another terminal.
+    fn manual(&self) -> String {
+        let Some(child) = &self.running else { return String::new() };
+        let all = format!("{0} $(pgrep -P {0})", child.id());
+        format!("   kill it: kill -9 {all}\n   freeze:  kill -STOP {all}\n   thaw:    kill -CONT {all}\n   Ctrl-C ends")
     }
 
     fn data(&self) -> PathBuf {

@@ -112,31 +112,82 @@ mod fallback {
     }
 
     #[cfg(target_os = "linux")]
-    #[test]
-    fn fallback_leaves_no_server_behind_when_it_is_stopped() {
-        use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-        use std::io::{BufRead, BufReader, Read};
-        use std::process::Stdio;
+    mod by_hand {
+        use std::io::{BufRead, BufReader, Lines};
+        use std::path::PathBuf;
+        use std::process::{Child, ChildStdout, Stdio};
 
-        let folder = folder();
-        assert!(cargo("build", "fallback", folder.path()).status().unwrap().success());
-        // Beside the folder of the tests stands that of the examples.
-        let target = env::current_exe().unwrap();
-        let program = target.ancestors().nth(2).unwrap().join("examples/fallback");
-        for signal in [Signal::INT, Signal::TERM] {
-            let mut child = Command::new(&program).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-            let mut out = BufReader::new(child.stdout.take().unwrap());
-            let mut line = String::new();
-            out.read_line(&mut line).unwrap();
-            let Some(server) = line.trim().strip_prefix("PostgreSQL runs as process ") else {
-                assert!(line.starts_with(NOT_SHOWN) && !is_required(), "{line}");
-                continue;
-            };
-            let server = Pid::from_raw(server.parse().unwrap()).unwrap();
-            kill_process(Pid::from_child(&child), signal).unwrap();
-            let _ = out.read_to_string(&mut String::new());
-            assert_eq!(child.wait().unwrap().code(), Some(130));
-            assert!(test_kill_process(server).is_err(), "the server is still there");
+        use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+        use super::*;
+
+        /// The example's program, built.
+        fn program() -> PathBuf {
+            assert!(cargo("build", "fallback", folder().path()).status().unwrap().success());
+            // Beside the folder of the tests stands that of the examples.
+            let target = env::current_exe().unwrap();
+            target.ancestors().nth(2).unwrap().join("examples/fallback")
+        }
+
+        struct Running {
+            child: Child,
+            out: Lines<BufReader<ChildStdout>>,
+            server: Pid,
+        }
+
+        impl Running {
+            /// Starts it; `None` where PostgreSQL is not installed and need not be.
+            fn start(arguments: &[&str]) -> Option<Self> {
+                let mut command = Command::new(program());
+                let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+                let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+                let line = out.next().unwrap().unwrap();
+                let Some(server) = line.strip_prefix("PostgreSQL runs as process ") else {
+                    assert!(line.starts_with(NOT_SHOWN) && !is_required(), "{line}");
+                    child.wait().unwrap();
+                    return None;
+                };
+                let server = Pid::from_raw(server.parse().unwrap()).unwrap();
+                Some(Self { child, out, server })
+            }
+
+            fn until(&mut self, is_meant: impl Fn(&str) -> bool) {
+                let meant = self.out.by_ref().map(Result::unwrap).find(|line| is_meant(line));
+                assert!(meant.is_some(), "the line never came");
+            }
+
+            fn signal(&self, signal: Signal) {
+                kill_process(Pid::from_child(&self.child), signal).unwrap();
+            }
+
+            /// The exit code, and what was still said.
+            fn end(mut self) -> (Option<i32>, Vec<String>) {
+                let rest = self.out.by_ref().map(Result::unwrap).collect();
+                (self.child.wait().unwrap().code(), rest)
+            }
+        }
+
+        #[test]
+        fn fallback_leaves_no_server_behind_when_it_is_stopped() {
+            for signal in [Signal::INT, Signal::TERM] {
+                let Some(running) = Running::start(&[]) else { continue };
+                let server = running.server;
+                running.signal(signal);
+                assert_eq!(running.end().0, Some(130));
+                assert!(test_kill_process(server).is_err(), "the server is still there");
+            }
+        }
+
+        #[test]
+        fn fallback_loses_no_message_when_its_server_is_killed_by_hand() {
+            let Some(mut running) = Running::start(&["by-hand"]) else { return };
+            running.until(|line| line == "message 2: kept, durability primary");
+            kill_process(running.server, Signal::KILL).unwrap();
+            running.until(|line| line.ends_with("durability local"));
+            running.signal(Signal::INT);
+            let (code, rest) = running.end();
+            assert_eq!(code, Some(0), "{rest:?}");
+            assert!(rest.last().unwrap().ends_with(" messages, in order, each once"), "{rest:?}");
         }
     }
 }
