@@ -8,6 +8,9 @@ mod ambiguity;
 mod bad_luck;
 mod degraded;
 mod foreign;
+mod lanes;
+#[cfg(feature = "sqlite")]
+mod lanes_crash;
 mod late;
 mod ledger;
 #[cfg(feature = "sqlite")]

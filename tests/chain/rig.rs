@@ -120,6 +120,11 @@ impl Rig {
         assert_eq!(self.faulty.deliver().await, 1, "one write was held up");
     }
 
+    /// The same, however many those are.
+    pub(crate) async fn deliver_all(&self) {
+        self.faulty.deliver().await;
+    }
+
     /// Heals the primary, and waits until nothing is owed any more.
     pub(crate) async fn recover(&self) {
         self.faults.heal();
