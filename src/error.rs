@@ -1,11 +1,13 @@
 //! The one error of this crate: a small opaque [`Error`] with an [`ErrorKind`] that programs decide by.
 //!
-//! This module knows nothing else of the crate. Conversions from a client library's errors stand beside that client.
+//! This module knows no more of the crate than what a stamp is. Conversions from a client library's errors stand beside that client.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+
+use crate::stamp::Stamp;
 
 /// The result of this crate's fallible functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -94,28 +96,39 @@ pub struct Behind {
     pub begun: bool,
     /// How many entries that part removed; of a delete at most one.
     pub removed: u64,
+    /// The newest stamp that stands in its way, as far as the store knows: whoever stamps the write anew must pass it. None for what
+    /// was refused only because it follows in its batch.
+    pub standing: Option<Stamp>,
 }
 
 impl Behind {
     /// Nothing of the write was applied.
-    pub const NOT_BEGUN: Self = Self { begun: false, removed: 0 };
+    pub const NOT_BEGUN: Self = Self { begun: false, removed: 0, standing: None };
 
     /// A part of the write was applied, and removed so many entries.
     #[must_use]
     pub const fn in_part(removed: u64) -> Self {
-        Self { begun: true, removed }
+        Self { begun: true, removed, standing: None }
     }
 
     /// Entries that were older were removed, so many; none, and nothing was applied.
     #[must_use]
     pub const fn after_removing(removed: u64) -> Self {
-        Self { begun: removed > 0, removed }
+        Self { begun: removed > 0, removed, standing: None }
+    }
+
+    /// The same, and this stands in the way.
+    #[must_use]
+    pub fn with_standing(mut self, standing: Option<Stamp>) -> Self {
+        self.standing = self.standing.max(standing);
+        self
     }
 
     /// What two attempts of a write did together.
     #[must_use]
-    pub const fn and(self, other: Self) -> Self {
-        Self { begun: self.begun || other.begun, removed: self.removed.saturating_add(other.removed) }
+    pub fn and(self, other: Self) -> Self {
+        let removed = self.removed.saturating_add(other.removed);
+        Self { begun: self.begun || other.begun, removed, standing: self.standing.max(other.standing) }
     }
 }
 

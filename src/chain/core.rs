@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::config::{Conflicts, DatabaseChainConfig, MinDurability, OutageReads};
 use crate::contract::{ConflictPolicy, Context, DatabaseBackend, Durability, Identity};
-use crate::error::{Error, Result};
+use crate::error::{Behind, Error, Result};
 use crate::key::Key;
 use crate::stamp::{HybridClock, Stamp};
 use crate::time::Clock;
@@ -159,6 +159,15 @@ impl Core {
     /// Calls the primary, if the breaker lets it, and notes what its answer says of the primary.
     pub(super) async fn attempt<T: Answer>(&self, call: impl Future<Output = T>) -> Attempt<T> {
         self.gate.attempt(call, |error| self.announce(Some(error))).await
+    }
+
+    /// What a refusal says of a write that is behind. The next stamp is newer than what stands in its way, whosever clock gave that.
+    pub(super) fn learn_behind(&self, error: &Error) -> Option<Behind> {
+        let behind = error.as_behind()?;
+        if let Some(standing) = behind.standing {
+            self.stamps.observe(standing);
+        }
+        Some(behind)
     }
 
     /// Notes what came of a probe.

@@ -73,7 +73,7 @@ impl Attempt {
     ///
     /// # Errors
     ///
-    /// One that [`Error::is_behind`] knows if a fixed write is behind; the clock was shown what stands then.
+    /// One that [`Error::is_behind`] knows if a fixed write is behind; it names what stands, and the clock was shown it.
     ///
     /// [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) if a repeated write is behind: what stands may have been
     /// written over it, or before it.
@@ -82,7 +82,7 @@ impl Attempt {
             (Some(standing), Self::First) if standing >= stamp => Ok(clock.issue_after(standing)),
             (Some(standing), Self::Fixed) if standing >= stamp => {
                 clock.observe(standing);
-                Err(self.refusal(Behind::NOT_BEGUN))
+                Err(self.refusal(Behind::NOT_BEGUN.with_standing(Some(standing))))
             }
             (Some(standing), Self::Repeat) if standing >= stamp => Err(self.refusal(Behind::NOT_BEGUN)),
             _ => Ok(stamp),

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use agent_storage::chain::ChainState;
-use agent_storage::contract::{ConflictRecord, LostOperation, ReplayOptions, Store, Write};
-use agent_storage::{HybridClock, Key, KeyPrefix, Value};
+use agent_storage::contract::{
+    Append, ConflictRecord, DatabaseBackend, Durability, LostOperation, ReplayOptions, Step, Store, Write,
+};
+use agent_storage::{Clock, HybridClock, Key, KeyPrefix, Value};
 
 use crate::machine::Machine;
 use crate::rig::soon;
@@ -108,4 +110,55 @@ async fn a_clock_that_went_back_while_nothing_ran_gives_no_older_stamps() {
     machine.clock.rewind(Duration::from_secs(30));
     let heir = machine.start().await;
     assert!(heir.stamps.issue() > normal);
+}
+
+/// Somebody else's clock, ahead of all that was given so far.
+fn ahead(hours: u64) -> HybridClock {
+    let wall = Clock::manual();
+    wall.advance(Duration::from_secs(hours * 3600));
+    HybridClock::new(wall)
+}
+
+#[tokio::test]
+async fn a_clock_that_is_behind_learns_from_what_stands_in_its_way() {
+    let machine = Machine::new();
+    let process = machine.start().await;
+    let key = |name: &str| Key::parse(name).unwrap();
+    let put = |name: &str, number, stamp| Write::put(key(name), Value::from_integer(number), stamp);
+    let append = |name: &str, number, stamp| Append::new(key(name), Value::from_integer(number), stamp);
+    let theirs = async |hours: u64| {
+        let stamps = ahead(hours);
+        machine.picky.write(put("k", 1, stamps.issue()), &soon()).await.unwrap();
+        machine.picky.append_many(vec![append("list", 1, stamps.issue())], &soon()).await.remove(0).unwrap();
+        machine.picky.write(Write::delete(key("list"), stamps.issue()), &soon()).await.unwrap();
+    };
+    theirs(1).await;
+    let ack = process.chain.write(put("k", 2, process.stamps.issue()), &soon()).await.unwrap();
+    assert_eq!((ack.durability, process.number("k").await), (Durability::Primary, Some(2)));
+    theirs(2).await;
+    let items = vec![append("list", 2, process.stamps.issue())];
+    assert_eq!(process.chain.append_many(items, &soon()).await.remove(0).unwrap().durability, Durability::Primary);
+    assert_eq!(machine.primary.length("list").await.unwrap(), 1);
+    theirs(3).await;
+    let steps = vec![Step::Write(put("k", 3, process.stamps.issue()))];
+    process.chain.apply(steps, &soon()).await.unwrap();
+    assert_eq!(process.number("k").await, Some(3));
+    theirs(4).await;
+    let (all, stamp) = (KeyPrefix::empty(), process.stamps.issue());
+    assert_eq!(process.chain.clear(&all, stamp, Default::default(), &soon()).await.unwrap(), Some(1));
+    assert_eq!(process.number("k").await, None);
+}
+
+#[tokio::test]
+async fn a_write_in_an_outage_is_newer_than_what_its_writer_had_read() {
+    let machine = Machine::new();
+    let process = machine.start().await;
+    let write = Write::put(Key::parse("k").unwrap(), Value::from_integer(1), ahead(1).issue());
+    machine.picky.write(write, &soon()).await.unwrap();
+    assert_eq!(process.number("k").await, Some(1));
+    machine.fall();
+    process.owe("k", 2).await;
+    machine.faults.heal();
+    process.until(|status| status.state == ChainState::Normal).await;
+    assert_eq!(machine.primary.get_json("k").await.unwrap(), Some(2));
 }

@@ -39,7 +39,7 @@ impl Table {
     pub(super) fn clear(&self, prefix: &KeyPrefix, stamped: Stamped, cx: &Context) -> Result<u64> {
         let moment = self.admit(cx)?;
         let Stamped { stamp, attempt } = stamped;
-        let (mut cleared, mut refused) = (0, false);
+        let (mut cleared, mut refused, mut newest) = (0, false, None);
         for shard in self.shards() {
             let mut shard = lock(shard);
             let keys: Vec<Key> = shard.records_after(prefix, None).map(|(key, _)| key.clone()).collect();
@@ -48,11 +48,17 @@ impl Table {
                     let delete = Write { attempt, ..Write::delete(key, stamp) };
                     match write::write(shard, delete, moment) {
                         Ok((ack, _undo)) => cleared += u64::from(ack.existed == Some(true)),
-                        Err(_) => refused = true,
+                        Err(error) => {
+                            newest = newest.max(error.as_behind().and_then(|behind| behind.standing));
+                            refused = true;
+                        }
                     }
                 }
             });
         }
-        if refused { Err(attempt.refusal(Behind::after_removing(cleared))) } else { Ok(cleared) }
+        if refused {
+            return Err(attempt.refusal(Behind::after_removing(cleared).with_standing(newest)));
+        }
+        Ok(cleared)
     }
 }

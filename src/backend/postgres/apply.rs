@@ -38,7 +38,10 @@ pub(super) async fn apply(session: &mut Session, steps: Vec<Step>) -> Result<Vec
 
 /// What was applied of a step that is behind was undone with it.
 fn undone(error: Error) -> Error {
-    if error.is_behind() { Error::behind(Behind::NOT_BEGUN) } else { error }
+    match error.as_behind() {
+        Some(behind) => Error::behind(Behind::NOT_BEGUN.with_standing(behind.standing)),
+        None => error,
+    }
 }
 
 async fn attempt(session: &mut Session, steps: &[Step]) -> Result<Vec<StepAck>> {

@@ -192,11 +192,13 @@ async fn restamp<'a>(
         let floor = standing.of(&append.key)?.floor;
         if append.attempt == Attempt::Fixed {
             // The list was refused as a whole: what follows an item that is behind stays behind it.
-            let judged = append.attempt.stamp_past(floor, append.stamp, &session.clock);
+            let judged = append.attempt.stamp_past(floor, append.stamp, &session.clock).map(drop);
             if judged.is_err() {
                 behind.insert(&append.key);
+            } else if behind.contains(&append.key) {
+                return Err(append.attempt.refusal(Behind::NOT_BEGUN));
             }
-            return if behind.contains(&append.key) { Err(append.attempt.refusal(Behind::NOT_BEGUN)) } else { Ok(()) };
+            return judged;
         }
         // Its list's stamp may be that of another item; its own says what a lost reply stood for.
         let stamp = append.attempt.stamp_past(floor, append.stamp, &session.clock)?;

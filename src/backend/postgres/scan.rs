@@ -85,14 +85,17 @@ pub(super) async fn count_keys(session: &mut Session, prefix: &KeyPrefix) -> Res
 /// Page by page, each in a transaction that locks what it removes: a page that lands late is one whose locks nobody passed.
 pub(super) async fn clear(session: &mut Session, prefix: &KeyPrefix, stamp: Stamp, attempt: Attempt) -> Result<u64> {
     let mut under = Under::new(prefix);
-    let (mut removed, mut refused) = (0_u64, false);
+    let (mut removed, mut refused, mut newest) = (0_u64, false, None);
     loop {
         let page = clear_once(session, &under, stamp, attempt).await.map_err(|failure| broken_off(failure, removed))?;
         removed = removed.saturating_add(page.removed);
         refused |= page.refused;
+        newest = newest.max(page.newest);
         match page.last {
             Some(last) => under.after = last,
-            None if refused => return Err(attempt.refusal(Behind::after_removing(removed))),
+            None if refused => {
+                return Err(attempt.refusal(Behind::after_removing(removed).with_standing(newest)));
+            }
             None => return Ok(removed),
         }
     }
@@ -127,6 +130,8 @@ struct ClearedPage {
     removed: u64,
     /// Whether something newer stayed.
     refused: bool,
+    /// The newest stamp of all that was looked at.
+    newest: Option<Stamp>,
     /// The page's last key, if there may be more.
     last: Option<String>,
 }
@@ -148,7 +153,7 @@ async fn clear_page(session: &mut Session, under: &Under<'_>, stamp: Stamp, atte
             newest.entry(key).and_modify(|newest| *newest = stamp.max(*newest)).or_insert(stamp);
         }
     }
-    let latest = newest.values().max().copied();
+    let mut latest = newest.values().max().copied();
     let (stamp, mut refused) = match attempt.stamp_past(latest, stamp, &session.clock) {
         Ok(stamp) => (stamp, false),
         Err(_) => (stamp, true),
@@ -163,12 +168,13 @@ async fn clear_page(session: &mut Session, under: &Under<'_>, stamp: Stamp, atte
             Ok(ack) => removed += u64::from(ack.existed == Some(true)),
             Err((Some(behind), _)) => {
                 removed += behind.removed;
+                latest = latest.max(behind.standing);
                 refused = true;
             }
             Err((None, error)) => return Err(error),
         }
     }
-    Ok(ClearedPage { removed, refused, last: end })
+    Ok(ClearedPage { removed, refused, newest: latest, last: end })
 }
 
 /// Reads a row's key.

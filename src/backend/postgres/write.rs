@@ -68,8 +68,8 @@ impl Pending<'_> {
         if !self.begun {
             return error.clone();
         }
-        if error.is_behind() {
-            return Error::behind(Behind::in_part(u64::from(self.existed)));
+        if let Some(behind) = error.as_behind() {
+            return Error::behind(Behind::in_part(u64::from(self.existed)).and(behind));
         }
         Error::outcome_unknown("a delete was interrupted after it had removed the value or the list")
             .with_source(error.clone())

@@ -111,15 +111,18 @@ impl Batch {
         let mut range = KeyRange::new(prefix, None);
         let prefix = prefix.clone();
         let task = tokio::spawn(async move {
-            let (mut removed, mut refused) = (0, false);
+            let (mut removed, mut refused, mut newest) = (0, false, None);
             loop {
                 let work = move |session: &Session<'_>| scan::clear(session, &range, stamped);
                 let page = self.job(0, work).await.map_err(|failure| broken_off(failure, removed > 0))?;
                 removed += page.removed;
                 refused |= page.refused;
+                newest = newest.max(page.newest);
                 match page.last {
                     Some(last) => range = KeyRange::new(&prefix, Some(last.as_str())),
-                    None if refused => return Err(stamped.attempt.refusal(Behind::after_removing(removed))),
+                    None if refused => {
+                        return Err(stamped.attempt.refusal(Behind::after_removing(removed).with_standing(newest)));
+                    }
                     None => return Ok(removed),
                 }
             }

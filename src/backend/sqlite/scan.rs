@@ -6,6 +6,7 @@ use crate::contract::{Cursor, KeyPage, ListOptions};
 use crate::engine::sqlite::{SqlError, SqlResult};
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
+use crate::stamp::Stamp;
 
 use super::codec;
 use super::session::Session;
@@ -85,6 +86,8 @@ pub(super) struct Cleared {
     pub(super) removed: u64,
     /// Whether something newer stayed.
     pub(super) refused: bool,
+    /// The newest stamp of what stayed, as far as that is told.
+    pub(super) newest: Option<Stamp>,
     /// The last key it looked at, if there are more.
     pub(super) last: Option<Key>,
 }
@@ -92,15 +95,18 @@ pub(super) struct Cleared {
 /// Removes the first keys of a range.
 pub(super) fn clear(session: &Session<'_>, range: &KeyRange, stamped: Stamped) -> SqlResult<Cleared> {
     let (keys, more) = keys(session, range, CLEAR_PAGE)?;
-    let (mut removed, mut refused) = (0, false);
+    let (mut removed, mut refused, mut newest) = (0, false, None);
     for key in &keys {
         match write::delete(session, key, None, stamped) {
             Ok(ack) => removed += u64::from(ack.existed == Some(true)),
-            Err(SqlError::Storage(error)) if stamped.refuses(&error) => refused = true,
+            Err(SqlError::Storage(error)) if stamped.refuses(&error) => {
+                newest = newest.max(error.as_behind().and_then(|behind| behind.standing));
+                refused = true;
+            }
             Err(error) => return Err(error),
         }
     }
-    Ok(Cleared { removed, refused, last: keys.last().filter(|_| more).cloned() })
+    Ok(Cleared { removed, refused, newest, last: keys.last().filter(|_| more).cloned() })
 }
 
 /// Reads the first rows of a range; says whether there were as many as asked for.

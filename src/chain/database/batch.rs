@@ -135,7 +135,7 @@ impl<I: Item> Batch<'_, I> {
         for (index, answer) in sent.into_iter().zip(&mut answers) {
             let Some(item) = self.items.get(index) else { continue };
             let error = answer.as_ref().and_then(|answer| answer.as_ref().err());
-            if let Some(part) = error.and_then(Error::as_behind) {
+            if let Some(part) = error.and_then(|error| self.core.learn_behind(error)) {
                 let known = self.parts.entry(index).or_insert(Behind::NOT_BEGUN);
                 *known = known.and(part);
                 outcome.behind.push(index);

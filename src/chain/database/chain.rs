@@ -109,7 +109,8 @@ pub struct ChainOptions {
     pub default_ttl: Option<Ttl>,
     /// The wall clock.
     pub clock: Clock,
-    /// The clock of the stamps: that of the primary, which shows it what stands there.
+    /// The clock of the stamps, by default that of the process. The primary may have another one: this one is shown what is read, and
+    /// what stands in the way of a write.
     pub stamps: Arc<HybridClock>,
 }
 

@@ -29,7 +29,7 @@ pub(super) async fn apply(core: &Arc<Core>, mut steps: Vec<Step>, cx: &Context) 
     for _ in 0..MOST_ATTEMPTS {
         let sent = steps.iter().map(Stamped::fixed).collect();
         match ask(core, core.primary.apply(sent, cx)).await {
-            Err(error) if error.is_behind() => {
+            Err(error) if core.learn_behind(&error).is_some() => {
                 if !steps.iter_mut().all(|step| step.stamp_anew(core)) {
                     return Err(error);
                 }
@@ -117,7 +117,7 @@ async fn clear_primary(
             Attempt::NotSent => away(),
             Attempt::BrokenOff => unsettled(),
         };
-        match error.as_behind() {
+        match core.learn_behind(&error) {
             Some(behind) => part = part.and(behind),
             None if is_of_the_primary(&error) => return Cleared::InDoubt(broken_off(error, part)),
             None => return Cleared::Answered(Err(broken_off(error, part))),

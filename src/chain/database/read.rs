@@ -23,20 +23,19 @@ const LOOKS: usize = 8;
 
 pub(super) async fn get(core: &Core, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup> {
     core.admit(cx)?;
-    if !core.owes_anything() {
-        return guessed(core, read(core, core.primary.get(key, options, cx)).await, missing);
+    if core.owes_anything()
+        && let Some(lookup) = owed_value(core, key, options).await?
+    {
+        return Ok(lookup);
     }
-    match owed_value(core, key, options).await? {
-        Some(lookup) => Ok(lookup),
-        None => guessed(core, read(core, core.primary.get(key, options, cx)).await, missing),
-    }
+    guessed(core, learned(core, read(core, core.primary.get(key, options, cx)).await), missing)
 }
 
 pub(super) async fn get_many(core: &Core, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
     let owed = |key: Key| async move { owed_value(core, &key, options).await };
     let send = |keys: Vec<Key>| async move { core.primary.get_many(&keys, options, cx).await };
     let answers = in_part(core, keys, cx, owed, send).await;
-    answers.into_iter().map(|answer| guessed(core, answer, missing)).collect()
+    answers.into_iter().map(|answer| guessed(core, learned(core, answer), missing)).collect()
 }
 
 pub(super) async fn exists(core: &Core, keys: &[Key], cx: &Context) -> Vec<Result<bool>> {
@@ -175,6 +174,16 @@ async fn reads<T>(core: &Core, count: usize, call: impl Future<Output = Vec<Resu
         Attempt::Answered(answers) => answers,
         Attempt::NotSent | Attempt::BrokenOff => (0..count).map(|_| Err(away())).collect(),
     }
+}
+
+/// Shows the clock the stamp of what was read: what its reader writes next is newer, also where the primary has another clock.
+fn learned(core: &Core, answer: Result<Lookup>) -> Result<Lookup> {
+    if let Ok(Lookup::Found(entry)) = &answer
+        && let Some(stamp) = entry.revision.to_stamp()
+    {
+        core.stamps.observe(stamp);
+    }
+    answer
 }
 
 /// Where `reads: available` was asked for, an outage is answered as if nothing were there.

@@ -50,6 +50,14 @@ fn fixed_item(append: Append) -> Append {
     Append { attempt: Attempt::Fixed, ..append }
 }
 
+/// The same of one that is the first of its key in its batch: the refusal names what stands in its way.
+#[track_caller]
+fn refused_for<T: std::fmt::Debug>(answer: Result<T>, standing: Stamp) -> Behind {
+    let behind = refused(answer);
+    assert!(behind.standing >= Some(standing), "{behind:?}, and {standing} stands there");
+    behind
+}
+
 #[track_caller]
 fn refused<T: std::fmt::Debug>(answer: Result<T>) -> Behind {
     let error: Error = answer.expect_err("a write that is behind");
@@ -106,16 +114,17 @@ async fn a_fixed_write_that_is_behind_is_refused(subject: Subject<dyn Store>) ->
     let early = subject.stamp();
     subject.put("k", json("1")).await?;
     let revision = subject.revision("k").await?;
+    let standing = revision.to_stamp().expect("a revision that is a stamp");
     for write in writes_of(&subject, "k", early) {
-        refused(subject.write(write).await);
+        refused_for(subject.write(write).await, standing);
     }
     for mode in [WriteMode::Update(revision), WriteMode::Replace(revision)] {
         let op = WriteOp::Put { value: json("\"late\""), mode, ttl: None };
-        refused(subject.write(fixed(Write::new(subject.key("k"), op, early))).await);
+        refused_for(subject.write(fixed(Write::new(subject.key("k"), op, early))).await, standing);
     }
     if subject.backend().capabilities().conditional_delete {
         let op = WriteOp::Delete { only_if: Some(revision) };
-        refused(subject.write(fixed(Write::new(subject.key("k"), op, early))).await);
+        refused_for(subject.write(fixed(Write::new(subject.key("k"), op, early))).await, standing);
     }
     assert_value(subject.get("k").await?, &json("1"));
     assert_eq!(subject.revision("k").await?, revision);
@@ -168,7 +177,7 @@ async fn a_refused_write_shows_the_clock_what_stands(subject: Subject<dyn Store>
     }
     let standing = future_stamp(&subject);
     subject.write(fixed(Write::put(subject.key("k"), json("1"), standing))).await?;
-    refused(subject.write(fixed(subject.put_op("k", json("2")))).await);
+    refused_for(subject.write(fixed(subject.put_op("k", json("2")))).await, standing);
     assert!(subject.stamp() > standing);
     subject.write(fixed(subject.put_op("k", json("3")))).await?;
     assert_value(subject.get("k").await?, &json("3"));
@@ -212,10 +221,10 @@ async fn a_fixed_clear_removes_what_is_older(subject: Subject<dyn Store>) -> Out
     subject.write(fixed(Write::put(subject.key("a:3"), json("1"), newer))).await?;
     let clear =
         async |stamp| subject.backend().clear(&subject.prefix("a:"), stamp, Attempt::Fixed, &subject.cx()).await;
-    let behind = refused(clear(early).await);
+    let behind = refused_for(clear(early).await, newer);
     assert_eq!((behind.begun, behind.removed), (true, 2));
     assert_eq!(subject.names("").await?, ["a:3", "b"]);
-    let again = refused(clear(early).await);
+    let again = refused_for(clear(early).await, newer);
     assert_eq!((again.begun, again.removed), (false, 0));
     assert_eq!(subject.revision("a:3").await?.to_stamp(), Some(newer));
     assert_eq!(clear(subject.stamp()).await?.unwrap_or(1), 1);
@@ -231,7 +240,7 @@ async fn a_fixed_append_behind_a_delete_is_refused(subject: Database) -> Outcome
         subject.delete(key).await?;
     }
     for append in &late {
-        refused(subject.backend().append_many(vec![append.clone()], &subject.cx()).await.remove(0));
+        refused_for(subject.backend().append_many(vec![append.clone()], &subject.cx()).await.remove(0), append.stamp);
     }
     for answer in subject.backend().append_many(late.into(), &subject.cx()).await {
         refused(answer);
@@ -293,7 +302,8 @@ async fn a_fixed_delete_leaves_a_list_that_is_newer(subject: Database) -> Outcom
     }
     for delete in deletes {
         let key = delete.key.clone();
-        let behind = refused(subject.write(delete).await);
+        let stamp = delete.stamp;
+        let behind = refused_for(subject.write(delete).await, stamp);
         // Value and list may be guarded apart.
         assert!(behind.removed <= 1, "{behind:?}");
         assert_eq!(subject.backend().length(&key, &subject.cx()).await?, 1);
@@ -307,7 +317,8 @@ async fn a_fixed_delete_behind_a_delete_changes_nothing(subject: Database) -> Ou
     let (early, append) = (fixed(subject.delete_op("list")), fixed_item(subject.append_op("list", json("2"))));
     subject.append("list", json("1")).await?;
     subject.delete("list").await?;
-    refused(subject.write(early).await);
+    let stamp = early.stamp;
+    refused_for(subject.write(early).await, stamp);
     // The floor is the newer delete's.
     refused(subject.backend().append_many(vec![append], &subject.cx()).await.remove(0));
     assert_eq!(subject.length("list").await?, 0);
@@ -322,7 +333,8 @@ async fn a_fixed_clear_leaves_lists_that_are_newer(subject: Database) -> Outcome
     for key in ["a:new", "a:both"] {
         subject.append(key, json("2")).await?;
     }
-    let behind = refused(subject.backend().clear(&subject.prefix("a:"), early, Attempt::Fixed, &subject.cx()).await);
+    let clear = subject.backend().clear(&subject.prefix("a:"), early, Attempt::Fixed, &subject.cx()).await;
+    let behind = refused_for(clear, early);
     assert_eq!(behind.removed, 1);
     assert_eq!(subject.names("").await?, ["a:both", "a:new"]);
     assert_eq!(subject.length("a:both").await?, 2);
