@@ -28,3 +28,4 @@ mod parked;
 mod picky;
 mod reconciling;
 mod rig;
+mod turns;
