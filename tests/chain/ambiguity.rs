@@ -94,3 +94,15 @@ async fn a_caller_that_goes_away_in_the_middle_leaves_nothing_behind() {
     assert_eq!(rig.stored("k").await, Some(100));
     assert_eq!(rig.set("k", 101).await, Durability::Primary);
 }
+
+#[tokio::test]
+async fn a_clear_whose_reply_was_lost_is_unknown_where_the_journal_takes_nothing() {
+    let rig = Rig::with(|config| config.journal.max_bytes = 1).await;
+    rig.set("a:1", 1).await;
+    for fault in [Fault::FailAfter, Fault::HangAfter] {
+        rig.faults.set_for_next(fault, 1);
+        assert_eq!(rig.database.clear("a:").await.unwrap_err().kind(), ErrorKind::OutcomeUnknown, "{fault:?}");
+    }
+    rig.faults.set_for_next(Fault::FailBefore, 1);
+    assert_eq!(rig.database.clear("a:").await.unwrap_err().kind(), ErrorKind::Unavailable);
+}

@@ -7,7 +7,7 @@ use crate::chain::gate::{Answer, Attempt, away, is_of_the_primary, unsettled};
 use crate::chain::in_flight::{Entered, Scope};
 use crate::chain::journal::{Action, Operation};
 use crate::contract::{self, Context, Step, StepAck};
-use crate::error::{Behind, Error, Result};
+use crate::error::{Behind, Error, ErrorKind, Result};
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 
@@ -88,7 +88,12 @@ pub(super) async fn clear(
         return Err(in_doubt);
     }
     let operation = Operation { stamp: stamped.0, action: Action::Clear { prefix: prefix.clone() } };
-    keep(core, vec![operation], cx, entered, |_, _, _| ()).await.map(|_| None)
+    match keep(core, vec![operation], cx, entered, |_, _, _| ()).await {
+        Ok(_) => Ok(None),
+        // What was sent may have been applied, whatever the journal says.
+        Err(_) if in_doubt.kind() == ErrorKind::OutcomeUnknown => Err(in_doubt),
+        Err(error) => Err(error),
+    }
 }
 
 /// What came of a clear at the primary.
