@@ -174,3 +174,24 @@ async fn a_cache_that_is_closed_does_not_fail_the_load() {
     let value = cache.get_or_load("k", None, || async { Ok(json("1")) }).await.unwrap();
     assert_eq!(value, json("1"));
 }
+
+/// A handle may outlive the runtime of a call, as one that several tests share does.
+#[test]
+fn a_load_that_ended_with_its_runtime_is_begun_anew() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let first = runtime();
+    let cache = first.block_on(cache());
+    let began = Arc::new(Notify::new());
+    first.block_on(async {
+        let (cache, begun) = (cache.clone(), Arc::clone(&began));
+        let never = move || async move {
+            begun.notify_one();
+            std::future::pending().await
+        };
+        tokio::spawn(async move { cache.get_or_load("k", None, never).await });
+        began.notified().await;
+    });
+    drop(first);
+    let value = runtime().block_on(cache.get_or_load("k", None, || async { Ok(json("1")) })).unwrap();
+    assert_eq!(value, json("1"));
+}

@@ -39,6 +39,13 @@ struct Load {
     outcome: watch::Receiver<Outcome>,
 }
 
+impl Load {
+    /// Not one that was overruled, nor one whose runtime has ended, so that its outcome never comes.
+    fn can_be_joined(&self) -> bool {
+        !self.overruled.load(Ordering::SeqCst) && self.outcome.has_changed().is_ok()
+    }
+}
+
 /// What a finished loader may do: write its value unless it was overruled meanwhile.
 #[derive(Debug)]
 pub(super) struct FillPermit {
@@ -64,7 +71,8 @@ impl Loads {
             Entered::Following(load) => load.outcome.clone(),
             Entered::Leading(load, sender) => {
                 let outcome = load.outcome.clone();
-                tokio::spawn(lead(Arc::clone(shared), key, load, sender, work));
+                let leading = Leading { shared: Arc::clone(shared), key, load };
+                tokio::spawn(lead(leading, sender, work));
                 outcome
             }
         };
@@ -99,7 +107,7 @@ impl Loads {
 
     fn enter(&self, key: &Key) -> Entered {
         let mut in_flight = self.lock();
-        if let Some(load) = in_flight.get(key).filter(|load| !load.overruled.load(Ordering::SeqCst)) {
+        if let Some(load) = in_flight.get(key).filter(|load| load.can_be_joined()) {
             return Entered::Following(Arc::clone(load));
         }
         let (sender, outcome) = watch::channel(None);
@@ -140,14 +148,27 @@ where
     Ok(())
 }
 
-async fn lead<W, F>(shared: Arc<Shared>, key: Key, load: Arc<Load>, sender: watch::Sender<Outcome>, work: W)
+/// A load that is registered until it ends, also with its runtime.
+struct Leading {
+    shared: Arc<Shared>,
+    key: Key,
+    load: Arc<Load>,
+}
+
+impl Drop for Leading {
+    fn drop(&mut self) {
+        self.shared.loads.leave(&self.key, &self.load);
+    }
+}
+
+async fn lead<W, F>(leading: Leading, sender: watch::Sender<Outcome>, work: W)
 where
     W: FnOnce(FillPermit) -> F + Send,
     F: Future<Output = Result<Value>> + Send,
 {
-    let permit = FillPermit { load: Arc::clone(&load) };
+    let permit = FillPermit { load: Arc::clone(&leading.load) };
     let outcome = AssertUnwindSafe(async { work(permit).await }).catch_unwind().await;
     let outcome = outcome.unwrap_or_else(|_| Err(Error::internal("the loader panicked")));
-    shared.loads.leave(&key, &load);
+    drop(leading);
     let _ = sender.send(Some(outcome));
 }
