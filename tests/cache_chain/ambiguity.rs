@@ -117,3 +117,23 @@ async fn what_the_primary_applied_after_a_write_in_doubt_is_not_undone_here() {
         assert_eq!(rig.stored("k").await, None);
     }
 }
+
+#[tokio::test]
+async fn a_batch_whose_caller_went_away_does_not_land_over_what_was_written_since() {
+    let rig = Rig::new().await;
+    rig.primary.let_puts(false);
+    let cache = rig.cache.clone();
+    let batch = tokio::spawn(async move { cache.set_many(["a", "b"].map(|key| (key, Value::from_integer(1)))).await });
+    while !rig.primary.take_log().contains(&"write 2".to_owned()) {
+        tokio::task::yield_now().await;
+    }
+    batch.abort();
+    assert!(batch.await.unwrap_err().is_cancelled());
+    let cache = rig.cache.clone();
+    let later = tokio::spawn(async move { cache.set("b", Value::from_integer(2)).await });
+    tokio::task::yield_now().await;
+    assert!(!rig.primary.take_log().contains(&"put b".to_owned()), "it would be overtaken");
+    rig.primary.let_puts(true);
+    assert_eq!(later.await.unwrap().unwrap().durability, Durability::Primary);
+    assert_eq!((rig.stored("a").await, rig.stored("b").await), (Some(1), Some(2)));
+}

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use agent_storage::Error;
 use agent_storage::chain::ChainState;
 use agent_storage::contract::{Context, Durability, Freshness, Store};
 use agent_storage::testkit::Fault;
+use agent_storage::{Error, Value};
 
 use crate::rig::{Plan, Rig, SCOPE, TIMEOUT, unavailable};
 
@@ -114,4 +115,22 @@ async fn what_could_not_be_marked_is_not_acknowledged() {
     assert_eq!(rig.set("k", 3).await, Durability::Volatile);
     rig.recover().await;
     assert_eq!(rig.stored("k").await, None);
+}
+
+#[tokio::test]
+async fn closing_waits_for_what_may_yet_become_dirty() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::with(plan(folder.path())).await;
+    rig.set("k", 1).await;
+    rig.faults.set_for_next(Fault::HangAfter, 1);
+    let cache = rig.cache.clone();
+    let before = rig.faults.counts().faults;
+    let set = tokio::spawn(async move { cache.set("k", Value::from_integer(2)).await });
+    while rig.faults.counts().faults == before {
+        tokio::task::yield_now().await;
+    }
+    rig.chain.close(&Context::with_timeout(Duration::from_secs(20))).await.unwrap();
+    assert_eq!(set.await.unwrap().unwrap().durability, Durability::Volatile);
+    assert!(rig.primary.take_log().contains(&"delete 1".to_owned()), "what it left in doubt is deleted");
+    assert_eq!(std::fs::read_dir(folder.path().join("journal")).unwrap().count(), 0, "nothing is left to clear");
 }

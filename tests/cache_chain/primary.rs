@@ -102,7 +102,14 @@ impl Store for Primary {
         if deletes {
             open(&self.deletes).await;
         }
-        let mut answers = self.inner.write_many(writes, cx).await;
+        let (inner, door, cx) = (Arc::clone(&self.inner), self.puts.clone(), *cx);
+        let carried = tokio::spawn(async move {
+            if !deletes {
+                open(&door).await;
+            }
+            inner.write_many(writes, &cx).await
+        });
+        let mut answers = carried.await.unwrap();
         if let Some(first) = answers.first_mut()
             && self.loses_first.swap(false, Ordering::SeqCst)
         {

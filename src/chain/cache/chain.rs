@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::chain::database::ChainOptions;
+use crate::chain::in_flight::Scope;
 use crate::chain::status::ChainStatus;
 use crate::config::CacheChainConfig;
 use crate::contract::{
@@ -167,16 +168,20 @@ impl Store for CacheChain {
 
     /// Deletes at the primary what is still to be deleted there, if it answers before the deadline.
     async fn close(&self, cx: &Context) -> Result<()> {
-        if self.core.close() {
+        let is_first = self.core.close();
+        if is_first {
+            // What is on its way may yet make its key dirty. Whoever has its turn after this is turned away.
+            drop(self.core.in_flight.enter(Scope::Prefix(KeyPrefix::empty()), cx).await);
             self.stop();
             reconcile::finish(&self.core, cx).await;
             reconcile::warn_of_debts(&self.core);
-            if let Some(marker) = &self.core.marker {
-                marker.close().await;
-            }
         }
         let primary = self.core.primary.close(cx).await;
-        primary.and(self.core.fallback.close(cx).await)
+        let fallback = self.core.fallback.close(cx).await;
+        if let Some(marker) = self.core.marker.as_ref().filter(|_| is_first) {
+            marker.close().await;
+        }
+        primary.and(fallback)
     }
 }
 

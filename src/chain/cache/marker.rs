@@ -35,6 +35,7 @@ struct Content {
 pub(super) struct Marker {
     files: Arc<Files>,
     marked: AtomicBool,
+    closed: AtomicBool,
     /// Those who change the file take turns.
     turn: tokio::sync::Mutex<()>,
 }
@@ -76,7 +77,7 @@ impl Marker {
             let (lock, inherited) = (Mutex::new(Some(lock)), Mutex::new(inherited));
             let files = Arc::new(Files { folder, ours, content, lock, inherited });
             let marked = AtomicBool::new(found.is_dirty);
-            Ok((Self { files, marked, turn: tokio::sync::Mutex::const_new(()) }, found))
+            Ok((Self { files, marked, closed: AtomicBool::new(false), turn: tokio::sync::Mutex::const_new(()) }, found))
         })
         .await
     }
@@ -85,12 +86,15 @@ impl Marker {
     ///
     /// # Errors
     ///
-    /// `Unavailable` if it cannot be forced to the disk.
+    /// `Unavailable` if it cannot be forced to the disk; `Closed` after [`Marker::close`], for nobody would look for the file.
     pub(super) async fn mark(&self) -> Result<()> {
         if self.marked.load(Ordering::SeqCst) {
             return Ok(());
         }
         let _turn = self.turn.lock().await;
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(Error::closed());
+        }
         if !self.marked.load(Ordering::SeqCst) {
             let files = Arc::clone(&self.files);
             blocking(move || files.write()).await?;
@@ -119,9 +123,10 @@ impl Marker {
         }
     }
 
-    /// Gives up the files. Without a mark nothing is left behind.
+    /// Gives up the files, after which nothing can be marked. Without a mark nothing is left behind.
     pub(super) async fn close(&self) {
         let _turn = self.turn.lock().await;
+        self.closed.store(true, Ordering::SeqCst);
         let (files, marked) = (Arc::clone(&self.files), self.marked.load(Ordering::SeqCst));
         let closed = blocking(move || {
             let lock = files.lock.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -10,6 +10,7 @@
 //! at the primary is the truth, and may be somebody else's lock.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use crate::chain::gate::{Attempt, away, is_of_the_primary, unsettled};
 use crate::chain::in_flight::{Entered, Scope};
@@ -21,14 +22,25 @@ use super::core::Core;
 use super::fallback;
 use super::guarded::still_dirty;
 
-/// Sends each write where it belongs: one answer a write, in their order.
-pub(super) async fn write_many(core: &Core, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
+/// Sends each write where it belongs: one answer a write, in their order. The keys are held until every write is settled.
+///
+/// A primary may take several writes in parts, and goes on with them though the caller went away. So do these, in a task: or a part might
+/// land over what was written since.
+pub(super) async fn write_many(core: &Arc<Core>, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
     let count = writes.len();
-    match enter(core, &writes, cx).await {
-        // The keys are held until every write is settled.
-        Ok(_entered) => Batch { core, answers: writes.iter().map(|_| None).collect(), writes }.run(cx).await,
-        Err(error) => vec![Err(error); count],
+    let entered = match enter(core, &writes, cx).await {
+        Ok(entered) => entered,
+        Err(error) => return vec![Err(error); count],
+    };
+    if count == 1 {
+        return Batch::new(core, writes).run(cx).await;
     }
+    let (core, cx) = (Arc::clone(core), *cx);
+    let task = tokio::spawn(async move {
+        let _entered = entered;
+        Batch::new(&core, writes).run(&cx).await
+    });
+    task.await.unwrap_or_else(|_| vec![Err(unsettled()); count])
 }
 
 async fn enter(core: &Core, writes: &[Write], cx: &Context) -> Result<Entered> {
@@ -58,7 +70,11 @@ enum Here {
     Forget,
 }
 
-impl Batch<'_> {
+impl<'a> Batch<'a> {
+    fn new(core: &'a Core, writes: Vec<Write>) -> Self {
+        Self { core, answers: writes.iter().map(|_| None).collect(), writes }
+    }
+
     async fn run(mut self, cx: &Context) -> Vec<Result<WriteAck>> {
         self.ask_primary(cx).await;
         let here = self.left_to_do();
@@ -72,13 +88,16 @@ impl Batch<'_> {
     /// Sends to the primary what may be sent there.
     async fn ask_primary(&mut self, cx: &Context) {
         let core = self.core;
-        let sent: Vec<usize> = self
-            .writes
-            .iter()
-            .enumerate()
-            .filter(|(_, write)| !core.stands_in_for(&write.key))
-            .map(|(at, _)| at)
-            .collect();
+        // The later writes of a key go where the first of them goes.
+        let mut here: HashSet<&Key> = HashSet::new();
+        let mut sent = Vec::with_capacity(self.writes.len());
+        for (at, Write { key, .. }) in self.writes.iter().enumerate() {
+            if here.contains(key) || core.stands_in_for(key) {
+                here.insert(key);
+            } else {
+                sent.push(at);
+            }
+        }
         let batch: Vec<Write> = sent.iter().filter_map(|at| self.writes.get(*at).cloned()).collect();
         if batch.is_empty() {
             return;
