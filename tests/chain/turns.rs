@@ -21,8 +21,8 @@ struct Load {
 
 impl Load {
     fn start(database: &Database, key: impl Fn(usize) -> String) -> Self {
-        let (is_over, written) =
-            (Arc::new(AtomicBool::new(false)), std::iter::repeat_with(Arc::default).take(WRITERS).collect::<Vec<_>>());
+        let is_over = Arc::new(AtomicBool::new(false));
+        let written: Vec<Arc<AtomicUsize>> = (0..WRITERS).map(|_| Arc::default()).collect();
         let mut tasks = JoinSet::new();
         for (writer, written) in written.iter().enumerate() {
             let (database, is_over, written, key) =
