@@ -19,19 +19,28 @@ pub(super) const WITHIN: Duration = Duration::from_secs(30);
 /// How many operations are read at once.
 const HEADERS: usize = 10_000;
 
+/// Whether somebody may have read through the chain already when a journal is taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readers {
+    /// Nobody: the process is starting, and all that it reads shows what it took over.
+    NotYet,
+    /// What was read, and written, may be newer than what is taken over, and knew nothing of it.
+    Already,
+}
+
 /// Looks for journals of processes that died, for ever.
 pub(super) async fn run(core: Arc<Core>, folder: Arc<JournalFolder>, journal: Arc<DiskJournal>) {
     loop {
         tokio::time::sleep(EVERY).await;
         if core.owed_elsewhere().is_some() {
-            look_again(&core, &folder, &journal).await;
+            look_again(&core, &folder, &journal, Readers::Already).await;
             continue;
         }
         match folder.adopt(&journal, Instant::now() + WITHIN).await {
             Ok(found) => {
                 core.note_left_journals(found.left.iter().map(ToString::to_string).collect());
                 if found.imported > 0 {
-                    take_in(&core, &journal).await;
+                    take_in(&core, &journal, Readers::Already).await;
                 }
             }
             Err(error) => tracing::warn!(%error, "the folder of the journals cannot be read"),
@@ -41,14 +50,14 @@ pub(super) async fn run(core: Arc<Core>, folder: Arc<JournalFolder>, journal: Ar
 
 /// Looks whether what was owed to another address still is: it may turn out to be the same database, or be settled by somebody
 /// else.
-pub(super) async fn look_again(core: &Core, folder: &JournalFolder, journal: &DiskJournal) {
+pub(super) async fn look_again(core: &Core, folder: &JournalFolder, journal: &DiskJournal, readers: Readers) {
     folder.look_again();
     match folder.adopt(journal, Instant::now() + WITHIN).await {
         Ok(found) => {
             core.set_left_journals(found.left.iter().map(ToString::to_string).collect());
             core.set_owed_elsewhere(found.owed_elsewhere());
             if found.imported > 0 {
-                take_in(core, journal).await;
+                take_in(core, journal, readers).await;
             }
         }
         Err(error) => tracing::warn!(%error, "the folder of the journals cannot be read"),
@@ -72,14 +81,14 @@ pub(super) async fn spread(
     let found = folder.adopt_all(journal, Instant::now() + WITHIN).await?;
     core.set_left_journals(found.left.iter().map(ToString::to_string).collect());
     if found.imported > 0 {
-        take_in(core, journal).await;
+        take_in(core, journal, Readers::Already).await;
     }
     let told = folder.announce(journal, accepted).await?;
     Ok(Spread { taken_over: found.imported, told })
 }
 
 /// Counts as owed what was taken over.
-async fn take_in(core: &Core, journal: &DiskJournal) {
+async fn take_in(core: &Core, journal: &DiskJournal, readers: Readers) {
     let mut after = 0;
     loop {
         match journal.headers(after, HEADERS).await {
@@ -89,7 +98,10 @@ async fn take_in(core: &Core, journal: &DiskJournal) {
                 core.change_owed(|owed| {
                     for header in headers {
                         core.stamps.observe(header.stamp);
-                        owed.add(header);
+                        match readers {
+                            Readers::NotYet => owed.add(header),
+                            Readers::Already => owed.add_hidden(header),
+                        }
                     }
                 });
             }
@@ -99,9 +111,16 @@ async fn take_in(core: &Core, journal: &DiskJournal) {
             }
         }
     }
+    if readers == Readers::NotYet {
+        know(core, journal).await;
+    }
+    core.journaled();
+}
+
+/// Writes down that this process knows what it took over.
+async fn know(core: &Core, journal: &DiskJournal) {
     let writers = core.owed().writers();
     if let Err(error) = inherit(journal, writers, &core.stamps).await {
         tracing::warn!(%error, "it could not be written down what this process took over; more may be kept as conflicts");
     }
-    core.journaled();
 }

@@ -31,6 +31,9 @@ pub(super) enum OwedList {
 }
 
 /// All that is owed.
+///
+/// A debt that was taken over from a dead process while this one was running is hidden from readers until it is paid: what they are
+/// told may be newer, and was written without knowing of it. It is somebody else's write that has not reached the primary yet.
 #[derive(Debug, Default)]
 pub(super) struct Owed {
     debts: BTreeMap<u64, Header>,
@@ -41,6 +44,8 @@ pub(super) struct Owed {
     due: BTreeSet<u64>,
     /// The numbers of those that were put aside.
     parked: BTreeSet<u64>,
+    /// The numbers of those that readers are not told of.
+    hidden: BTreeSet<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -54,13 +59,53 @@ struct OwedKey {
 }
 
 impl Owed {
-    /// Adds a debt, unless it is known.
+    /// Adds a debt, unless it is known. Readers are told of it.
     pub(super) fn add(&mut self, debt: Header) {
-        if self.debts.contains_key(&debt.seq) {
-            return;
-        }
         let Header { seq, stamp, .. } = debt;
+        let effect = debt.effect.clone();
+        if self.register(debt) || self.hidden.remove(&seq) {
+            self.show(seq, stamp, &effect);
+        }
+    }
+
+    /// Adds a debt that was taken over while this process was running, unless it is known. It is hidden from readers.
+    pub(super) fn add_hidden(&mut self, debt: Header) {
+        let seq = debt.seq;
+        if self.register(debt) {
+            self.hidden.insert(seq);
+        }
+    }
+
+    /// Counts a debt, unless it is known; says whether it was not.
+    fn register(&mut self, debt: Header) -> bool {
+        if self.debts.contains_key(&debt.seq) {
+            return false;
+        }
+        let Header { seq, stamp, parked, .. } = debt;
         match &debt.effect {
+            Effect::Put(key, _) | Effect::Delete(key) => self.key_mut(key).debts += 1,
+            Effect::Append(key) => {
+                let owed = self.key_mut(key);
+                owed.debts += 1;
+                owed.appends.insert(seq, stamp);
+            }
+            Effect::Clear(prefix) => {
+                self.clears.insert(seq, (prefix.clone(), stamp));
+            }
+        }
+        let stopped = debt.effect.list().and_then(|key| self.keys.get(key)).and_then(OwedKey::stopped_at);
+        self.debts.insert(seq, debt);
+        if parked {
+            self.park(seq);
+        } else if stopped.is_none_or(|stopped| seq < stopped) {
+            self.due.insert(seq);
+        }
+        true
+    }
+
+    /// Tells readers what a debt does to its key.
+    fn show(&mut self, seq: u64, stamp: Stamp, effect: &Effect) {
+        match effect {
             Effect::Put(key, expires_at) => {
                 let value = OwedValue::Put { seq, stamp, expires_at: *expires_at };
                 self.key_mut(key).write(seq, stamp, value);
@@ -72,27 +117,12 @@ impl Owed {
                     owed.deleted = Some((seq, stamp));
                 }
             }
-            Effect::Append(key) => {
-                self.key_mut(key).appends.insert(seq, stamp);
-            }
-            Effect::Clear(prefix) => {
-                self.clears.insert(seq, (prefix.clone(), stamp));
-            }
-        }
-        let parked = debt.parked;
-        let stopped = debt.effect.list().and_then(|key| self.keys.get(key)).and_then(OwedKey::stopped_at);
-        self.debts.insert(seq, debt);
-        if parked {
-            self.park(seq);
-        } else if stopped.is_none_or(|stopped| seq < stopped) {
-            self.due.insert(seq);
+            Effect::Append(_) | Effect::Clear(_) => {}
         }
     }
 
     fn key_mut(&mut self, key: &Key) -> &mut OwedKey {
-        let owed = self.keys.entry(key.clone()).or_default();
-        owed.debts += 1;
-        owed
+        self.keys.entry(key.clone()).or_default()
     }
 
     /// Forgets a debt that was paid.
@@ -103,6 +133,7 @@ impl Owed {
         }
         let Some(debt) = self.debts.remove(&seq) else { return };
         self.due.remove(&seq);
+        self.hidden.remove(&seq);
         match &debt.effect {
             Effect::Clear(_) => drop(self.clears.remove(&seq)),
             Effect::Put(key, _) | Effect::Delete(key) | Effect::Append(key) => {
@@ -211,7 +242,7 @@ impl Owed {
 
     /// Whether anything is owed to a key.
     pub(super) fn owes(&self, key: &Key) -> bool {
-        self.keys.contains_key(key) || self.cleared(key).is_some()
+        self.keys.contains_key(key) || self.clears.values().any(|(prefix, _)| prefix.matches(key))
     }
 
     /// Whether anything is owed to a key with a prefix.
@@ -221,7 +252,7 @@ impl Owed {
             || self.clears.values().any(|(cleared, _)| overlap(cleared, prefix))
     }
 
-    /// What is owed of a key's value, if anything is.
+    /// What readers are told of a key's value, if it is owed.
     pub(super) fn value(&self, key: &Key) -> Option<OwedValue> {
         let written = self.keys.get(key).and_then(|owed| owed.value);
         match (written, self.cleared(key)) {
@@ -231,21 +262,23 @@ impl Owed {
         }
     }
 
-    /// What is owed of a key's list, if anything is.
+    /// What readers are told of a key's list, if it is owed something.
     pub(super) fn list(&self, key: &Key) -> Option<OwedList> {
         let owed = self.keys.get(key);
         let deleted = owed.and_then(|owed| owed.deleted).map(|(_, stamp)| stamp).max(self.cleared(key));
-        let alive = |stamp: &Stamp| deleted.is_none_or(|deleted| deleted < *stamp);
-        if owed.is_some_and(|owed| owed.appends.values().any(alive)) {
+        let alive =
+            |(seq, stamp): (&u64, &Stamp)| deleted.is_none_or(|deleted| deleted < *stamp) && !self.hidden.contains(seq);
+        // The last ones are the likeliest.
+        if owed.is_some_and(|owed| owed.appends.iter().rev().any(alive)) {
             return Some(OwedList::Appended);
         }
         deleted.map(|_| OwedList::Deleted)
     }
 
-    /// The stamp of the newest clear that covers a key.
+    /// The stamp of the newest clear that covers a key, of those that readers are told of.
     fn cleared(&self, key: &Key) -> Option<Stamp> {
-        let covers = |(prefix, stamp): &(KeyPrefix, Stamp)| prefix.matches(key).then_some(*stamp);
-        self.clears.values().filter_map(covers).max()
+        let clears = self.clears.iter().filter(|(seq, (prefix, _))| prefix.matches(key) && !self.hidden.contains(seq));
+        clears.map(|(_, (_, stamp))| *stamp).max()
     }
 }
 

@@ -60,6 +60,11 @@ impl Machine {
         files.filter(|path| path.extension().is_some_and(|extension| extension == "db")).collect()
     }
 
+    /// How many of the journals belong to a process that lives.
+    pub(crate) fn owned_journals(&self) -> usize {
+        self.journals().iter().filter(|journal| !is_free(&journal.with_extension("lock"))).count()
+    }
+
     /// Starts a process.
     pub(crate) async fn start(&self) -> Process {
         self.start_at(Arc::clone(&self.backend), "here").await
@@ -117,12 +122,6 @@ impl Process {
 
 /// Waits until nobody holds a journal of a folder any more: a chain that is dropped takes a moment.
 pub(crate) async fn until_dead(folder: &Path) {
-    let is_free = |path: &Path| match File::open(path).map(|file| file.try_lock()) {
-        Ok(Err(TryLockError::WouldBlock)) => false,
-        Ok(Err(TryLockError::Error(error))) => panic!("{error}"),
-        // The lock goes with the file.
-        Ok(Ok(())) | Err(_) => true,
-    };
     let free = async {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -132,4 +131,14 @@ pub(crate) async fn until_dead(folder: &Path) {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), free).await.expect("its threads end");
+}
+
+/// Whether nobody holds a lock.
+fn is_free(lock: &Path) -> bool {
+    match File::open(lock).map(|file| file.try_lock()) {
+        Ok(Err(TryLockError::WouldBlock)) => false,
+        Ok(Err(TryLockError::Error(error))) => panic!("{error}"),
+        // The lock goes with the file.
+        Ok(Ok(())) | Err(_) => true,
+    }
 }

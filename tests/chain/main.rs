@@ -28,4 +28,6 @@ mod parked;
 mod picky;
 mod reconciling;
 mod rig;
+#[cfg(feature = "sqlite")]
+mod taken_over;
 mod turns;

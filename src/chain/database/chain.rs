@@ -178,7 +178,7 @@ impl DatabaseChain {
         chain.core.note_left_journals(found.left.iter().map(ToString::to_string).collect());
         if found.owed_elsewhere().is_some() {
             // By now the primary may have said which database it is.
-            adoption::look_again(&chain.core, &folder, &journal).await;
+            adoption::look_again(&chain.core, &folder, &journal, adoption::Readers::NotYet).await;
             watching::probe(&chain.core).await;
         }
         let run = adoption::run(Arc::clone(&chain.core), Arc::clone(&folder), Arc::clone(&journal));
