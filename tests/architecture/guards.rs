@@ -78,7 +78,7 @@ const OF_THE_MODEL: &[(&str, &[Test])] = &[
     ("owed_key_is_journaled", &[(AMBIGUITY, "a_newer_write_of_the_key_follows_into_the_journal")]),
     ("owed_key_is_not_judged", &[(DEGRADED, "what_needs_the_primary_is_unavailable")]),
     ("one_write_in_flight", &[("src/chain/in_flight.rs", "a_key_is_held_by_one_and_then_by_the_next")]),
-    ("unknown_if_sent", &[(AMBIGUITY, "a_condition_whose_reply_was_lost_is_unknown_and_never_journaled")]),
+    ("unknown_if_sent", &[(AMBIGUITY, "a_condition_whose_reply_was_lost_is_looked_up_or_unknown_and_never_journaled")]),
     (
         "unavailable_while_open",
         &[(DEGRADED, "a_write_is_kept_and_read_back_and_what_the_primary_holds_is_never_called_missing")],

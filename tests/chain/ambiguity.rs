@@ -57,14 +57,44 @@ async fn a_torn_batch_ends_as_if_it_had_been_whole() {
 }
 
 #[tokio::test]
-async fn a_condition_whose_reply_was_lost_is_unknown_and_never_journaled() {
+async fn a_condition_whose_reply_was_lost_is_looked_up_or_unknown_and_never_journaled() {
     let rig = Rig::new().await;
-    rig.faults.set_for_next(Fault::FailAfter, 1);
-    let create = rig.database.set_with("k", Value::from_integer(1), SetOptions::new().if_absent()).await;
-    assert_eq!(create.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+    // It never came there, or may yet come; or nobody can look.
+    for (fault, calls) in [(Fault::Hang, 1), (Fault::Late, 1), (Fault::FailAfter, 2)] {
+        rig.faults.set_for_next(fault, calls);
+        let key = format!("{fault:?}");
+        let create = rig.database.set_with(&key, Value::from_integer(1), SetOptions::new().if_absent()).await;
+        assert_eq!(create.unwrap_err().kind(), ErrorKind::OutcomeUnknown, "{fault:?}");
+    }
+    for fault in [Fault::FailAfter, Fault::HangAfter] {
+        let key = format!("applied {fault:?}");
+        rig.faults.set_for_next(fault, 1);
+        let create = rig.database.set_with(&key, Value::from_integer(1), SetOptions::new().if_absent()).await.unwrap();
+        assert_eq!((create.durability, create.existed), (Durability::Primary, Some(false)), "{fault:?}");
+        rig.faults.set_for_next(fault, 1);
+        let only = SetOptions::new().if_revision(create.revision.unwrap());
+        let update = rig.database.set_with(&key, Value::from_integer(2), only).await.unwrap();
+        assert_eq!((update.durability, update.existed), (Durability::Primary, Some(true)), "{fault:?}");
+        assert_eq!(rig.stored(&key).await, Some(2));
+    }
     assert_eq!(rig.chain.status().pending, 0);
     rig.faults.set_for_next(Fault::FailAfter, 1);
     assert_eq!(rig.database.trim("list", 1).await.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+}
+
+#[tokio::test]
+async fn a_transaction_whose_reply_was_lost_is_looked_up() {
+    let rig = Rig::new().await;
+    let transaction = || rig.database.transaction().set("k", Value::from_integer(1)).unwrap();
+    rig.faults.set_for_next(Fault::FailAfter, 1);
+    transaction().append_json("list", &1).unwrap().commit().await.unwrap();
+    assert_eq!((rig.stored("k").await, rig.items("list").await), (Some(1), vec![1]));
+    // What was written and deleted again leaves no value that says so; of a trim nobody knows how much it took.
+    let (deleted, trimmed) = (transaction().delete("k").unwrap(), transaction().trim("list", 1).unwrap());
+    for unknown in [deleted, trimmed] {
+        rig.faults.set_for_next(Fault::FailAfter, 1);
+        assert_eq!(unknown.commit().await.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+    }
 }
 
 #[tokio::test]

@@ -15,6 +15,9 @@ use crate::lanes::{Fates, InFlight, are_in_flight, for_each, four_in_flight, pre
 use crate::machine::until_dead;
 use crate::rig::TIMEOUT;
 
+/// How long a call may take: many processes force what they keep to one disk here.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A primary, and a folder of journals that outlive their processes.
 struct Machine {
     faults: Faults,
@@ -48,15 +51,16 @@ impl Machine {
         let chain = DatabaseChain::open(failing, DatabaseFallback::Sqlite, &self.config, options).await.unwrap();
         let chain = Arc::new(chain);
         let through: Arc<dyn DatabaseBackend> = chain.clone();
-        Process { chain, database: Database::new(through).with_timeout(TIMEOUT) }
+        Process { chain, database: Database::new(through).with_timeout(PATIENCE) }
     }
 
     /// Has a process die without a word; says which of its writes were acknowledged.
     async fn kill(&self, process: Process, writes: InFlight) -> [bool; 4] {
-        let acknowledged = writes.each_ref().map(tokio::task::JoinHandle::is_finished);
-        for write in writes {
+        let mut acknowledged = [false; 4];
+        for (write, acknowledged) in writes.into_iter().zip(&mut acknowledged) {
             write.abort();
-            let _ = write.await;
+            // One that had ended has an answer.
+            *acknowledged = write.await.is_ok_and(|answer| answer.is_ok());
         }
         drop(process);
         until_dead(&self.config.journal.path).await;

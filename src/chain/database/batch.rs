@@ -3,7 +3,7 @@
 //! | | closed, key not owed | closed, key owed | breaker open |
 //! |---|---|---|---|
 //! | put, delete, append | the primary; in doubt: the journal | the journal | the journal |
-//! | conditional writes | the primary; in doubt: unknown | unavailable | unavailable |
+//! | conditional writes | the primary; in doubt: looked up, else unknown | unavailable | unavailable |
 //!
 //! What is behind at the primary is stamped anew and sent again while its keys are held; what is in doubt keeps its stamp.
 
@@ -85,6 +85,7 @@ impl<I: Item> Batch<'_, I> {
         let sent: Vec<usize> = indices(&routes, Route::Primary).collect();
         if !sent.is_empty() {
             journaled.extend(self.bring_to_primary(sent).await);
+            self.look_up().await;
         }
         if !journaled.is_empty() {
             self.journal(journaled, entered).await;
@@ -101,6 +102,17 @@ impl<I: Item> Batch<'_, I> {
         let owed = self.core.owed();
         let route = |item: &I| if owed.owes(item.key()) { Route::Journal } else { Route::Primary };
         self.items.iter().map(route).collect()
+    }
+
+    /// Looks up what became of conditional writes whose reply was lost.
+    async fn look_up(&mut self) {
+        for (item, answer) in self.items.iter().zip(&mut self.answers) {
+            if matches!(answer, Some(Err(error)) if error.kind() == ErrorKind::OutcomeUnknown)
+                && let Some(ack) = item.look_up(self.core, self.cx).await
+            {
+                *answer = Some(Ok(ack));
+            }
+        }
     }
 
     /// Sends items to the primary until none is behind, and answers which are to be journaled instead.

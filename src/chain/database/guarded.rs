@@ -12,6 +12,7 @@ use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 
 use super::keep::keep;
+use super::look_up;
 use super::stamping::{MOST_ATTEMPTS, Stamped, broken_off, outrun, stamp_in_turn};
 
 pub(super) async fn trim(core: &Arc<Core>, key: &Key, keep_last: u64, cx: &Context) -> Result<u64> {
@@ -26,13 +27,17 @@ pub(super) async fn apply(core: &Arc<Core>, mut steps: Vec<Step>, cx: &Context) 
     keys.dedup();
     let _entered = enter(core, keys, cx).await?;
     stamp_in_turn(core, &mut steps);
+    let shortened = core.keeping_reserve(cx);
     for _ in 0..MOST_ATTEMPTS {
         let sent = steps.iter().map(Stamped::fixed).collect();
-        match ask(core, core.primary.apply(sent, cx)).await {
+        match ask(core, core.primary.apply(sent, &shortened)).await {
             Err(error) if core.learn_behind(&error).is_some() => {
                 if !steps.iter_mut().all(|step| step.stamp_anew(core)) {
                     return Err(error);
                 }
+            }
+            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
+                return look_up::of_steps(core, &steps, cx).await.ok_or(error);
             }
             answer => return answer,
         }

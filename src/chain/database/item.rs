@@ -11,6 +11,7 @@ use crate::key::Key;
 use crate::revision::Revision;
 use crate::time::Timestamp;
 
+use super::look_up;
 use super::stamping::Stamped;
 
 /// One item of a batch of writes or of appends.
@@ -22,6 +23,9 @@ pub(super) trait Item: Stamped + Send + Sync + Sized + 'static {
 
     /// Sends items to the primary.
     async fn send(core: &Core, items: Vec<Self>, cx: &Context) -> Vec<Result<Self::Ack>>;
+
+    /// The acknowledgement of an item that only the primary can judge and whose reply was lost, if it is found there.
+    async fn look_up(&self, core: &Core, cx: &Context) -> Option<Self::Ack>;
 
     /// Notes that an earlier attempt had removed what was there.
     fn note_removed(ack: &mut Self::Ack);
@@ -43,6 +47,10 @@ impl Item for Write {
 
     async fn send(core: &Core, items: Vec<Self>, cx: &Context) -> Vec<Result<WriteAck>> {
         core.primary.write_many(items, cx).await
+    }
+
+    async fn look_up(&self, core: &Core, cx: &Context) -> Option<WriteAck> {
+        look_up::of_write(core, self, cx).await
     }
 
     fn note_removed(ack: &mut WriteAck) {
@@ -102,6 +110,10 @@ impl Item for Append {
 
     async fn send(core: &Core, items: Vec<Self>, cx: &Context) -> Vec<Result<AppendAck>> {
         core.primary.append_many(items, cx).await
+    }
+
+    async fn look_up(&self, _core: &Core, _cx: &Context) -> Option<AppendAck> {
+        None
     }
 
     fn note_removed(_ack: &mut AppendAck) {}

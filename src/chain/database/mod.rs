@@ -7,6 +7,7 @@ mod entry;
 mod guarded;
 mod item;
 mod keep;
+mod look_up;
 mod read;
 mod stamping;
 
