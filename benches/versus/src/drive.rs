@@ -127,7 +127,8 @@ async fn drive<C: Contender>(
     }
 }
 
-fn percentile(nanos: &mut [u32], part: f64) -> f64 {
+/// The microseconds below which such a part of them are.
+pub fn percentile(nanos: &mut [u32], part: f64) -> f64 {
     let last = nanos.len() - 1;
     let (_, nanos, _) = nanos.select_nth_unstable((last as f64 * part) as usize);
     f64::from(*nanos) / 1000.0

@@ -42,6 +42,13 @@ impl Variant {
         }
     }
 
+    /// A manager with this configuration of one side.
+    pub fn manager(self, side: &str, config: &str) -> anyhow::Result<StorageManager> {
+        let variant = self.yaml();
+        let yaml = format!("storage: {{ {side}: {{ {config}{variant} }} }}");
+        StorageManager::from_yaml(&yaml).context("the library refuses its configuration")
+    }
+
     fn who(self) -> String {
         match self {
             Self::Default => "agent-storage".to_owned(),
@@ -55,7 +62,7 @@ impl Variant {
 impl Library {
     /// A cache of this configuration, as `type: redis, url: ..`.
     pub async fn cache(config: &str, variant: Variant) -> anyhow::Result<Self> {
-        let manager = manager("cache", config, variant)?;
+        let manager = variant.manager("cache", config)?;
         Ok(Self { who: variant.who(), handle: Handle::Cache(manager.cache().await?), stretch: 1 })
     }
 
@@ -66,7 +73,7 @@ impl Library {
     }
 
     pub async fn database(config: &str, variant: Variant) -> anyhow::Result<Self> {
-        let manager = manager("database", config, variant)?;
+        let manager = variant.manager("database", config)?;
         Ok(Self { who: variant.who(), handle: Handle::Database(manager.database().await?), stretch: 1 })
     }
 
@@ -79,12 +86,6 @@ impl Library {
         };
         Ok(())
     }
-}
-
-fn manager(side: &str, config: &str, variant: Variant) -> anyhow::Result<StorageManager> {
-    let variant = variant.yaml();
-    let yaml = format!("storage: {{ {side}: {{ {config}{variant} }} }}");
-    StorageManager::from_yaml(&yaml).context("the library refuses its configuration")
 }
 
 impl Contender for Library {

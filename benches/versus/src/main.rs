@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a benchmark fails by panicking")]
 
 mod drive;
+mod fallback;
 mod jetstream;
 mod library;
 mod memory;
@@ -65,6 +66,9 @@ struct Arguments {
     /// Measures only the memory of 100,000 waiting calls, beyond their callers' own tasks and values.
     #[arg(long)]
     overhead: bool,
+    /// Measures only what the fallback does while a store is away, and when it comes back.
+    #[arg(long)]
+    fallback: bool,
     /// The folder for the servers' data and the SQLite files: on a real disk.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     folder: PathBuf,
@@ -105,6 +109,9 @@ fn main() -> anyhow::Result<()> {
         // Those who wait would wait on.
         runtime.shutdown_background();
         return Ok(());
+    }
+    if arguments.fallback {
+        return runtime.block_on(fallback::measure(&arguments.folder, Workload::make()));
     }
     let rows = runtime.block_on(measure(&arguments))?;
     println!("{}", report::table(&rows));

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::drive::Runner;
 use crate::library::{Library, Variant};
 use crate::opendal::{OpenDal, Program};
-use crate::support::{Nats, Postgres, PostgresOptions, Redis, Server};
+use crate::support::{Nats, Postgres, PostgresOptions, Process, Redis, Server};
 use crate::workload::Workload;
 use crate::{jetstream, memory, postgres, redis, sqlite};
 
@@ -97,6 +97,16 @@ impl Stage {
         }
     }
 
+    /// The process of its server.
+    pub fn process(&self) -> anyhow::Result<&Process> {
+        match self {
+            Self::Postgres { server, .. } => Ok(server),
+            Self::Redis(server) => Ok(server),
+            Self::Jetstream(server) => Ok(server),
+            Self::Sqlite(_) | Self::Memory => anyhow::bail!("{} has no server", self.backend().name()),
+        }
+    }
+
     /// Whether a variant differs from the default: memory is never batched, and it and SQLite have no fallback.
     const fn knows(&self, variant: Variant) -> bool {
         match variant {
@@ -170,7 +180,7 @@ impl Stage {
         })
     }
 
-    const fn backend(&self) -> Backend {
+    pub const fn backend(&self) -> Backend {
         match self {
             Self::Postgres { .. } => Backend::Postgres,
             Self::Sqlite(_) => Backend::Sqlite,

@@ -6,4 +6,5 @@ pub mod process;
 #[path = "../../../tests/support/servers/mod.rs"]
 pub mod servers;
 
+pub use process::Process;
 pub use servers::{Nats, Postgres, PostgresOptions, Redis, Server};
