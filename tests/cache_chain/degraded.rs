@@ -130,6 +130,27 @@ async fn a_frozen_primary_is_found_out_before_the_deadline() {
 }
 
 #[tokio::test]
+async fn no_caller_waits_for_a_frozen_primary_twice() {
+    let rig = Rig::new().await;
+    rig.faults.set(Fault::Hang);
+    let callers = (0..16).map(|caller| {
+        let cache = rig.cache.clone();
+        tokio::spawn(async move {
+            for number in 0..50 {
+                let key = format!("{caller}:{number}");
+                assert_eq!(cache.set_json(&key, &number).await.unwrap().durability, Durability::Volatile);
+                assert_eq!(cache.lookup(&key).await.unwrap().freshness(), Freshness::Fallback);
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap();
+    }
+    let asked = rig.faults.counts().calls;
+    assert!(asked < 16 + 50, "a call of each and a few probes, not {asked} of 1600");
+}
+
+#[tokio::test]
 async fn the_read_that_finds_it_out_is_answered_here_too() {
     for fault in [Fault::FailBefore, Fault::FailAfter] {
         let rig = Rig::new().await;

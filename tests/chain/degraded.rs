@@ -184,6 +184,28 @@ async fn a_frozen_primary_costs_no_caller_its_deadline() {
 }
 
 #[tokio::test]
+async fn no_caller_waits_for_a_frozen_primary_twice() {
+    let rig = Rig::new().await;
+    rig.faults.set(Fault::Hang);
+    let callers = (0..16).map(|caller| {
+        let database = rig.database.clone();
+        tokio::spawn(async move {
+            for number in 0..50 {
+                let key = format!("{caller}:{number}");
+                assert_eq!(database.set_json(&key, &number).await.unwrap().durability, Durability::Volatile);
+                assert_eq!(database.lookup(&key).await.unwrap().freshness(), Freshness::LocalPending);
+                unavailable(database.get("never written").await);
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap();
+    }
+    let asked = rig.faults.counts().calls;
+    assert!(asked < 16 + 50, "a call of each and a few probes, not {asked} of 2400");
+}
+
+#[tokio::test]
 async fn a_full_journal_takes_nothing_and_empties_itself() {
     let rig = Rig::with(|config| config.journal.max_bytes = 1 << 20).await;
     rig.fall().await;

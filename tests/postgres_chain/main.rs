@@ -7,6 +7,7 @@ mod returns;
 mod rig;
 #[path = "../support/mod.rs"]
 mod support;
+mod volumes;
 
 use std::process::ExitCode;
 
@@ -17,5 +18,6 @@ fn main() -> ExitCode {
     outages::tests(&mut suite);
     returns::tests(&mut suite);
     late::tests(&mut suite);
+    volumes::tests(&mut suite);
     suite.run()
 }
