@@ -69,6 +69,26 @@ async fn what_waits_goes_as_one_batch() {
 }
 
 #[tokio::test]
+async fn those_who_call_again_are_one_batch_again() {
+    let (database, recorder) = subject();
+    let first = set(&database, "a", 1).await;
+    let callers = ["b", "c", "d"].map(|key| {
+        let database = database.clone();
+        tokio::spawn(async move {
+            database.set(key, Value::from_integer(1)).await.unwrap();
+            database.set(key, Value::from_integer(2)).await.unwrap();
+        })
+    });
+    settle().await;
+    recorder.open();
+    first.await.unwrap().unwrap();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    assert_eq!(recorder.batches(), [vec!["a"], vec!["b", "c", "d"], vec!["b", "c", "d"]]);
+}
+
+#[tokio::test]
 async fn a_batch_has_a_limit() {
     let recorder = Arc::new(Recorder::closed());
     let database = coalesced(&recorder, 2);

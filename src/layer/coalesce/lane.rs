@@ -7,6 +7,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use tokio::runtime::{Handle, Id};
+use tokio::task::yield_now;
 
 use crate::contract::Context;
 use crate::error::Result;
@@ -117,6 +118,8 @@ impl<W: Work> Lane<W> {
         while let Some(Batch { items, deadline }) = next {
             let answers = batch::send(&self.work, items, Context { deadline }).await;
             self.answer(flight, answers);
+            // Those who were answered run first: whoever calls again goes along with the next batch, and not alone before it.
+            yield_now().await;
             next = self.next_or_free(flight, &mut keys);
         }
         busy.settled();
