@@ -6,6 +6,8 @@ mod accepted;
 mod ambiguity;
 #[cfg(feature = "sqlite")]
 mod bad_luck;
+#[cfg(feature = "sqlite")]
+mod cut_off;
 mod degraded;
 mod foreign;
 mod lanes;

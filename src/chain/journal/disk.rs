@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::OnceCell;
+use tokio::time::timeout_at;
 
 use crate::config::Synchronous;
 use crate::contract::{Durability, Identity, Succession};
@@ -57,7 +58,7 @@ impl DiskJournal {
         let journal = Self { path, shared, slot: Mutex::new(slot), closed: AtomicBool::new(false) };
         let shared = Arc::clone(&journal.shared);
         let begin = move |connection: &Connection| shared.begin(connection);
-        journal.engine(deadline).await?.write(0, Atomicity::Statement, deadline, begin).await?;
+        journal.engine(deadline).await?.write_to_end(0, Atomicity::Statement, deadline, begin).await?;
         Ok(journal)
     }
 
@@ -67,7 +68,7 @@ impl DiskJournal {
     }
 
     /// Runs a job that does more than to add operations. The engine is opened anew if it failed: what was replayed must be
-    /// removed all the same.
+    /// removed all the same. A job that has not begun by the deadline never does; one that has is waited for.
     pub(super) async fn change<T, F>(&self, deadline: Instant, work: F) -> Result<T>
     where
         T: Send + 'static,
@@ -76,8 +77,9 @@ impl DiskJournal {
         let run = async |work: F| {
             let engine = self.engine(deadline).await?;
             let shared = Arc::clone(&self.shared);
-            let outcome =
-                engine.write(0, Atomicity::Savepoint, deadline, move |connection| work(connection, &shared)).await;
+            let outcome = engine
+                .write_to_end(0, Atomicity::Savepoint, deadline, move |connection| work(connection, &shared))
+                .await;
             outcome.inspect_err(|error| self.shared.note(&engine, error))
         };
         let outcome = run(work.clone()).await;
@@ -167,7 +169,7 @@ impl Journal for DiskJournal {
             episode::begin(connection, since)?;
             table::insert(connection, &operations, || shared.next_seq())
         };
-        let outcome = engine.write(weight, atomicity, deadline, append).await;
+        let outcome = engine.write_to_end(weight, atomicity, deadline, append).await;
         outcome.inspect_err(|error| self.shared.note(&engine, error))
     }
 
@@ -227,7 +229,12 @@ impl Journal for DiskJournal {
     }
 
     async fn set_meta(&self, meta: Meta) -> Result<()> {
-        self.change(Instant::now() + PATIENCE, move |connection, _| table::set_meta(connection, &meta)).await
+        let deadline = Instant::now() + PATIENCE;
+        let written = self.change(deadline, move |connection, _| table::set_meta(connection, &meta));
+        // Nothing depends on whether it came through, and its caller has a primary to watch.
+        let late =
+            |_| Error::outcome_unknown("the journal did not answer in time; what is known may have been written");
+        timeout_at(deadline.into(), written).await.map_err(late)?
     }
 
     async fn accepted(&self) -> Option<Identity> {

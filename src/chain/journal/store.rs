@@ -17,11 +17,12 @@ pub(crate) trait Journal: Send + Sync + Debug {
     /// Keeps operations, in order, all or none; answers their numbers once they are as durable as the journal makes them. With
     /// them it remembers that the outage began no later than `since`.
     ///
+    /// What has not begun by the deadline never does; what has begun is waited for, so that whoever asked knows whether it was kept.
     /// A call that was begun runs to its end though it is dropped.
     ///
     /// # Errors
     ///
-    /// `Unavailable` if nothing was kept; `OutcomeUnknown` if that is open.
+    /// `Unavailable` if nothing was kept; `OutcomeUnknown` if that is open, because the disk failed.
     async fn append(&self, operations: Vec<Operation>, since: Stamp, deadline: Instant) -> Result<Vec<u64>>;
 
     /// Reads one operation; `None` if it is not there any more.

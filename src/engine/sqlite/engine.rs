@@ -13,7 +13,7 @@ use tokio::time::timeout_at;
 use crate::error::{Error, Outage, Result};
 
 use super::error::{SqlError, SqlResult, locked};
-use super::job::{Atomicity, Terms, job};
+use super::job::{Atomicity, Terms, Waiter, job};
 use super::open::{Opened, Options, open_all};
 use super::queue::Queue;
 use super::reader::{Reader, late};
@@ -115,19 +115,59 @@ impl Engine {
         T: Send + 'static,
         F: FnMut(&Connection) -> SqlResult<T> + Send + 'static,
     {
-        let (job, waiter) = job(Terms { deadline, weight, atomicity, alone: false }, work);
-        self.writes.push(job).await?;
-        let not_begun = || {
-            if self.state.locking.load(Ordering::Acquire) {
-                return locked();
-            }
-            Error::unavailable("the write waited in the queue until its deadline; nothing was written")
-        };
+        let waiter = self.push(Terms { deadline, weight, atomicity, alone: false }, work).await?;
         let begun = || {
             let why = "the write had begun when its deadline passed; it may have been applied";
             Error::outcome_unknown(why).with_outage(Outage::Silent)
         };
-        waiter.wait(not_begun, begun).await
+        waiter.wait(|| self.not_begun(), begun).await
+    }
+
+    /// Does as [`Engine::write`], but for a job that began in time it waits as long as it takes, so that its caller knows whether it
+    /// was applied.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::write`]; `OutcomeUnknown` only if the disk failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Engine::write`].
+    pub(crate) async fn write_to_end<T, F>(
+        &self,
+        weight: usize,
+        atomicity: Atomicity,
+        deadline: Instant,
+        work: F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> SqlResult<T> + Send + 'static,
+    {
+        let waiter = self.push(Terms { deadline, weight, atomicity, alone: false }, work).await?;
+        let died = || {
+            let why = "the SQLite writer ended in the middle of a write; it may have been applied";
+            Error::outcome_unknown(why).with_outage(Outage::Down)
+        };
+        waiter.wait_to_end(|| self.not_begun(), died).await
+    }
+
+    async fn push<T, F>(&self, terms: Terms, work: F) -> Result<Waiter<T>>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> SqlResult<T> + Send + 'static,
+    {
+        let (job, waiter) = job(terms, work);
+        self.writes.push(job).await?;
+        Ok(waiter)
+    }
+
+    /// The error of a write that never began.
+    fn not_begun(&self) -> Error {
+        if self.state.locking.load(Ordering::Acquire) {
+            return locked();
+        }
+        Error::unavailable("the write waited in the queue until its deadline; nothing was written")
     }
 
     /// Runs a job on a reader, in a snapshot that holds every write acknowledged before.

@@ -150,10 +150,35 @@ impl<T> Waiter<T> {
         if let Ok(Ok(answer)) = timeout_at(deadline.into(), &mut answer).await {
             return answer;
         }
-        match claim.compare_exchange(QUEUED, GIVEN_UP, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => Err(not_begun()),
-            // The answer may have come between the two steps.
-            Err(_) => answer.try_recv().unwrap_or_else(|_| Err(begun())),
+        if give_up(&claim) {
+            return Err(not_begun());
         }
+        // The answer may have come between the two steps.
+        answer.try_recv().unwrap_or_else(|_| Err(begun()))
     }
+
+    /// Waits for the answer of a job that has begun for as long as it takes. One that had not begun by the deadline never will, and
+    /// answers `not_begun`; `died` is for one whose thread died.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it before the job begins means that it never runs.
+    pub(super) async fn wait_to_end(
+        self,
+        not_begun: impl FnOnce() -> Error,
+        died: impl FnOnce() -> Error,
+    ) -> Result<T> {
+        let Self { deadline, claim, mut answer } = self;
+        let answer = match timeout_at(deadline.into(), &mut answer).await {
+            Ok(answer) => answer,
+            Err(_) if give_up(&claim) => return Err(not_begun()),
+            Err(_) => answer.await,
+        };
+        answer.unwrap_or_else(|_| Err(died()))
+    }
+}
+
+/// Sees to it that a job which has not begun never does; `false` if it has begun.
+fn give_up(claim: &AtomicU8) -> bool {
+    claim.compare_exchange(QUEUED, GIVEN_UP, Ordering::AcqRel, Ordering::Acquire).is_ok()
 }

@@ -227,6 +227,30 @@ async fn a_write_cut_off_while_it_runs_is_unknown_and_runs_to_its_end() {
 }
 
 #[tokio::test]
+async fn whoever_must_know_waits_for_a_job_that_began_beyond_its_deadline() {
+    let (_folder, engine) = fresh().await;
+    let engine = std::sync::Arc::new(engine);
+    let hold = Hold::new(&engine).await;
+    let late = engine.write_to_end(8, Atomicity::Statement, at_once(), |connection| insert(connection, 1)).await;
+    assert_eq!(late.unwrap_err().kind(), ErrorKind::Unavailable);
+    hold.let_go().await;
+    // On a slow machine the deadline may pass before the job begins.
+    let answer = loop {
+        let deadline = at_once();
+        let work = move |connection: &Connection| {
+            std::thread::sleep(deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(20));
+            insert(connection, 2)
+        };
+        match engine.write_to_end(8, Atomicity::Statement, deadline, work).await {
+            Err(error) if error.kind() == ErrorKind::Unavailable => {}
+            answer => break answer,
+        }
+    };
+    answer.unwrap();
+    assert_eq!(numbers(&engine).await, [2]);
+}
+
+#[tokio::test]
 async fn a_full_queue_turns_writes_away_at_their_deadline() {
     let (_folder, engine) = fresh().await;
     let engine = std::sync::Arc::new(engine);

@@ -1,0 +1,49 @@
+//! Calls whose time runs out while the journal works for them.
+
+use std::time::Duration;
+
+use agent_storage::chain::ChainState;
+use agent_storage::contract::{Context, Store, Write};
+use agent_storage::{ErrorKind, Key, Value};
+
+use crate::machine::{Machine, Process};
+
+/// Writes keys to the journal, each with a time that ends about when it is written; says of how many the outcome is unknown.
+async fn write_in_haste(process: &Process) -> usize {
+    let mut unknown = 0;
+    for number in 0..2000_u64 {
+        let cx = Context::with_timeout(Duration::from_micros(200 + number % 40 * 50));
+        let key = Key::parse(format!("hasty:{number}")).unwrap();
+        let written = process.chain.write(Write::put(key, Value::from_integer(1), process.stamps.issue()), &cx).await;
+        unknown += usize::from(written.is_err_and(|error| error.kind() == ErrorKind::OutcomeUnknown));
+    }
+    unknown
+}
+
+/// How many operations the journal of a process holds.
+async fn journaled(process: &Process) -> usize {
+    let (mut after, mut count) = (0, 0);
+    loop {
+        let page = process.chain.journaled(after).await.unwrap();
+        let Some(last) = page.last() else { return count };
+        (after, count) = (last.seq, count + page.len());
+    }
+}
+
+#[tokio::test]
+async fn what_the_journal_took_after_its_caller_had_left_is_known_to_be_owed() {
+    let machine = Machine::new();
+    let process = machine.start().await;
+    machine.fall();
+    process.owe("first", 1).await;
+    let unknown = write_in_haste(&process).await;
+    // What comes last is written after all that was begun before.
+    process.owe("last", 1).await;
+    let in_journal = journaled(&process).await;
+    process.until(|status| status.pending == in_journal).await;
+    machine.faults.heal();
+    process.until(|status| status.state == ChainState::Normal).await;
+    assert_eq!(journaled(&process).await, 0, "{in_journal} were in the journal, {unknown} of them unknown");
+    let there = machine.primary.count("").await.unwrap();
+    assert_eq!(there, u64::try_from(in_journal).unwrap());
+}
