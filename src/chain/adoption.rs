@@ -1,7 +1,7 @@
 //! Taking over the journals of processes that died.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::contract::Identity;
 use crate::error::Result;
@@ -12,9 +12,6 @@ use super::journal::{DiskJournal, Journal as _, JournalFolder};
 
 /// How often the folder is looked at.
 const EVERY: Duration = Duration::from_secs(30);
-
-/// How long opening a journal, and taking over those of others, may take.
-pub(super) const WITHIN: Duration = Duration::from_secs(30);
 
 /// How many operations are read at once.
 const HEADERS: usize = 10_000;
@@ -36,12 +33,10 @@ pub(super) async fn run(core: Arc<Core>, folder: Arc<JournalFolder>, journal: Ar
             look_again(&core, &folder, &journal, Readers::Already).await;
             continue;
         }
-        match folder.adopt(&journal, Instant::now() + WITHIN).await {
+        match folder.adopt(&journal).await {
             Ok(found) => {
                 core.note_left_journals(found.left.iter().map(ToString::to_string).collect());
-                if found.imported > 0 {
-                    take_in(&core, &journal, Readers::Already).await;
-                }
+                take_in(&core, &folder, &journal, Readers::Already).await;
             }
             Err(error) => tracing::warn!(%error, "the folder of the journals cannot be read"),
         }
@@ -52,13 +47,11 @@ pub(super) async fn run(core: Arc<Core>, folder: Arc<JournalFolder>, journal: Ar
 /// else.
 pub(super) async fn look_again(core: &Core, folder: &JournalFolder, journal: &DiskJournal, readers: Readers) {
     folder.look_again();
-    match folder.adopt(journal, Instant::now() + WITHIN).await {
+    match folder.adopt(journal).await {
         Ok(found) => {
             core.set_left_journals(found.left.iter().map(ToString::to_string).collect());
             core.set_owed_elsewhere(found.owed_elsewhere());
-            if found.imported > 0 {
-                take_in(core, journal, readers).await;
-            }
+            take_in(core, folder, journal, readers).await;
         }
         Err(error) => tracing::warn!(%error, "the folder of the journals cannot be read"),
     }
@@ -78,38 +71,21 @@ pub(super) async fn spread(
     journal: &DiskJournal,
     accepted: Identity,
 ) -> Result<Spread> {
-    let found = folder.adopt_all(journal, Instant::now() + WITHIN).await?;
+    let found = folder.adopt_all(journal).await?;
     core.set_left_journals(found.left.iter().map(ToString::to_string).collect());
-    if found.imported > 0 {
-        take_in(core, journal, Readers::Already).await;
-    }
+    take_in(core, folder, journal, Readers::Already).await;
     let told = folder.announce(journal, accepted).await?;
     Ok(Spread { taken_over: found.imported, told })
 }
 
-/// Counts as owed what was taken over.
-async fn take_in(core: &Core, journal: &DiskJournal, readers: Readers) {
-    let mut after = 0;
-    loop {
-        match journal.headers(after, HEADERS).await {
-            Ok(headers) => {
-                let Some(last) = headers.last() else { break };
-                after = last.seq;
-                core.change_owed(|owed| {
-                    for header in headers {
-                        core.stamps.observe(header.stamp);
-                        match readers {
-                            Readers::NotYet => owed.add(header),
-                            Readers::Already => owed.add_hidden(header),
-                        }
-                    }
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a journal that was taken over cannot be read yet");
-                break;
-            }
-        }
+/// Counts as owed what was taken over since the last time. What cannot be read now is read the next time.
+async fn take_in(core: &Core, folder: &JournalFolder, journal: &DiskJournal, readers: Readers) {
+    if !folder.take_news() {
+        return;
+    }
+    if let Err(error) = add_all(core, journal, readers).await {
+        folder.put_news_back();
+        tracing::warn!(%error, "a journal that was taken over cannot be read yet");
     }
     if readers == Readers::NotYet {
         know(core, journal).await;
@@ -122,5 +98,24 @@ async fn know(core: &Core, journal: &DiskJournal) {
     let writers = core.owed().writers();
     if let Err(error) = inherit(journal, writers, &core.stamps).await {
         tracing::warn!(%error, "it could not be written down what this process took over; more may be kept as conflicts");
+    }
+}
+
+/// Counts as owed all that the journal holds.
+async fn add_all(core: &Core, journal: &DiskJournal, readers: Readers) -> Result<()> {
+    let mut after = 0;
+    loop {
+        let headers = journal.headers(after, HEADERS).await?;
+        let Some(last) = headers.last() else { return Ok(()) };
+        after = last.seq;
+        core.change_owed(|owed| {
+            for header in headers {
+                core.stamps.observe(header.stamp);
+                match readers {
+                    Readers::NotYet => owed.add(header),
+                    Readers::Already => owed.add_hidden(header),
+                }
+            }
+        });
     }
 }

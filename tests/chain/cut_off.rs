@@ -1,12 +1,13 @@
 //! Calls whose time runs out while the journal works for them.
 
+use std::path::Path;
 use std::time::Duration;
 
 use agent_storage::chain::ChainState;
 use agent_storage::contract::{Context, Store, Write};
 use agent_storage::{ErrorKind, Key, Value};
 
-use crate::machine::{Machine, Process};
+use crate::machine::{Machine, Process, until_free};
 
 /// Writes keys to the journal, each with a time that ends about when it is written; says of how many the outcome is unknown.
 async fn write_in_haste(process: &Process) -> usize {
@@ -46,4 +47,39 @@ async fn what_the_journal_took_after_its_caller_had_left_is_known_to_be_owed() {
     assert_eq!(journaled(&process).await, 0, "{in_journal} were in the journal, {unknown} of them unknown");
     let there = machine.primary.count("").await.unwrap();
     assert_eq!(there, u64::try_from(in_journal).unwrap());
+}
+
+/// Copies the journal of one process into that of another which lives, as if it had begun to take it over.
+fn copy_journal(from: &Path, to: &Path) {
+    let connection = rusqlite::Connection::open(to).unwrap();
+    connection.busy_timeout(Duration::from_secs(10)).unwrap();
+    connection.execute("ATTACH ?1 AS source", [from.to_str().unwrap()]).unwrap();
+    let columns = "seq, version, stamp, kind, key, expires_at, item_id, parked, payload";
+    let sql = format!("INSERT INTO op ({columns}) SELECT {columns} FROM source.op");
+    connection.execute(&sql, []).unwrap();
+    let name = from.file_name().unwrap().to_str().unwrap();
+    connection.execute("INSERT INTO imported (source) VALUES (?1)", [name]).unwrap();
+}
+
+#[tokio::test]
+async fn what_was_copied_when_nobody_waited_for_it_any_more_is_known_to_be_owed() {
+    let machine = Machine::new();
+    let one = machine.start().await;
+    let journals = machine.journals();
+    let other = machine.start().await;
+    let theirs = machine.journals().into_iter().find(|path| !journals.contains(path)).unwrap();
+    machine.fall();
+    one.owe("k", 1).await;
+    drop(one);
+    until_free(&journals[0]).await;
+    copy_journal(&journals[0], &theirs);
+    machine.faults.heal();
+    other.until(|status| status.state == ChainState::Normal).await;
+    assert_eq!(other.number("k").await, None);
+    // It looks through the folder.
+    other.chain.accept_primary().await.unwrap();
+    assert_eq!(machine.journals(), [theirs]);
+    other.until(|status| status.state == ChainState::Normal && status.replayed == 1).await;
+    assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(1));
+    assert_eq!(journaled(&other).await, 0);
 }

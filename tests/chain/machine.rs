@@ -122,12 +122,20 @@ impl Process {
 
 /// Waits until nobody holds a journal of a folder any more: a chain that is dropped takes a moment.
 pub(crate) async fn until_dead(folder: &Path) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "lock") {
+            until_free(&path).await;
+        }
+    }
+}
+
+/// Waits until nobody holds a journal any more.
+pub(crate) async fn until_free(journal: &Path) {
+    let lock = journal.with_extension("lock");
     let free = async {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            while path.extension().is_some_and(|extension| extension == "lock") && !is_free(&path) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+        while !is_free(&lock) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(20), free).await.expect("its threads end");

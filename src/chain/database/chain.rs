@@ -172,7 +172,7 @@ impl DatabaseChain {
         let settings = &config.journal;
         let folder = JournalFolder::new(&settings.path, options.fingerprint.clone(), settings.max_bytes);
         let folder = Arc::new(folder);
-        let (journal, found) = folder.open(std::time::Instant::now() + adoption::WITHIN).await?;
+        let (journal, found) = folder.open().await?;
         let journal = Arc::new(journal);
         let mut chain = Self::over(primary, Some(journal.clone()), config, options).await?;
         chain.core.note_left_journals(found.left.iter().map(ToString::to_string).collect());

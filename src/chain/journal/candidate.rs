@@ -54,7 +54,7 @@ fn remove_orphan(lock: &Path) {
     let journal = lock.with_extension("db");
     if let Ok(Some(lock)) = files::lock(&journal)
         && !journal.exists()
-        && let Err(error) = files::remove_journal(&journal, lock)
+        && let Err(error) = files::remove_journal(&journal, &lock)
     {
         tracing::debug!(%error, "what is left of a removed journal stays");
     }

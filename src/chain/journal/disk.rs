@@ -34,6 +34,11 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the file is looked at, to make it smaller or to find that the disk has room again.
 const TIDY_EVERY: Duration = Duration::from_secs(10);
 
+/// The deadline of such a call that begins now.
+pub(super) fn patiently() -> Instant {
+    Instant::now() + PATIENCE
+}
+
 type Slot = Arc<OnceCell<Arc<Engine>>>;
 
 /// Operations in a file, each on the disk when it is acknowledged.
@@ -52,7 +57,8 @@ impl DiskJournal {
     ///
     /// `Config` if the file is not a journal, or one of a newer program; `Corrupt` if it is damaged; `Unavailable` if it cannot be
     /// used now.
-    pub(super) async fn open(path: PathBuf, lock: OwnerLock, max_bytes: u64, deadline: Instant) -> Result<Self> {
+    pub(super) async fn open(path: PathBuf, lock: OwnerLock, max_bytes: u64) -> Result<Self> {
+        let deadline = patiently();
         let shared = Arc::new(Shared::new(&path, lock, max_bytes));
         let slot = Slot::default();
         let journal = Self { path, shared, slot: Mutex::new(slot), closed: AtomicBool::new(false) };
@@ -95,7 +101,7 @@ impl DiskJournal {
         T: Send + 'static,
         F: Fn(&Connection) -> SqlResult<T> + Send + 'static,
     {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = patiently();
         // The readers of an engine go on where its writer failed.
         self.engine_in(&self.slot(), deadline).await?.read(kind, deadline, work).await
     }
@@ -183,7 +189,7 @@ impl Journal for DiskJournal {
 
     async fn settle(&self, done: Vec<u64>, parked: Vec<(u64, String)>) -> Result<()> {
         let work = Arc::new((done, parked));
-        self.change(Instant::now() + PATIENCE, move |connection, shared| {
+        self.change(patiently(), move |connection, shared| {
             let (done, parked) = &*work;
             table::remove(connection, done)?;
             table::park(connection, parked)?;
@@ -195,11 +201,11 @@ impl Journal for DiskJournal {
 
     async fn unpark(&self, seqs: Vec<u64>) -> Result<()> {
         let seqs = Arc::new(seqs);
-        self.change(Instant::now() + PATIENCE, move |connection, _| episode::unpark(connection, &seqs)).await
+        self.change(patiently(), move |connection, _| episode::unpark(connection, &seqs)).await
     }
 
     async fn drop_parked(&self, seq: u64) -> Result<bool> {
-        self.change(Instant::now() + PATIENCE, move |connection, shared| {
+        self.change(patiently(), move |connection, shared| {
             let was_there = table::drop_parked(connection, seq)?;
             episode::end_if_settled(connection)?;
             shared.measure(connection)?;
@@ -213,7 +219,7 @@ impl Journal for DiskJournal {
     }
 
     async fn add_succession(&self, added: Succession) -> Result<()> {
-        self.change(Instant::now() + PATIENCE, move |connection, _| episode::add_succession(connection, &added)).await
+        self.change(patiently(), move |connection, _| episode::add_succession(connection, &added)).await
     }
 
     async fn headers(&self, after: u64, limit: usize) -> Result<Vec<Header>> {
@@ -229,7 +235,7 @@ impl Journal for DiskJournal {
     }
 
     async fn set_meta(&self, meta: Meta) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = patiently();
         let written = self.change(deadline, move |connection, _| table::set_meta(connection, &meta));
         // Nothing depends on whether it came through, and its caller has a primary to watch.
         let late =

@@ -63,7 +63,7 @@ pub(super) fn create_journal(folder: &Path) -> Result<(PathBuf, OwnerLock)> {
 }
 
 /// Removes a journal and all that stands beside it.
-pub(super) fn remove_journal(journal: &Path, lock: OwnerLock) -> Result<()> {
+pub(super) fn remove_journal(journal: &Path, lock: &OwnerLock) -> Result<()> {
     let beside = BESIDE.iter().map(|extension| journal.with_extension(extension));
     for path in std::iter::once(journal.to_owned()).chain(beside) {
         match fs::remove_file(&path) {

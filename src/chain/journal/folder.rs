@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use rusqlite::Connection;
 
@@ -13,10 +13,11 @@ use crate::error::{Error, Result};
 
 use super::acceptance;
 use super::candidate::{self, Candidate, Dead};
-use super::disk::DiskJournal;
+use super::disk::{DiskJournal, patiently};
 use super::files;
 use super::glance;
 use super::import;
+use super::lock::OwnerLock;
 use super::operation::Meta;
 use super::shared::Shared;
 use super::store::Journal as _;
@@ -31,6 +32,8 @@ pub(crate) struct JournalFolder {
     max_bytes: u64,
     /// The files that were left alone, so that they are not read again and again.
     left: Mutex<HashSet<PathBuf>>,
+    /// Whether something was taken over that the chain does not know yet to be owed.
+    news: AtomicBool,
 }
 
 /// What was found in the folder beside this process's own file and those of other living ones.
@@ -84,7 +87,7 @@ impl Found {
 impl JournalFolder {
     /// Names a folder, the primary of the configuration without its secrets, and the bytes that this process's journal may hold.
     pub(crate) fn new(path: impl Into<PathBuf>, fingerprint: Option<String>, max_bytes: u64) -> Self {
-        Self { path: path.into(), fingerprint, max_bytes, left: Mutex::default() }
+        Self { path: path.into(), fingerprint, max_bytes, left: Mutex::default(), news: AtomicBool::new(false) }
     }
 
     /// Opens this process's journal: that of a dead process if there is one, else a new one. What other dead processes have left is
@@ -93,7 +96,7 @@ impl JournalFolder {
     /// # Errors
     ///
     /// `Unavailable` if the folder or the file cannot be used, `permanent` where waiting does not help.
-    pub(crate) async fn open(&self, deadline: Instant) -> Result<(DiskJournal, Found)> {
+    pub(crate) async fn open(&self) -> Result<(DiskJournal, Found)> {
         let path = self.path.clone();
         let dead = blocking(move || {
             create_folder(&path)?;
@@ -105,19 +108,21 @@ impl JournalFolder {
             Some(index) => {
                 let Candidate { path, lock, connection, .. } = ours.swap_remove(index);
                 drop(connection);
-                DiskJournal::open(path, lock, self.max_bytes, deadline).await?
+                DiskJournal::open(path, lock, self.max_bytes).await?
             }
             None => {
                 let folder = self.path.clone();
                 let (path, lock) = blocking(move || files::create_journal(&folder)).await?;
-                let journal = DiskJournal::open(path, lock, self.max_bytes, deadline).await?;
+                let journal = DiskJournal::open(path, lock, self.max_bytes).await?;
                 let folder = self.path.clone();
                 blocking(move || sync_folder(&folder)).await?;
                 journal
             }
         };
-        self.sign(&journal, deadline).await?;
-        self.import(&journal, ours, &mut found, deadline).await;
+        self.sign(&journal).await?;
+        self.import(&journal, ours, &mut found).await;
+        // Whoever opens it reads all of it.
+        self.news.store(false, Ordering::Release);
         Ok((journal, found))
     }
 
@@ -126,7 +131,7 @@ impl JournalFolder {
     /// # Errors
     ///
     /// `Unavailable` if the folder cannot be read.
-    pub(crate) async fn adopt(&self, journal: &DiskJournal, deadline: Instant) -> Result<Found> {
+    pub(crate) async fn adopt(&self, journal: &DiskJournal) -> Result<Found> {
         let path = self.path.clone();
         let known = self.left.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let dead = blocking(move || candidate::dead(&path, &known)).await?;
@@ -135,7 +140,7 @@ impl JournalFolder {
         }
         let meta = journal.meta().await?;
         let (ours, mut found) = self.sort(dead, Some(&meta));
-        self.import(journal, ours, &mut found, deadline).await;
+        self.import(journal, ours, &mut found).await;
         Ok(found)
     }
 
@@ -144,7 +149,7 @@ impl JournalFolder {
     /// # Errors
     ///
     /// `Unavailable` if the folder cannot be read.
-    pub(crate) async fn adopt_all(&self, journal: &DiskJournal, deadline: Instant) -> Result<Found> {
+    pub(crate) async fn adopt_all(&self, journal: &DiskJournal) -> Result<Found> {
         let path = self.path.clone();
         let dead = blocking(move || candidate::dead(&path, &HashSet::new())).await?;
         let (mut all, mut found) = (Vec::new(), Found::default());
@@ -155,7 +160,7 @@ impl JournalFolder {
                 Dead::Readable(candidate) => all.push(*candidate),
             }
         }
-        self.import(journal, all, &mut found, deadline).await;
+        self.import(journal, all, &mut found).await;
         Ok(found)
     }
 
@@ -177,6 +182,16 @@ impl JournalFolder {
             Ok(told)
         })
         .await
+    }
+
+    /// Whether something was taken over since this was asked last, so that the journal holds more than the chain knows.
+    pub(crate) fn take_news(&self) -> bool {
+        self.news.swap(false, Ordering::AcqRel)
+    }
+
+    /// What there was news of could not be read.
+    pub(crate) fn put_news_back(&self) {
+        self.news.store(true, Ordering::Release);
     }
 
     /// Forgets which files were left alone, so that they are looked at again.
@@ -239,7 +254,7 @@ impl JournalFolder {
     }
 
     /// Writes down which primary the journal is owed to, before the first operation is kept.
-    async fn sign(&self, journal: &DiskJournal, deadline: Instant) -> Result<()> {
+    async fn sign(&self, journal: &DiskJournal) -> Result<()> {
         let folder = self.path.clone();
         let fingerprint = self.fingerprint.clone();
         let sign = move |connection: &Connection, _: &Shared| {
@@ -249,48 +264,58 @@ impl JournalFolder {
             }
             import::forget(connection, |name| !folder.join(name).exists())
         };
-        journal.change(deadline, sign).await
+        journal.change(patiently(), sign).await
     }
 
     /// Copies journals into ours and removes them. One that cannot be copied now stays.
-    async fn import(&self, journal: &DiskJournal, dead: Vec<Candidate>, found: &mut Found, deadline: Instant) {
+    async fn import(&self, journal: &DiskJournal, dead: Vec<Candidate>, found: &mut Found) {
         for candidate in dead {
             let path = candidate.path.clone();
-            match import_one(journal, candidate, deadline).await {
+            match self.import_one(journal, candidate).await {
                 Ok(count) => found.imported += count,
                 Err(error) => self.leave(path, LeftReason::Unreadable(error), found),
             }
         }
     }
+
+    async fn import_one(&self, journal: &DiskJournal, candidate: Candidate) -> Result<u64> {
+        let Candidate { path, lock, connection, .. } = candidate;
+        let name = file_name(&path);
+        let source = Arc::new(Source { connection: Mutex::new(Some(connection)), lock });
+        let copy = {
+            let (source, name) = (Arc::clone(&source), name.clone());
+            move |target: &Connection, shared: &Shared| {
+                let source = source.connection.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(source) = &*source else { return Err(Error::internal("a journal was copied twice").into()) };
+                let count = import::copy(source, &name, target, || shared.next_seq())?;
+                shared.measure(target)?;
+                Ok(count)
+            }
+        };
+        let copied = journal.change(patiently(), copy).await;
+        // Also where nothing was copied now: it may have been before, by one that was broken off.
+        self.put_news_back();
+        let count = copied?;
+        // From here on the source is not needed any more; should it not be removed now, it is not copied again.
+        let removed = blocking(move || {
+            source.connection.lock().unwrap_or_else(PoisonError::into_inner).take();
+            files::remove_journal(&path, &source.lock)
+        });
+        if let Err(error) = removed.await {
+            tracing::warn!(%error, "a journal that was taken over could not be removed; it is tried again at the next start");
+            return Ok(count);
+        }
+        journal.change(patiently(), move |connection, _| import::forget(connection, |gone| gone == name)).await?;
+        Ok(count)
+    }
 }
 
-async fn import_one(journal: &DiskJournal, candidate: Candidate, deadline: Instant) -> Result<u64> {
-    let Candidate { path, lock, connection, .. } = candidate;
-    let name = file_name(&path);
-    // The writer's thread reads from it; nobody else does.
-    let source = Arc::new(Mutex::new(Some(connection)));
-    let copy = {
-        let (source, name) = (Arc::clone(&source), name.clone());
-        move |target: &Connection, shared: &Shared| {
-            let source = source.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(source) = &*source else { return Err(Error::internal("a journal was copied twice").into()) };
-            let count = import::copy(source, &name, target, || shared.next_seq())?;
-            shared.measure(target)?;
-            Ok(count)
-        }
-    };
-    let count = journal.change(deadline, copy).await?;
-    // From here on the source is not needed any more; should it not be removed now, it is not copied again.
-    let removed = blocking(move || {
-        source.lock().unwrap_or_else(PoisonError::into_inner).take();
-        files::remove_journal(&path, lock)
-    });
-    if let Err(error) = removed.await {
-        tracing::warn!(%error, "a journal that was taken over could not be removed; it is tried again at the next start");
-        return Ok(count);
-    }
-    journal.change(deadline, move |connection, _| import::forget(connection, |gone| gone == name)).await?;
-    Ok(count)
+/// A journal that is copied. The copy holds its lock, also if nobody waits for it any more.
+struct Source {
+    /// The writer's thread reads from it; nobody else does.
+    connection: Mutex<Option<Connection>>,
+    // Given back last.
+    lock: OwnerLock,
 }
 
 fn file_name(path: &Path) -> String {

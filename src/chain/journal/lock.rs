@@ -65,8 +65,8 @@ impl OwnerLock {
         let _ = self.file.unlock();
     }
 
-    /// Gives the lock back and removes the file.
-    pub(in crate::chain) fn remove(self) -> io::Result<()> {
+    /// Removes the file. Whoever comes later makes another one, and locks that.
+    pub(in crate::chain) fn remove(&self) -> io::Result<()> {
         fs::remove_file(&self.path)
     }
 }

@@ -83,7 +83,7 @@ async fn each(test: impl AsyncFn(&dyn Journal)) {
     {
         let temporary = tempfile::tempdir().unwrap();
         let folder = super::JournalFolder::new(temporary.path(), None, MAX_BYTES);
-        let (journal, _) = folder.open(soon()).await.unwrap();
+        let (journal, _) = folder.open().await.unwrap();
         test(&journal).await;
     }
 }

@@ -20,7 +20,7 @@ fn folder(path: &Path) -> JournalFolder {
 }
 
 async fn open(path: &Path) -> (DiskJournal, Found) {
-    folder(path).open(soon()).await.unwrap()
+    folder(path).open().await.unwrap()
 }
 
 /// What a journal of a process that died holds: so many puts of a key.
@@ -55,7 +55,7 @@ async fn each_process_has_a_file_of_its_own() {
     assert_ne!(first.path(), second.path());
     assert!(found.imported == 0 && found.left.is_empty());
     assert!(all(&second).await.is_empty());
-    assert_eq!(folder(temporary.path()).adopt(&second, soon()).await.unwrap().imported, 0);
+    assert_eq!(folder(temporary.path()).adopt(&second).await.unwrap().imported, 0);
 }
 
 #[tokio::test]
@@ -96,9 +96,9 @@ async fn a_process_that_dies_later_is_found_too() {
     let (theirs, _) = open(temporary.path()).await;
     theirs.append(vec![put("b", "1"), put("b", "2")], SINCE, soon()).await.unwrap();
     let folder = folder(temporary.path());
-    assert_eq!(folder.adopt(&ours, soon()).await.unwrap().imported, 0);
+    assert_eq!(folder.adopt(&ours).await.unwrap().imported, 0);
     theirs.close(soon()).await.unwrap();
-    let found = folder.adopt(&ours, soon()).await.unwrap();
+    let found = folder.adopt(&ours).await.unwrap();
     assert_eq!(found.imported, 2);
     let newest = ours.headers(seqs[0], 10).await.unwrap();
     assert!(newest.len() == 2 && newest[0].effect == crate::chain::journal::Effect::Put(key("b"), None));
@@ -112,7 +112,7 @@ async fn a_crash_after_the_copy_does_not_copy_it_twice() {
     journal.append(vec![put("a", "1")], SINCE, soon()).await.unwrap();
     let path = leave_behind(temporary.path(), "b", 2).await;
     let saved = fs::read(&path).unwrap();
-    assert_eq!(folder(temporary.path()).adopt(&journal, soon()).await.unwrap().imported, 2);
+    assert_eq!(folder(temporary.path()).adopt(&journal).await.unwrap().imported, 2);
     // As if the process had died before it removed the file: it is there, and the journal knows that it was copied.
     fs::write(&path, saved).unwrap();
     let name = path.file_name().unwrap().to_str().unwrap().to_owned();
@@ -163,7 +163,7 @@ async fn what_cannot_be_read_is_left_as_it_is_and_told_once() {
     let before: Vec<_> = [&newer, &damaged, &text, &record].map(|path| fs::read(path).unwrap()).to_vec();
 
     let folder = folder(temporary.path());
-    let (journal, found) = folder.open(soon()).await.unwrap();
+    let (journal, found) = folder.open().await.unwrap();
     journal.append(vec![put("d", "1")], SINCE, soon()).await.unwrap();
     let mut told: Vec<_> = found.left.into_iter().map(|left| (left.path, left.reason)).collect();
     told.sort_by(|a, b| a.0.cmp(&b.0));
@@ -183,14 +183,14 @@ async fn what_cannot_be_read_is_left_as_it_is_and_told_once() {
     }
     let after: Vec<_> = [&newer, &damaged, &text, &record].map(|path| fs::read(path).unwrap()).to_vec();
     assert!(before == after);
-    assert!(folder.adopt(&journal, soon()).await.unwrap().left.is_empty(), "it is told once");
+    assert!(folder.adopt(&journal).await.unwrap().left.is_empty(), "it is told once");
 }
 
 #[tokio::test]
 async fn what_is_owed_to_another_database_is_left_for_it() {
     let temporary = tempfile::tempdir().unwrap();
     let theirs = JournalFolder::new(temporary.path(), Some("theirs".to_owned()), MAX_BYTES);
-    let (journal, _) = theirs.open(soon()).await.unwrap();
+    let (journal, _) = theirs.open().await.unwrap();
     journal.append(vec![put("a", "1"), put("a", "2")], SINCE, soon()).await.unwrap();
     journal.close(soon()).await.unwrap();
     let (ours, found) = open(temporary.path()).await;
@@ -200,7 +200,7 @@ async fn what_is_owed_to_another_database_is_left_for_it() {
         [LeftFile { reason: LeftReason::OwedElsewhere { operations: 2, moved: true, .. }, .. }]
     ));
     assert!(all(&ours).await.is_empty());
-    let (journal, _) = theirs.open(soon()).await.unwrap();
+    let (journal, _) = theirs.open().await.unwrap();
     assert_eq!(all(&journal).await.len(), 2, "nobody holds it back from those it belongs to");
     journal.settle(vec![1, 2], Vec::new()).await.unwrap();
     journal.close(soon()).await.unwrap();
@@ -220,7 +220,7 @@ async fn what_is_owed_to_another_identity_is_not_mixed_with_ours() {
     theirs.set_meta(identity(2)).await.unwrap();
     theirs.append(vec![put("a", "1")], SINCE, soon()).await.unwrap();
     theirs.close(soon()).await.unwrap();
-    let found = folder(temporary.path()).adopt(&ours, soon()).await.unwrap();
+    let found = folder(temporary.path()).adopt(&ours).await.unwrap();
     assert!(matches!(found.left[0].reason, LeftReason::OwedElsewhere { operations: 1, moved: false, .. }));
     assert_eq!(found.imported, 0);
 }
@@ -242,7 +242,7 @@ async fn a_folder_that_cannot_be_used_is_told() {
     let file = temporary.path().join("file");
     fs::write(&file, b"x").unwrap();
     for path in [file.clone(), file.join("below")] {
-        let error = folder(&path).open(soon()).await.unwrap_err();
+        let error = folder(&path).open().await.unwrap_err();
         assert!(error.kind() == ErrorKind::Unavailable && !error.is_transient(), "{error}");
         assert!(error.message().contains("the journal folder cannot be made"), "{error}");
     }
@@ -282,7 +282,7 @@ async fn the_outage_of_a_journal_that_is_taken_over_goes_on() {
     succession.add(1, 2, since);
     theirs.add_succession(succession.clone()).await.unwrap();
     theirs.close(soon()).await.unwrap();
-    folder(temporary.path()).adopt(&ours, soon()).await.unwrap();
+    folder(temporary.path()).adopt(&ours).await.unwrap();
     let episode = ours.episode().await.unwrap();
     assert_eq!((episode.since, episode.succession), (Some(before), succession));
 }
