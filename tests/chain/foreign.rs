@@ -1,8 +1,19 @@
 //! Another database answers.
 
+#[cfg(feature = "sqlite")]
+use std::sync::Arc;
+
+#[cfg(feature = "sqlite")]
+use agent_storage::backend::memory::MemoryDatabase;
 use agent_storage::chain::ChainState;
+#[cfg(feature = "sqlite")]
+use agent_storage::config::MemoryDatabaseConfig;
+#[cfg(feature = "sqlite")]
+use agent_storage::contract::DatabaseBackend;
 use agent_storage::contract::{Durability, Freshness};
 
+#[cfg(feature = "sqlite")]
+use crate::machine::Machine;
 use crate::rig::{Rig, read, unavailable};
 
 #[tokio::test]
@@ -20,4 +31,24 @@ async fn an_emptied_primary_is_fenced_off() {
     let status = rig.chain.status();
     assert!(status.fenced && status.state == ChainState::Degraded && status.pending == 1, "{status:?}");
     assert_eq!(rig.stored("owed").await, None, "nothing is replayed to another database");
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_process_that_starts_knows_the_database_that_the_living_ones_know() {
+    let machine = Machine::new();
+    let one = machine.start().await;
+    assert_eq!(machine.start().await.chain.known_primary().unwrap().id, one.chain.known_primary().unwrap().id);
+    let empty: Arc<dyn DatabaseBackend> = Arc::new(MemoryDatabase::new(&MemoryDatabaseConfig::default()));
+    let two = machine.start_at(Arc::clone(&empty), "here").await;
+    assert!(two.chain.status().fenced, "{:?}", two.chain.status());
+    two.owe("k", 1).await;
+    // At another address it is another database, and none of theirs.
+    let elsewhere = machine.start_at(Arc::clone(&empty), "there").await;
+    assert_eq!(elsewhere.chain.status().state, ChainState::Normal);
+    // What was accepted is known to those who start before the living ones have heard of it.
+    let accepted = two.chain.accept_primary().await.unwrap();
+    let three = machine.start_at(empty, "here").await;
+    assert_eq!(three.chain.status().state, ChainState::Normal, "{:?}", three.chain.status());
+    assert_eq!(three.chain.known_primary().unwrap().id, accepted.identity.id);
 }

@@ -97,12 +97,15 @@ impl JournalFolder {
     ///
     /// `Unavailable` if the folder or the file cannot be used, `permanent` where waiting does not help.
     pub(crate) async fn open(&self) -> Result<(DiskJournal, Found)> {
-        let path = self.path.clone();
-        let dead = blocking(move || {
+        let (path, fingerprint) = (self.path.clone(), self.fingerprint.clone());
+        let looked = blocking(move || {
             create_folder(&path)?;
-            candidate::dead(&path, &HashSet::new())
+            // Of a database in memory each process has its own.
+            let known = fingerprint.and_then(|fingerprint| glance::known_by_others(&path, &fingerprint));
+            Ok((candidate::dead(&path, &HashSet::new())?, known))
         });
-        let (mut ours, mut found) = self.sort(dead.await?, None);
+        let (dead, known) = looked.await?;
+        let (mut ours, mut found) = self.sort(dead, known);
         let largest = ours.iter().enumerate().max_by_key(|(_, candidate)| candidate.operations);
         let journal = match largest.map(|(index, _)| index) {
             Some(index) => {
@@ -119,7 +122,7 @@ impl JournalFolder {
                 journal
             }
         };
-        self.sign(&journal).await?;
+        self.sign(&journal, known).await?;
         self.import(&journal, ours, &mut found).await;
         // Whoever opens it reads all of it.
         self.news.store(false, Ordering::Release);
@@ -138,8 +141,8 @@ impl JournalFolder {
         if dead.is_empty() {
             return Ok(Found::default());
         }
-        let meta = journal.meta().await?;
-        let (ours, mut found) = self.sort(dead, Some(&meta));
+        let known = journal.meta().await?.identity;
+        let (ours, mut found) = self.sort(dead, known);
         self.import(journal, ours, &mut found).await;
         Ok(found)
     }
@@ -200,9 +203,9 @@ impl JournalFolder {
     }
 
     /// Tells the files that can be taken over from those that are left alone.
-    fn sort(&self, dead: Vec<Dead>, meta: Option<&Meta>) -> (Vec<Candidate>, Found) {
+    fn sort(&self, dead: Vec<Dead>, known: Option<Identity>) -> (Vec<Candidate>, Found) {
         let (mut ours, mut found) = (Vec::new(), Found::default());
-        let mut identity = meta.and_then(|meta| meta.identity);
+        let mut identity = known;
         for one in dead {
             match one {
                 Dead::Unreadable { path, error } => {
@@ -253,14 +256,16 @@ impl JournalFolder {
         found.left.push(LeftFile { path, reason });
     }
 
-    /// Writes down which primary the journal is owed to, before the first operation is kept.
-    async fn sign(&self, journal: &DiskJournal) -> Result<()> {
+    /// Writes down which primary the journal is owed to, and which database others know it to be, before the first operation is kept.
+    async fn sign(&self, journal: &DiskJournal, known: Option<Identity>) -> Result<()> {
         let folder = self.path.clone();
         let fingerprint = self.fingerprint.clone();
         let sign = move |connection: &Connection, _: &Shared| {
-            let meta = table::meta(connection)?;
-            if meta.fingerprint != fingerprint {
-                table::set_meta(connection, &Meta { fingerprint: fingerprint.clone(), ..meta })?;
+            let before = table::meta(connection)?;
+            let identity = import::newest(before.identity, known);
+            let meta = Meta { fingerprint: fingerprint.clone(), identity, clock_reserve: before.clock_reserve };
+            if meta != before {
+                table::set_meta(connection, &meta)?;
             }
             import::forget(connection, |name| !folder.join(name).exists())
         };

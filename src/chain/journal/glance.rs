@@ -7,11 +7,14 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use crate::contract::Identity;
 use crate::engine::sqlite::SqlResult;
 use crate::error::{Error, Result};
 use crate::stamp::Stamp;
 
+use super::acceptance;
 use super::files;
+use super::import::newest;
 use super::layout;
 use super::lock::OwnerLock;
 use super::operation::{Exported, Meta};
@@ -73,6 +76,37 @@ pub(crate) fn glance(journal: &Path) -> Result<Glance> {
         let (pending, parked, oldest) = table::counts(&connection)?;
         let meta = table::meta(&connection)?;
         Ok(Glance { format, pending, parked, oldest, meta })
+    };
+    look().map_err(crate::engine::sqlite::SqlError::into_error)
+}
+
+/// Which database the living processes know that use the same address: what one of them was told to accept counts already. Nothing
+/// where they know different ones.
+pub(crate) fn known_by_others(folder: &Path, fingerprint: &str) -> Option<Identity> {
+    let mut known = None;
+    for journal in list(folder).unwrap_or_default() {
+        if !is_owned(&journal).unwrap_or(false) {
+            continue;
+        }
+        match meta(&journal) {
+            Ok(meta) if meta.fingerprint.as_deref() == Some(fingerprint) => {
+                let theirs = acceptance::announced(&journal).or(meta.identity);
+                if known.zip(theirs).is_some_and(|(known, theirs): (Identity, Identity)| known.id != theirs.id) {
+                    return None;
+                }
+                known = newest(known, theirs);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "it cannot be seen which database another process knows"),
+        }
+    }
+    known
+}
+
+fn meta(journal: &Path) -> Result<Meta> {
+    let look = || {
+        let connection = open(journal)?;
+        if layout::format(&connection)? == 0 { Ok(Meta::default()) } else { table::meta(&connection) }
     };
     look().map_err(crate::engine::sqlite::SqlError::into_error)
 }

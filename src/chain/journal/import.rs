@@ -3,6 +3,7 @@
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 
+use crate::contract::Identity;
 use crate::engine::sqlite::SqlResult;
 
 use super::episode;
@@ -56,12 +57,17 @@ pub(super) fn forget(target: &Connection, is_gone: impl Fn(&str) -> bool) -> Sql
     Ok(())
 }
 
+/// The newest state of our database that either knows of; ours if they are two.
+pub(super) fn newest(ours: Option<Identity>, theirs: Option<Identity>) -> Option<Identity> {
+    match (ours, theirs) {
+        (Some(ours), Some(theirs)) if theirs.continues(ours) => Some(theirs),
+        (ours, theirs) => ours.or(theirs),
+    }
+}
+
 /// What two journals of the same primary know together.
 fn merged(ours: Meta, theirs: Meta) -> Meta {
-    let identity = match (ours.identity, theirs.identity) {
-        (Some(ours), Some(theirs)) if ours.id == theirs.id && ours.canary < theirs.canary => Some(theirs),
-        (ours, theirs) => ours.or(theirs),
-    };
+    let identity = newest(ours.identity, theirs.identity);
     let clock_reserve = ours.clock_reserve.max(theirs.clock_reserve);
     Meta { fingerprint: ours.fingerprint, identity, clock_reserve }
 }
