@@ -235,10 +235,12 @@ impl Core {
         self.board.tell(state, reason, self.clock.now(), newly_full, |status| self.fill(status));
     }
 
-    /// No later than when what is journaled now could not know of others' writes: the outage began then, or with the oldest of them.
+    /// No later than when what is journaled now could not know of others' writes: the outage began then, or with the oldest of them,
+    /// or it begins now. Stamps may run ahead of all that.
     pub(super) fn outage_began(&self, oldest: Stamp) -> Stamp {
-        let status = self.board.last();
-        if status.state == ChainState::Degraded { oldest.min(Stamp::earliest(status.since)) } else { oldest }
+        let (status, now) = (self.board.last(), self.clock.now());
+        let began = if status.state == ChainState::Degraded { status.since.min(now) } else { now };
+        oldest.min(Stamp::earliest(began))
     }
 
     /// Says why something that is owed to a key stands in the way of a call.

@@ -17,8 +17,9 @@ const KEEP_EVERY: Duration = Duration::from_secs(30);
 /// moment, so that a wall clock which stepped back meanwhile cannot give older stamps.
 const CLOCK_RESERVE: Duration = Duration::from_secs(60);
 
-/// How far ahead of the newest stamp the reserve stays, where stamps run before the wall clock.
-const STAMP_RESERVE: Duration = Duration::from_secs(5);
+/// How far ahead of the newest stamp the reserve stays, where stamps run before the wall clock. A millisecond has room for 65,536,
+/// so it is more than a process gives until it writes the next one down; and each start may bring them that much further ahead.
+const STAMP_RESERVE: Duration = Duration::from_millis(500);
 
 /// Probes for ever: from time to time, and at once where a call waits too long or the breaker opened.
 pub(super) async fn run(core: Arc<Core>) {
@@ -157,12 +158,22 @@ fn recognise(core: &Core, identity: Identity) -> Result<()> {
 
 /// Writes down what is known, so that the next start knows it too.
 pub(super) async fn keep(core: &Core) {
+    let reserve = ahead(core.clock.now(), CLOCK_RESERVE).max(ahead(core.stamps.issue().timestamp(), STAMP_RESERVE));
+    write_down(core, reserve).await;
+}
+
+/// The same when no stamp is used any more: the next start begins right after the last one.
+pub(super) async fn keep_last(core: &Core) {
+    write_down(core, ahead(core.stamps.issue().timestamp(), Duration::from_millis(1))).await;
+}
+
+fn ahead(moment: Timestamp, by: Duration) -> Timestamp {
+    Timestamp::from_millis(moment.as_millis().saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
+}
+
+async fn write_down(core: &Core, reserve: Timestamp) {
     let Some(journal) = &core.journal else { return };
     let identity = *core.known.lock().unwrap_or_else(PoisonError::into_inner);
-    let ahead = |moment: Timestamp, by: Duration| {
-        Timestamp::from_millis(moment.as_millis().saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
-    };
-    let reserve = ahead(core.clock.now(), CLOCK_RESERVE).max(ahead(core.stamps.issue().timestamp(), STAMP_RESERVE));
     let fingerprint = core.settings.fingerprint.clone();
     let meta = Meta { fingerprint, identity, clock_reserve: Some(reserve) };
     if let Err(error) = journal.set_meta(meta).await {

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use agent_storage::chain::ChainState;
 use agent_storage::contract::{
-    Append, ConflictRecord, DatabaseBackend, Durability, LostOperation, ReplayOptions, Step, Store, Write,
+    Append, ConflictRecord, Context, DatabaseBackend, Durability, LostOperation, ReplayOptions, Step, Store, Write,
 };
+use agent_storage::testkit::Fault;
 use agent_storage::{Clock, HybridClock, Key, KeyPrefix, Value};
 
-use crate::machine::Machine;
+use crate::machine::{Machine, Process};
 use crate::rig::soon;
 
 /// The key and number of each value that lost.
@@ -110,6 +111,57 @@ async fn a_clock_that_went_back_while_nothing_ran_gives_no_older_stamps() {
     machine.clock.rewind(Duration::from_secs(30));
     let heir = machine.start().await;
     assert!(heir.stamps.issue() > normal);
+}
+
+/// How far ahead of the wall clock a process gives its stamps.
+fn runs_ahead(machine: &Machine, process: &Process) -> Duration {
+    process.stamps.issue().timestamp().since(machine.clock.now())
+}
+
+#[tokio::test]
+async fn one_start_after_the_other_brings_the_stamps_hardly_further_ahead() {
+    const LIVES: u32 = 20;
+    let machine = Machine::new();
+    let mut process = machine.start().await;
+    for _ in 0..LIVES {
+        process.chain.close(&soon()).await.unwrap();
+        process = machine.start().await;
+    }
+    assert!(runs_ahead(&machine, &process) < Duration::from_secs(1), "{:?}", runs_ahead(&machine, &process));
+    // What was closed in order gives no older ones either.
+    let last = process.stamps.issue();
+    process.chain.close(&soon()).await.unwrap();
+    machine.clock.rewind(Duration::from_secs(30));
+    process = machine.start().await;
+    assert!(process.stamps.issue() > last);
+    machine.clock.advance(Duration::from_secs(30));
+    for _ in 0..LIVES {
+        machine.kill([process]).await;
+        process = machine.start().await;
+    }
+    let most = Duration::from_secs(60) + LIVES * Duration::from_secs(1);
+    assert!(runs_ahead(&machine, &process) < most, "{:?}", runs_ahead(&machine, &process));
+}
+
+#[tokio::test]
+async fn what_others_wrote_is_kept_also_where_stamps_run_ahead_of_the_wall_clock() {
+    let mut machine = Machine::new();
+    // Nobody but the test calls the primary.
+    machine.config.breaker.probe_interval = Duration::from_secs(3600);
+    let process = machine.start().await;
+    process.stamps.observe(ahead(1).issue());
+    machine.picky.take_replays(0);
+    machine.faults.set_for_next(Fault::Hang, 1);
+    let write = Write::put(Key::parse("k").unwrap(), Value::from_integer(1), process.stamps.issue());
+    let ack = process.chain.write(write, &Context::with_timeout(Duration::from_millis(400))).await.unwrap();
+    assert_eq!((ack.durability, process.chain.status().state), (Durability::Local, ChainState::Reconciling));
+    machine.clock.advance(Duration::from_secs(1));
+    let theirs = HybridClock::new(machine.clock.clone()).issue();
+    machine.picky.write(Write::put(Key::parse("k").unwrap(), Value::from_integer(2), theirs), &soon()).await.unwrap();
+    machine.picky.take_replays(u64::MAX);
+    process.until(|status| status.state == ChainState::Normal && status.pending == 0).await;
+    assert_eq!(machine.primary.get_json("k").await.unwrap(), Some(1));
+    assert_eq!(lost(&machine).await, [("k".to_owned(), 2)]);
 }
 
 /// Somebody else's clock, ahead of all that was given so far.

@@ -19,6 +19,7 @@ use crate::stamp::{HybridClock, Stamp};
 use crate::time::{Clock, Ttl};
 
 use crate::chain::core::{Core, Parts, Settings};
+use crate::chain::in_flight::Scope;
 use crate::chain::inherit::inherit;
 use crate::chain::journal::{Journal, VolatileJournal};
 use crate::chain::owed::Owed;
@@ -228,6 +229,19 @@ impl DatabaseChain {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
 
+    /// Writes down what is known when the chain was closed. Calls that are still on their way may yet use newer stamps.
+    async fn keep_last(&self, cx: &Context) {
+        let at_once = Context::with_timeout(Duration::ZERO);
+        let all = Scope::Prefix(KeyPrefix::empty());
+        let kept = match self.core.in_flight.enter(all, &at_once).await {
+            Ok(_nothing_on_its_way) => cx.limit(watching::keep_last(&self.core)).await,
+            Err(_) => cx.limit(watching::keep(&self.core)).await,
+        };
+        if kept.is_none() {
+            tracing::warn!("what is known of the primary could not be written down in time");
+        }
+    }
+
     /// How the chain is now.
     #[must_use]
     pub fn status(&self) -> ChainStatus {
@@ -402,7 +416,7 @@ impl Store for DatabaseChain {
     async fn close(&self, cx: &Context) -> Result<()> {
         if self.core.close() {
             self.stop();
-            watching::keep(&self.core).await;
+            self.keep_last(cx).await;
             let owed = self.core.owed().len();
             if owed > 0 {
                 tracing::warn!(owed, "closed while the primary is owed operations; they stay in the journal");
