@@ -83,3 +83,16 @@ async fn what_was_copied_when_nobody_waited_for_it_any_more_is_known_to_be_owed(
     assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(1));
     assert_eq!(journaled(&other).await, 0);
 }
+
+#[tokio::test]
+async fn a_primary_that_does_not_end_keeps_nobody_from_the_journal() {
+    let machine = Machine::new();
+    let process = machine.start().await;
+    machine.picky.hang_at_the_end();
+    process.chain.close(&Context::with_timeout(Duration::from_millis(500))).await.unwrap_err();
+    until_free(&machine.journals()[0]).await;
+    // Also where the time was over from the start.
+    let process = machine.start().await;
+    process.chain.close(&Context::with_timeout(Duration::ZERO)).await.unwrap_err();
+    until_free(&machine.journals()[0]).await;
+}

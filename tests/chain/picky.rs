@@ -1,5 +1,6 @@
 //! A database that does not take one value in a replay.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -17,11 +18,18 @@ pub(crate) struct Picky {
     poison: Value,
     takes_all: AtomicBool,
     replays: AtomicU64,
+    hangs_at_the_end: AtomicBool,
 }
 
 impl Picky {
     pub(crate) fn new(inner: Arc<dyn DatabaseBackend>, poison: Value) -> Self {
-        Self { inner, poison, takes_all: AtomicBool::new(false), replays: AtomicU64::new(u64::MAX) }
+        let (takes_all, hangs_at_the_end) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { inner, poison, takes_all, replays: AtomicU64::new(u64::MAX), hangs_at_the_end }
+    }
+
+    /// Does not end before the deadline when it is closed.
+    pub(crate) fn hang_at_the_end(&self) {
+        self.hangs_at_the_end.store(true, Ordering::SeqCst);
     }
 
     /// Takes so many replays, and fails all after them for a reason that passes.
@@ -92,7 +100,10 @@ impl Store for Picky {
     }
 
     /// The database itself goes on, for others.
-    async fn close(&self, _cx: &Context) -> Result<()> {
+    async fn close(&self, cx: &Context) -> Result<()> {
+        if self.hangs_at_the_end.load(Ordering::SeqCst) {
+            return cx.limit(pending()).await.ok_or_else(|| Error::unavailable("it did not end in time"));
+        }
         Ok(())
     }
 }

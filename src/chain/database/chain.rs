@@ -229,17 +229,27 @@ impl DatabaseChain {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
 
-    /// Writes down what is known when the chain was closed. Calls that are still on their way may yet use newer stamps.
-    async fn keep_last(&self, cx: &Context) {
-        let at_once = Context::with_timeout(Duration::ZERO);
-        let all = Scope::Prefix(KeyPrefix::empty());
-        let kept = match self.core.in_flight.enter(all, &at_once).await {
-            Ok(_nothing_on_its_way) => cx.limit(watching::keep_last(&self.core)).await,
-            Err(_) => cx.limit(watching::keep(&self.core)).await,
-        };
-        if kept.is_none() {
-            tracing::warn!("what is known of the primary could not be written down in time");
+    /// Closes the journal once nothing more comes to it: what is on its way to the primary may, for half of the time.
+    async fn close_journal(&self, is_first: bool, cx: &Context) -> Result<()> {
+        let Some(journal) = &self.core.journal else { return Ok(()) };
+        if is_first {
+            let all = Scope::Prefix(KeyPrefix::empty());
+            let is_quiet = self.core.in_flight.enter(all, &Context::with_timeout(cx.remaining() / 2)).await.is_ok();
+            // What is on its way all the same may yet use newer stamps.
+            let kept = if is_quiet {
+                cx.limit(watching::keep_last(&self.core)).await
+            } else {
+                cx.limit(watching::keep(&self.core)).await
+            };
+            if kept.is_none() {
+                tracing::warn!("what is known of the primary could not be written down in time");
+            }
+            let owed = self.core.owed().len();
+            if owed > 0 {
+                tracing::warn!(owed, "closed while the primary is owed operations; they stay in the journal");
+            }
         }
+        journal.close(cx.deadline).await
     }
 
     /// How the chain is now.
@@ -414,19 +424,12 @@ impl Store for DatabaseChain {
 
     /// What is still owed stays in the journal, for the next start.
     async fn close(&self, cx: &Context) -> Result<()> {
-        if self.core.close() {
+        let is_first = self.core.close();
+        if is_first {
             self.stop();
-            self.keep_last(cx).await;
-            let owed = self.core.owed().len();
-            if owed > 0 {
-                tracing::warn!(owed, "closed while the primary is owed operations; they stay in the journal");
-            }
         }
-        let primary = self.core.primary.close(cx).await;
-        let journal = match &self.core.journal {
-            Some(journal) => journal.close(cx.deadline).await,
-            None => Ok(()),
-        };
+        // At once, so that a primary that hangs does not keep the journal from the next one.
+        let (primary, journal) = tokio::join!(self.core.primary.close(cx), self.close_journal(is_first, cx));
         primary.and(journal)
     }
 }

@@ -268,11 +268,16 @@ impl Journal for DiskJournal {
 
     async fn close(&self, deadline: Instant) -> Result<()> {
         self.closed.store(true, Ordering::SeqCst);
-        if let Some(engine) = self.slot().get() {
-            engine.close(deadline).await?;
-        }
-        self.shared.close();
-        Ok(())
+        let (slot, shared) = (self.slot(), Arc::clone(&self.shared));
+        // It goes on though nobody waits any more: whoever comes next is let in as soon as the file is closed.
+        let ending = tokio::spawn(async move {
+            if let Some(engine) = slot.get() {
+                engine.end().await;
+            }
+            shared.close();
+        });
+        let ended = timeout_at(deadline.into(), ending).await;
+        ended.map(drop).map_err(|_| Error::unavailable("the journal is still ending what was queued"))
     }
 }
 

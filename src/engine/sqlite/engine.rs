@@ -205,10 +205,19 @@ impl Engine {
     ///
     /// The engine is closed from the first poll on; dropping it only ends the waiting.
     pub(crate) async fn close(&self, deadline: Instant) -> Result<()> {
-        self.stop();
-        timeout_at(deadline.into(), self.threads.closed())
+        timeout_at(deadline.into(), self.end())
             .await
             .map_err(|_| Error::unavailable("the SQLite database is still ending what was queued"))
+    }
+
+    /// Closes it as [`Engine::close`] does, however long that takes.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Engine::close`].
+    pub(crate) async fn end(&self) {
+        self.stop();
+        self.threads.closed().await;
     }
 
     fn stop(&self) {
