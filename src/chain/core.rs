@@ -244,10 +244,12 @@ impl Core {
     }
 
     /// Says why something that is owed to a key stands in the way of a call.
-    pub(super) async fn still_owed(&self, key: &Key) -> Error {
+    pub(super) async fn still_owed(&self, key: &Key, cx: &Context) -> Error {
         let aside = self.owed().put_aside_of(key);
         let reason = match (aside, &self.journal) {
-            (Some(seq), Some(journal)) => journal.export(seq.saturating_sub(1), 1, 0).await.ok(),
+            (Some(seq), Some(journal)) => {
+                cx.limit(journal.export(seq.saturating_sub(1), 1, 0)).await.and_then(Result::ok)
+            }
             _ => None,
         };
         let found = reason.and_then(|mut exported| exported.pop()).filter(|exported| Some(exported.seq) == aside);

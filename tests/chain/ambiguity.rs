@@ -1,10 +1,11 @@
 //! Replies that are lost.
 
-use agent_storage::contract::{Durability, Freshness};
+use agent_storage::chain::ChainState;
+use agent_storage::contract::{DatabaseBackend, Durability, Freshness};
 use agent_storage::testkit::Fault;
-use agent_storage::{ErrorKind, SetOptions, Value};
+use agent_storage::{ErrorKind, Key, SetOptions, Stamp, Value};
 
-use crate::rig::{Rig, read};
+use crate::rig::{Rig, read, soon};
 
 #[tokio::test]
 async fn a_write_whose_reply_was_lost_is_kept_and_has_effect_once() {
@@ -135,4 +136,14 @@ async fn a_clear_whose_reply_was_lost_is_unknown_where_the_journal_takes_nothing
     }
     rig.faults.set_for_next(Fault::FailBefore, 1);
     assert_eq!(rig.database.clear("a:").await.unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn whether_a_conflict_was_forgotten_is_unknown_where_the_primary_went_away_meanwhile() {
+    let rig = Rig::new().await;
+    rig.faults.set(Fault::Hang);
+    let forgotten = rig.chain.forget_conflict(&Key::parse("k").unwrap(), Stamp::MIN, &soon()).await;
+    assert_eq!(forgotten.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+    rig.faults.heal();
+    rig.until(|status| status.state == ChainState::Normal).await;
 }

@@ -4,10 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use agent_storage::chain::ChainState;
-use agent_storage::contract::{Context, Store, Write};
+use agent_storage::contract::{Context, GetOptions, Store, Write};
 use agent_storage::{ErrorKind, Key, Value};
+use futures_util::future::join_all;
 
 use crate::machine::{Machine, Process, until_free};
+use crate::rig::soon;
 
 /// Writes keys to the journal, each with a time that ends about when it is written; says of how many the outcome is unknown.
 async fn write_in_haste(process: &Process) -> usize {
@@ -95,4 +97,30 @@ async fn a_primary_that_does_not_end_keeps_nobody_from_the_journal() {
     let process = machine.start().await;
     process.chain.close(&Context::with_timeout(Duration::ZERO)).await.unwrap_err();
     until_free(&machine.journals()[0]).await;
+}
+
+#[tokio::test]
+async fn a_read_of_what_is_owed_ends_at_its_deadline_though_the_journal_is_busy() {
+    let machine = Machine::new();
+    let process = machine.start().await;
+    machine.fall();
+    process.owe("k", 1).await;
+    let large = |number: usize| {
+        let (key, value) = (Key::parse(format!("large:{number}")).unwrap(), Value::binary(vec![7; 1024]).unwrap());
+        Write::put(key, value, process.stamps.issue())
+    };
+    let written = process.chain.write_many((0..1000).map(large).collect(), &soon()).await;
+    assert!(written.iter().all(Result::is_ok));
+    let busy = join_all((0..64).map(|_| process.chain.journaled(0)));
+    let (key, options) = (Key::parse("k").unwrap(), GetOptions::default());
+    let read = async {
+        let cx = Context::with_timeout(Duration::from_millis(5));
+        let one = process.chain.get(&key, &options, &cx).await.unwrap_err();
+        let cx = Context::with_timeout(Duration::from_millis(5));
+        let many = process.chain.get_many(std::slice::from_ref(&key), &options, &cx).await.remove(0).unwrap_err();
+        [one, many].map(|error| error.kind())
+    };
+    let (_, kinds) = tokio::join!(busy, read);
+    assert_eq!(kinds, [ErrorKind::Unavailable; 2]);
+    assert_eq!(process.number("k").await, Some(1));
 }

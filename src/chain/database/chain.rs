@@ -474,7 +474,7 @@ impl DatabaseBackend for DatabaseChain {
 
     async fn forget_conflict(&self, key: &Key, stamp: Stamp, cx: &Context) -> Result<bool> {
         self.core.admit(cx)?;
-        read::read(&self.core, self.core.primary.forget_conflict(key, stamp, cx)).await
+        guarded::ask(&self.core, self.core.primary.forget_conflict(key, stamp, cx)).await
     }
 
     fn expect(&self, identity: Option<Identity>) -> Result<()> {

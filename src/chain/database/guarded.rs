@@ -52,14 +52,14 @@ async fn enter(core: &Arc<Core>, keys: Vec<Key>, cx: &Context) -> Result<Entered
     if core.owes_anything() {
         let owed = keys.iter().find(|key| core.owed().owes(key));
         if let Some(key) = owed {
-            return Err(core.still_owed(key).await);
+            return Err(core.still_owed(key, cx).await);
         }
     }
     Ok(entered)
 }
 
 /// Asks the primary for a change: unavailable while it is away.
-async fn ask<T>(core: &Core, call: impl Future<Output = Result<T>>) -> Result<T>
+pub(super) async fn ask<T>(core: &Core, call: impl Future<Output = Result<T>>) -> Result<T>
 where
     Result<T>: Answer,
 {

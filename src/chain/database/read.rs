@@ -24,7 +24,7 @@ const LOOKS: usize = 8;
 pub(super) async fn get(core: &Core, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup> {
     core.admit(cx)?;
     if core.owes_anything()
-        && let Some(lookup) = owed_value(core, key, options).await?
+        && let Some(lookup) = in_time(cx, owed_value(core, key, options)).await?
     {
         return Ok(lookup);
     }
@@ -32,7 +32,7 @@ pub(super) async fn get(core: &Core, key: &Key, options: &GetOptions, cx: &Conte
 }
 
 pub(super) async fn get_many(core: &Core, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
-    let owed = |key: Key| async move { owed_value(core, &key, options).await };
+    let owed = |key: Key| async move { in_time(cx, owed_value(core, &key, options)).await };
     let send = |keys: Vec<Key>| async move { core.primary.get_many(&keys, options, cx).await };
     let answers = in_part(core, keys, cx, owed, send).await;
     answers.into_iter().map(|answer| guessed(core, learned(core, answer), missing)).collect()
@@ -73,6 +73,12 @@ where
     let mut from_primary = from_primary.into_iter();
     let mut next = || from_primary.next().unwrap_or_else(|| Err(Error::internal("a key of a batch was not answered")));
     answers.into_iter().map(|answer| answer.unwrap_or_else(&mut next)).collect()
+}
+
+/// Looks into the journal for no longer than the caller waits.
+async fn in_time<T>(cx: &Context, look: impl Future<Output = Result<T>>) -> Result<T> {
+    let late = || Err(Error::unavailable("the journal could not be read before the deadline"));
+    cx.limit(look).await.unwrap_or_else(late)
 }
 
 /// What is owed of a value, read from the journal.
@@ -139,7 +145,7 @@ async fn owed_list(core: &Core, key: &Key, cx: &Context) -> Result<Option<Vec<It
     match owed {
         None => Ok(None),
         Some(OwedList::Deleted) => Ok(Some(Vec::new())),
-        Some(OwedList::Appended) => Err(core.still_owed(key).await),
+        Some(OwedList::Appended) => Err(core.still_owed(key, cx).await),
     }
 }
 
