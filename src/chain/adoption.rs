@@ -34,8 +34,8 @@ pub(super) async fn run(core: Arc<Core>, folder: Arc<JournalFolder>, journal: Ar
             continue;
         }
         match folder.adopt(&journal).await {
-            Ok(found) => {
-                core.note_left_journals(found.left.iter().map(ToString::to_string).collect());
+            Ok(_) => {
+                core.set_left_journals(folder.left());
                 take_in(&core, &folder, &journal, Readers::Already).await;
             }
             Err(error) => tracing::warn!(%error, "the folder of the journals cannot be read"),
@@ -49,7 +49,7 @@ pub(super) async fn look_again(core: &Core, folder: &JournalFolder, journal: &Di
     folder.look_again();
     match folder.adopt(journal).await {
         Ok(found) => {
-            core.set_left_journals(found.left.iter().map(ToString::to_string).collect());
+            core.set_left_journals(folder.left());
             core.set_owed_elsewhere(found.owed_elsewhere());
             take_in(core, folder, journal, readers).await;
         }
@@ -72,7 +72,7 @@ pub(super) async fn spread(
     accepted: Identity,
 ) -> Result<Spread> {
     let found = folder.adopt_all(journal).await?;
-    core.set_left_journals(found.left.iter().map(ToString::to_string).collect());
+    core.set_left_journals(folder.left());
     take_in(core, folder, journal, Readers::Already).await;
     let told = folder.announce(journal, accepted).await?;
     Ok(Spread { taken_over: found.imported, told })

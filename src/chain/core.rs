@@ -287,13 +287,8 @@ impl Core {
 
     #[cfg(feature = "sqlite")]
     pub(super) fn set_left_journals(&self, left: Vec<String>) {
-        self.board.change(|status| status.left_journals = left);
-    }
-
-    #[cfg(feature = "sqlite")]
-    pub(super) fn note_left_journals(&self, left: Vec<String>) {
-        if !left.is_empty() {
-            self.board.change(|status| status.left_journals.extend(left));
+        if self.board.last().left_journals != left {
+            self.board.change(|status| status.left_journals = left);
         }
     }
 

@@ -176,7 +176,7 @@ impl DatabaseChain {
         let (journal, found) = folder.open().await?;
         let journal = Arc::new(journal);
         let mut chain = Self::over(primary, Some(journal.clone()), config, options).await?;
-        chain.core.note_left_journals(found.left.iter().map(ToString::to_string).collect());
+        chain.core.set_left_journals(folder.left());
         if found.owed_elsewhere().is_some() {
             // By now the primary may have said which database it is.
             adoption::look_again(&chain.core, &folder, &journal, adoption::Readers::NotYet).await;

@@ -1,9 +1,9 @@
 //! The folder of the journals: [`JournalFolder`]. Each process has a file of its own in it, and takes over those of the dead.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
@@ -30,10 +30,18 @@ pub(crate) struct JournalFolder {
     /// Which primary the configuration names. A journal of another one is left alone.
     fingerprint: Option<String>,
     max_bytes: u64,
-    /// The files that were left alone, so that they are not read again and again.
-    left: Mutex<HashSet<PathBuf>>,
+    /// The files that were left alone.
+    left: Mutex<BTreeMap<PathBuf, Left>>,
     /// Whether something was taken over that the chain does not know yet to be owed.
     news: AtomicBool,
+}
+
+/// What is known of a file that was left alone.
+#[derive(Debug)]
+struct Left {
+    told: String,
+    /// Whether it stays as it is, so that it need not be read again and again.
+    stays: bool,
 }
 
 /// What was found in the folder beside this process's own file and those of other living ones.
@@ -136,8 +144,15 @@ impl JournalFolder {
     /// `Unavailable` if the folder cannot be read.
     pub(crate) async fn adopt(&self, journal: &DiskJournal) -> Result<Found> {
         let path = self.path.clone();
-        let known = self.left.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let dead = blocking(move || candidate::dead(&path, &known)).await?;
+        // A failure that passes is tried again.
+        self.lock_left().retain(|_, left| left.stays);
+        let known: HashSet<PathBuf> = self.lock_left().keys().cloned().collect();
+        let looked = blocking(move || {
+            let gone: Vec<_> = known.iter().filter(|path| is_gone(path)).cloned().collect();
+            Ok((candidate::dead(&path, &known)?, gone))
+        });
+        let (dead, gone) = looked.await?;
+        self.lock_left().retain(|path, _| !gone.contains(path));
         if dead.is_empty() {
             return Ok(Found::default());
         }
@@ -156,7 +171,7 @@ impl JournalFolder {
         let path = self.path.clone();
         let dead = blocking(move || candidate::dead(&path, &HashSet::new())).await?;
         let (mut all, mut found) = (Vec::new(), Found::default());
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.look_again();
         for one in dead {
             match one {
                 Dead::Unreadable { path, error } => self.leave(path, LeftReason::Unreadable(error), &mut found),
@@ -199,7 +214,16 @@ impl JournalFolder {
 
     /// Forgets which files were left alone, so that they are looked at again.
     pub(crate) fn look_again(&self) {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.lock_left().clear();
+    }
+
+    /// The files that are left alone now, and why.
+    pub(crate) fn left(&self) -> Vec<String> {
+        self.lock_left().values().map(|left| left.told.clone()).collect()
+    }
+
+    fn lock_left(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Left>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells the files that can be taken over from those that are left alone.
@@ -236,13 +260,10 @@ impl JournalFolder {
     }
 
     fn leave(&self, path: PathBuf, reason: LeftReason, found: &mut Found) {
-        match &reason {
+        let stays = match &reason {
             LeftReason::Unreadable(error) => {
                 tracing::error!(path = %path.display(), %error, "a journal of a dead process was left alone");
-                // A failure that passes is tried again.
-                if !error.is_transient() {
-                    self.left.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
-                }
+                !error.is_transient()
             }
             LeftReason::OwedElsewhere { operations, .. } => {
                 tracing::warn!(
@@ -250,10 +271,12 @@ impl JournalFolder {
                     operations,
                     "a journal of a dead process is owed to another database than the one that is configured"
                 );
-                self.left.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
+                true
             }
-        }
-        found.left.push(LeftFile { path, reason });
+        };
+        let file = LeftFile { path, reason };
+        self.lock_left().insert(file.path.clone(), Left { told: file.to_string(), stays });
+        found.left.push(file);
     }
 
     /// Writes down which primary the journal is owed to, and which database others know it to be, before the first operation is kept.
@@ -321,6 +344,11 @@ struct Source {
     connection: Mutex<Option<Connection>>,
     // Given back last.
     lock: OwnerLock,
+}
+
+/// Whether a file that was left alone is no concern any more: somebody else has taken it, or removed it.
+fn is_gone(path: &Path) -> bool {
+    !path.exists() || glance::is_owned(path).unwrap_or(false)
 }
 
 fn file_name(path: &Path) -> String {

@@ -184,6 +184,28 @@ async fn what_cannot_be_read_is_left_as_it_is_and_told_once() {
     let after: Vec<_> = [&newer, &damaged, &text, &record].map(|path| fs::read(path).unwrap()).to_vec();
     assert!(before == after);
     assert!(folder.adopt(&journal).await.unwrap().left.is_empty(), "it is told once");
+    assert_eq!(folder.left().len(), 4);
+    fs::remove_file(&text).unwrap();
+    folder.adopt(&journal).await.unwrap();
+    assert_eq!(folder.left().len(), 3, "what is gone is not told any more");
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_taken_for_a_while_is_told_once_and_then_forgotten() {
+    let temporary = tempfile::tempdir().unwrap();
+    let left = leave_behind(temporary.path(), "a", 1).await;
+    let in_the_way = left.with_extension("lock");
+    fs::create_dir(&in_the_way).unwrap();
+    let folder = folder(temporary.path());
+    let (journal, _) = folder.open().await.unwrap();
+    for _ in 0..3 {
+        let told = folder.left();
+        assert!(told.len() == 1 && told[0].contains(in_the_way.to_str().unwrap()), "{told:?}");
+        assert_eq!(folder.adopt(&journal).await.unwrap().left.len(), 1);
+    }
+    fs::remove_dir(&in_the_way).unwrap();
+    assert_eq!(folder.adopt(&journal).await.unwrap().imported, 1);
+    assert!(folder.left().is_empty());
 }
 
 #[tokio::test]
