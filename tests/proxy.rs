@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         refused_connections_come_back_on_the_same_port
         open_connections_outlive_a_refusal_until_they_are_reset
         a_client_of_a_server_that_is_down_is_reset
+        those_who_connect_are_led_to_another_server_and_nobody_else_is
         a_black_hole_swallows_and_then_resets
         what_was_stalled_arrives_late
         latency_holds_up_both_directions
@@ -102,6 +103,20 @@ async fn a_client_of_a_server_that_is_down_is_reset() {
         client.read(&mut [0; 8]).await
     };
     assert_eq!(attempt.await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+async fn those_who_connect_are_led_to_another_server_and_nobody_else_is() {
+    let (proxy, server) = proxy().await;
+    let (mut old, mut old_peer) = connect(&proxy, &server).await;
+    let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    proxy.lead_to(other.local_addr().unwrap()).await;
+    let (mut new, mut new_peer) = connect(&proxy, &other).await;
+    say(&mut new, b"new").await;
+    hear(&mut new_peer, b"new").await;
+    say(&mut old, b"old").await;
+    hear(&mut old_peer, b"old").await;
+    proxy.lead_to(server.local_addr().unwrap()).await;
+    connect(&proxy, &server).await;
 }
 
 async fn a_black_hole_swallows_and_then_resets() {

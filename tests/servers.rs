@@ -4,12 +4,15 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use support::process::{children_of, is_alive, is_still, wait_until};
-use support::{Nats, Postgres, PostgresOptions, Process, Redis, Server, Suite};
+use support::{Nats, PgBouncer, Postgres, PostgresOptions, Process, Redis, Server, Suite};
+
+/// All kinds of servers.
+const SERVERS: [Server; 4] = [Server::Postgres, Server::Redis, Server::Nats, Server::PgBouncer];
 
 /// Makes this program start servers, say where, and crash.
 const ABANDON: &str = "STORAGE_TEST_ABANDON";
@@ -29,7 +32,7 @@ fn main() -> ExitCode {
     suite.test("redis_is_frozen_and_thawed", &[Server::Redis], redis_is_frozen_and_thawed);
     suite.test("nats_offers_jetstream_if_asked", &[Server::Nats], nats_offers_jetstream_if_asked);
     suite.test("nats_is_killed_and_comes_back", &[Server::Nats], nats_is_killed_and_comes_back);
-    for server in [Server::Postgres, Server::Redis, Server::Nats] {
+    for server in SERVERS {
         suite.test(format!("{}_does_not_outlive_a_crash", server.name()), &[server], move || async move {
             does_not_outlive_a_crash(server);
         });
@@ -166,7 +169,7 @@ fn does_not_outlive_a_crash(server: Server) {
 
 /// Starts a server, says where its folder is and what its processes are, and crashes while they are frozen.
 fn abandon(name: &str) -> ! {
-    let server = [Server::Postgres, Server::Redis, Server::Nats].into_iter().find(|server| server.name() == name);
+    let server = SERVERS.into_iter().find(|server| server.name() == name);
     start(server.expect("a server's name"), |process| {
         process.freeze();
         let mut out = std::io::stdout();
@@ -198,6 +201,9 @@ fn start(server: Server, look: impl FnOnce(&Process) -> (Vec<u32>, std::path::Pa
         Server::Postgres => look(&Postgres::start(PostgresOptions::default())),
         Server::Redis => look(&Redis::start(&[])),
         Server::Nats => look(&Nats::start(true, "")),
+        // There need not be anything behind it.
+        Server::PgBouncer => look(&PgBouncer::start(SocketAddr::from(([127, 0, 0, 1], 9)), "nobody", "")),
+        Server::Mounts => unreachable!("no server"),
     };
     Left(pids, folder)
 }

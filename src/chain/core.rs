@@ -235,6 +235,11 @@ impl Core {
         self.board.tell(state, reason, self.clock.now(), newly_full, |status| self.fill(status));
     }
 
+    /// Tells what stands in the way of the replay, if anything does.
+    pub(super) fn hinder_replay(&self, reason: Option<&Error>) {
+        self.board.hinder(reason);
+    }
+
     /// No later than when what is journaled now could not know of others' writes: the outage began then, or with the oldest of them,
     /// or it begins now. Stamps may run ahead of all that.
     pub(super) fn outage_began(&self, oldest: Stamp) -> Stamp {

@@ -34,9 +34,13 @@ pub(super) async fn run(core: Arc<Core>) {
             core.debts.notified().await;
         }
         match round(&core, &*journal, settled).await {
-            Ok(count) => settled = count,
+            Ok(count) => {
+                settled = count;
+                core.hinder_replay(None);
+            }
             Err(error) => {
                 core.rounds.rest();
+                core.hinder_replay(Some(&error));
                 tracing::debug!(%error, "a replay of the journal did not come through; it is tried again");
                 tokio::time::sleep(PAUSE).await;
             }
@@ -142,7 +146,10 @@ fn sort(seqs: &[u64], outcomes: Vec<Result<ReplayOutcome>>) -> Result<Sorted> {
             Ok(ReplayOutcome::Withheld) => {}
             Ok(_) => sorted.done.push(*seq),
             Err(error) => match error.kind() {
-                ErrorKind::Unavailable | ErrorKind::OutcomeUnknown | ErrorKind::Closed => return Err(error),
+                // What does not fit the program, as tables that a newer one has migrated, is wrong with no one operation.
+                ErrorKind::Unavailable | ErrorKind::OutcomeUnknown | ErrorKind::Closed | ErrorKind::Config => {
+                    return Err(error);
+                }
                 _ => sorted.parked.push((*seq, error.to_string())),
             },
         }

@@ -146,30 +146,46 @@ impl Board {
         });
     }
 
+    /// Tells why nothing that is owed is brought to a primary that is there, or that nothing stands in the way any more. It is logged
+    /// once.
+    pub(super) fn hinder(&self, reason: Option<&Error>) {
+        self.status.send_if_modified(|status| {
+            let known = status.reason.as_ref().map(Error::message);
+            let is_news = status.state == ChainState::Reconciling && known != reason.map(Error::message);
+            if is_news {
+                if let Some(reason) = reason {
+                    tracing::warn!(side = self.side, %reason, "what is owed cannot be replayed now; it is tried again");
+                }
+                status.reason = reason.cloned();
+            }
+            is_news
+        });
+    }
+
     /// Shows a status to whoever collects metrics.
     pub(super) fn show(&self, status: &ChainStatus, now: Timestamp) {
         meters::show(self.side, status, now);
     }
 
     /// Tells that the state is this one, if it was another or there is other news, and logs it; `fill` adds the numbers. Why the
-    /// primary is away is not forgotten before it is back.
+    /// primary is away is not forgotten before it is back, unless there is a `new` reason.
     pub(super) fn tell(
         &self,
         state: ChainState,
-        reason: Option<&Error>,
+        new: Option<&Error>,
         now: Timestamp,
         has_news: impl FnOnce(&ChainStatus) -> bool,
         fill: impl FnOnce(&mut ChainStatus),
     ) {
         self.status.send_if_modified(|status| {
             let known = status.reason.clone().filter(|_| state == ChainState::Degraded);
-            let reason = reason.or(known.as_ref());
+            let reason = new.or(known.as_ref());
             let fenced = state == ChainState::Degraded && reason.and_then(Error::outage) == Some(Outage::Foreign);
             let changed = status.state != state || status.fenced != fenced;
-            let told = reason.filter(|_| changed && fenced).map(with_a_way_out);
-            let reason = told.as_ref().or(reason);
             let has_news = has_news(status);
             if changed || has_news {
+                let told = new.filter(|_| fenced).map(with_a_way_out);
+                let reason = told.as_ref().or(reason);
                 let mut next = status.clone();
                 fill(&mut next);
                 next.enter(state, fenced, reason, now);

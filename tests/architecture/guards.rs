@@ -7,7 +7,7 @@ use std::fs;
 use crate::root;
 
 /// A test: its file, and its name.
-type Test = (&'static str, &'static str);
+pub(crate) type Test = (&'static str, &'static str);
 
 const SUITE_REPLAY: &str = "src/testkit/suite/replay.rs";
 const SUITE_LISTS: &str = "src/testkit/suite/replay_lists.rs";
@@ -152,13 +152,17 @@ fn rules_of_the_model() -> BTreeSet<String> {
 }
 
 /// Whether a file has a test, or a case of the suite, of this name.
-fn exists((file, name): &Test) -> bool {
+pub(crate) fn exists((file, name): &Test) -> bool {
     let text = fs::read_to_string(root().join(file)).unwrap_or_default();
     let function = format!("fn {name}(");
     let Some((before, _)) = text.split_once(&function) else { return false };
-    // A case of the suite is listed, anything else is marked as a test.
-    let is_listed = text.contains(&format!("        {name},\n"));
-    let marked = before.rsplit("\n\n").next().is_some_and(|attributes| attributes.contains("test]"));
+    // A case of the suite is listed, as is a test that needs servers; anything else is marked as a test.
+    let line = [format!("\n        {name},\n"), format!("\n        {name}\n")];
+    let is_listed = line.iter().any(|line| text.contains(line));
+    let marked = before
+        .rsplit("\n\n")
+        .next()
+        .is_some_and(|attributes| attributes.contains("test]") || attributes.contains("::test("));
     is_listed || marked
 }
 

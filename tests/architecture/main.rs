@@ -1,6 +1,7 @@
 //! Holds the shape of the house: which module may know which, and how its files are kept.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod cases;
 mod guards;
 mod names;
 mod rules;

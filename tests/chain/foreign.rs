@@ -52,3 +52,25 @@ async fn a_process_that_starts_knows_the_database_that_the_living_ones_know() {
     assert_eq!(three.chain.status().state, ChainState::Normal, "{:?}", three.chain.status());
     assert_eq!(three.chain.known_primary().unwrap().id, accepted.identity.id);
 }
+
+#[tokio::test]
+async fn a_journal_that_is_full_while_fenced_says_what_helps() {
+    let rig = Rig::with(|config| config.journal.max_bytes = 1 << 20).await;
+    rig.set("k", 1).await;
+    rig.faults.wipe();
+    unavailable(rig.database.get("k").await);
+    rig.until(|status| status.fenced && !status.journal_full).await;
+    let mut kept = 0_usize;
+    while rig.database.set_bytes(format!("k:{kept}"), vec![7; 50_000]).await.is_ok() {
+        kept += 1;
+    }
+    rig.until(|status| status.fenced && status.journal_full).await;
+    let reason = rig.chain.status().reason.unwrap();
+    assert!(kept > 0 && reason.message().contains("agent-storage reconcile --accept"), "{kept}: {reason}");
+    // Once it is followed, nothing that was acknowledged is lost.
+    rig.chain.accept_primary().await.unwrap();
+    rig.until(|status| status.state == ChainState::Normal).await;
+    for number in 0..kept {
+        assert!(rig.primary.exists(format!("k:{number}")).await.unwrap());
+    }
+}

@@ -3,24 +3,12 @@
 use std::time::Duration;
 
 use agent_storage::chain::ChainState;
-use agent_storage::contract::{
-    Append, ConflictRecord, Context, DatabaseBackend, Durability, LostOperation, ReplayOptions, Step, Store, Write,
-};
+use agent_storage::contract::{Append, Context, DatabaseBackend, Durability, ReplayOptions, Step, Store, Write};
 use agent_storage::testkit::Fault;
 use agent_storage::{Clock, HybridClock, Key, KeyPrefix, Value};
 
 use crate::machine::{Machine, Process};
 use crate::rig::soon;
-
-/// The key and number of each value that lost.
-async fn lost(machine: &Machine) -> Vec<(String, i64)> {
-    let records = machine.primary.conflicts().collect().await.unwrap();
-    let name = |record: ConflictRecord| match record.operation {
-        LostOperation::Put { value, .. } => (record.key.to_string(), value.decode().unwrap()),
-        other => panic!("{other:?}"),
-    };
-    records.into_iter().map(name).collect()
-}
 
 #[tokio::test]
 async fn a_replay_that_a_crash_broke_off_knows_when_the_outage_began() {
@@ -45,7 +33,7 @@ async fn a_replay_that_a_crash_broke_off_knows_when_the_outage_began() {
     let heir = machine.start().await;
     heir.until(|status| status.state == ChainState::Normal).await;
     assert_eq!(machine.primary.get_json("k").await.unwrap(), Some(2));
-    assert_eq!(lost(&machine).await, [("k".to_owned(), 3)]);
+    assert_eq!(machine.lost().await, [("k".to_owned(), 3)]);
 }
 
 #[tokio::test]
@@ -67,7 +55,7 @@ async fn of_two_processes_that_died_degraded_the_newer_write_wins_and_the_other_
     heir.until(|status| status.state == ChainState::Normal).await;
     let stored = async |key: &str| machine.primary.get_json::<i64>(key).await.unwrap();
     assert_eq!((stored("a").await, stored("b").await, stored("c").await), (Some(3), Some(2), Some(1)));
-    assert_eq!(lost(&machine).await, [("b".to_owned(), 1), ("a".to_owned(), 2)]);
+    assert_eq!(machine.lost().await, [("b".to_owned(), 1), ("a".to_owned(), 2)]);
 }
 
 #[tokio::test]
@@ -87,7 +75,7 @@ async fn what_a_process_takes_over_it_replaces_without_a_conflict() {
         let last = machine.start().await;
         last.until(|status| status.state == ChainState::Normal).await;
         assert_eq!(machine.primary.get_json("k").await.unwrap(), Some(3));
-        assert_eq!(lost(&machine).await, []);
+        assert_eq!(machine.lost().await, []);
     }
 }
 
@@ -161,7 +149,7 @@ async fn what_others_wrote_is_kept_also_where_stamps_run_ahead_of_the_wall_clock
     machine.picky.take_replays(u64::MAX);
     process.until(|status| status.state == ChainState::Normal && status.pending == 0).await;
     assert_eq!(machine.primary.get_json("k").await.unwrap(), Some(1));
-    assert_eq!(lost(&machine).await, [("k".to_owned(), 2)]);
+    assert_eq!(machine.lost().await, [("k".to_owned(), 2)]);
 }
 
 /// Somebody else's clock, ahead of all that was given so far.
@@ -213,4 +201,54 @@ async fn a_write_in_an_outage_is_newer_than_what_its_writer_had_read() {
     machine.faults.heal();
     process.until(|status| status.state == ChainState::Normal).await;
     assert_eq!(machine.primary.get_json("k").await.unwrap(), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_that_start_at_once_one_takes_a_journal_over_and_replays_it_once() {
+    let machine = Machine::new();
+    let process = machine.start().await;
+    machine.fall();
+    process.owe("k", 1).await;
+    for item in 100..120 {
+        process.owe_item("list", item).await;
+    }
+    machine.kill([process]).await;
+    machine.faults.heal();
+    let heirs = futures_util::future::join_all((0..8).map(|_| machine.start())).await;
+    for heir in &heirs {
+        heir.until(|status| status.state == ChainState::Normal).await;
+    }
+    let replayed: Vec<u64> = heirs.iter().map(|heir| heir.chain.status().replayed).filter(|count| *count > 0).collect();
+    assert_eq!(replayed, [21]);
+    assert_eq!(machine.primary.range_json::<i64>("list", 0, -1).await.unwrap(), (100..120).collect::<Vec<_>>());
+    assert_eq!(machine.journals().len(), heirs.len(), "each has one of its own");
+}
+
+#[tokio::test]
+async fn a_copy_of_a_journal_that_is_replayed_as_well_has_no_effect_any_more() {
+    let mut machine = Machine::new();
+    let process = machine.start().await;
+    machine.fall();
+    process.owe("k", 1).await;
+    for item in 0..3 {
+        process.owe_item("list", item).await;
+    }
+    machine.kill([process]).await;
+    // As a backup of the folder that is put back, or a file system whose locks are none.
+    let copy = tempfile::tempdir().unwrap();
+    for journal in machine.journals() {
+        for file in [journal.clone(), journal.with_extension("db-wal")].iter().filter(|file| file.exists()) {
+            std::fs::copy(file, copy.path().join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    machine.faults.heal();
+    let heir = machine.start().await;
+    heir.until(|status| status.state == ChainState::Normal && status.replayed == 4).await;
+    let write = Write::put(Key::parse("k").unwrap(), Value::from_integer(2), heir.stamps.issue());
+    heir.chain.write(write, &soon()).await.unwrap();
+    machine.config.journal.path = copy.path().to_owned();
+    let other = machine.start().await;
+    other.until(|status| status.state == ChainState::Normal && status.replayed == 4).await;
+    assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(2));
+    assert_eq!(machine.primary.range_json::<i64>("list", 0, -1).await.unwrap(), [0, 1, 2]);
 }

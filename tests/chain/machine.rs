@@ -8,7 +8,9 @@ use std::time::Duration;
 use agent_storage::backend::memory::MemoryDatabase;
 use agent_storage::chain::{ChainOptions, ChainStatus, DatabaseChain};
 use agent_storage::config::{Conflicts, DatabaseChainConfig, DatabaseFallback, MemoryDatabaseConfig};
-use agent_storage::contract::{DatabaseBackend, Durability, GetOptions, Store, Write};
+use agent_storage::contract::{
+    Append, ConflictRecord, DatabaseBackend, Durability, GetOptions, LostOperation, Store, Write,
+};
 use agent_storage::testkit::{Fault, FaultBackend, Faults};
 use agent_storage::{Clock, Database, HybridClock, Key, Stamp, Value};
 use tempfile::TempDir;
@@ -81,6 +83,16 @@ impl Machine {
         Process { chain, stamps }
     }
 
+    /// The key and number of each value that lost.
+    pub(crate) async fn lost(&self) -> Vec<(String, i64)> {
+        let records = self.primary.conflicts().collect().await.unwrap();
+        let name = |record: ConflictRecord| match record.operation {
+            LostOperation::Put { value, .. } => (record.key.to_string(), value.decode().unwrap()),
+            other => panic!("{other:?}"),
+        };
+        records.into_iter().map(name).collect()
+    }
+
     /// Takes the primary away from all.
     pub(crate) fn fall(&self) {
         self.faults.set(Fault::FailBefore);
@@ -101,6 +113,13 @@ impl Process {
         let ack = self.chain.write(write, &soon()).await.unwrap();
         assert_eq!(ack.durability, Durability::Local);
         stamp
+    }
+
+    /// Appends a number, which must be journaled.
+    pub(crate) async fn owe_item(&self, key: &str, number: i64) {
+        let append = Append::new(Key::parse(key).unwrap(), Value::from_integer(number), self.stamps.issue());
+        let ack = self.chain.append_many(vec![append], &soon()).await.remove(0).unwrap();
+        assert_eq!(ack.durability, Durability::Local);
     }
 
     /// The number that a reader is told.

@@ -7,6 +7,8 @@ mod ambiguity;
 #[cfg(feature = "sqlite")]
 mod bad_luck;
 #[cfg(feature = "sqlite")]
+mod clocks;
+#[cfg(feature = "sqlite")]
 mod cut_off;
 mod degraded;
 mod foreign;

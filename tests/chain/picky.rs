@@ -1,8 +1,8 @@
 //! A database that does not take one value in a replay.
 
 use std::future::pending;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use agent_storage::contract::{
     Append, AppendAck, AppendOrder, Attempt, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend,
@@ -19,17 +19,24 @@ pub(crate) struct Picky {
     takes_all: AtomicBool,
     replays: AtomicU64,
     hangs_at_the_end: AtomicBool,
+    hindrance: Mutex<Error>,
 }
 
 impl Picky {
     pub(crate) fn new(inner: Arc<dyn DatabaseBackend>, poison: Value) -> Self {
         let (takes_all, hangs_at_the_end) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { inner, poison, takes_all, replays: AtomicU64::new(u64::MAX), hangs_at_the_end }
+        let (replays, hindrance) = (AtomicU64::new(u64::MAX), Mutex::new(Error::unavailable("not now")));
+        Self { inner, poison, takes_all, replays, hangs_at_the_end, hindrance }
     }
 
     /// Does not end before the deadline when it is closed.
     pub(crate) fn hang_at_the_end(&self) {
         self.hangs_at_the_end.store(true, Ordering::SeqCst);
+    }
+
+    /// Fails replays, where it takes no more of them, for this reason from now on.
+    pub(crate) fn hinder_by(&self, reason: Error) {
+        *self.hindrance.lock().unwrap() = reason;
     }
 
     /// Takes so many replays, and fails all after them for a reason that passes.
@@ -133,7 +140,8 @@ impl DatabaseBackend for Picky {
     async fn replay(&self, steps: Vec<Step>, options: &ReplayOptions, cx: &Context) -> Vec<Result<ReplayOutcome>> {
         let one_less = |left: u64| left.checked_sub(1);
         if self.replays.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_err() {
-            return steps.iter().map(|_| Err(Error::unavailable("not now"))).collect();
+            let reason = self.hindrance.lock().unwrap().clone();
+            return steps.iter().map(|_| Err(reason.clone())).collect();
         }
         let mut order = AppendOrder::default();
         let mut answers = Vec::new();

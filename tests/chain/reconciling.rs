@@ -4,10 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use agent_storage::backend::memory::MemoryDatabase;
 use agent_storage::chain::ChainState;
-use agent_storage::contract::Durability;
+use agent_storage::config::MemoryDatabaseConfig;
+use agent_storage::contract::{DatabaseBackend, Durability};
 use agent_storage::testkit::Fault;
+use agent_storage::{Error, Value};
 
+use crate::picky::Picky;
 use crate::rig::Rig;
 
 #[tokio::test]
@@ -80,4 +84,26 @@ async fn a_flapping_primary_loses_nothing() {
     assert_eq!(rig.items("list").await, (0..400).collect::<Vec<_>>());
     assert_eq!(rig.stored("k").await, Some(399));
     assert_eq!(rig.set("k", 1).await, Durability::Primary);
+}
+
+#[tokio::test]
+async fn what_hinders_a_replay_is_told_and_puts_nothing_aside() {
+    let memory = MemoryDatabase::new(&MemoryDatabaseConfig::default());
+    let picky = Arc::new(Picky::new(Arc::new(memory), Value::from_integer(13)));
+    let primary: Arc<dyn DatabaseBackend> = picky.clone();
+    let rig = Rig::over(primary, |_| ()).await;
+    for (number, reason) in (0..).zip([Error::unavailable("no room is left"), Error::config("the tables are newer")]) {
+        picky.hinder_by(reason.clone());
+        picky.take_replays(0);
+        rig.fall().await;
+        rig.set("k", number).await;
+        rig.faults.heal();
+        let told = |found: &Option<Error>| found.as_ref().is_some_and(|found| found.message() == reason.message());
+        rig.until(|status| status.state == ChainState::Reconciling && told(&status.reason)).await;
+        assert_eq!((rig.chain.status().pending, rig.chain.status().parked), (1, 0));
+        picky.take_replays(u64::MAX);
+        rig.recover().await;
+        assert!(rig.chain.status().reason.is_none());
+        assert_eq!(rig.stored("k").await, Some(number));
+    }
 }

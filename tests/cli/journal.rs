@@ -138,3 +138,33 @@ async fn what_was_put_aside_is_tried_again_or_given_up() {
     folder.fails(3, &["get", "b"]);
     folder.fails(3, &["journal", "retry", a]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_living_process_has_put_aside_is_its_own_and_what_helps_is_told() {
+    let folder = Folder::with(CHAIN);
+    let application = owing(&folder).await;
+    let [journal] = &journals(folder.path()).await[..] else { panic!("one journal") };
+    let parked = rusqlite::Connection::open(&journal.path).unwrap();
+    parked.execute("UPDATE op SET parked = 'refused' WHERE key = 'b'", []).unwrap();
+    let exported = text(&folder.ok(&["journal", "export"])).replace("1e400", "1");
+    let aside = exported.lines().find(|line| line.contains(r#""parked":"refused""#)).unwrap();
+    let stamp = text_of(&serde_json::from_str(aside).unwrap(), "stamp");
+    let file = journal.path.file_name().unwrap().to_string_lossy();
+    for (arguments, code) in
+        [(&["journal", "retry", &stamp][..], 1), (&["journal", "drop", &stamp], 1), (&["journal", "retry"], 0)]
+    {
+        let output = folder.run(arguments);
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{told}");
+        assert!(told.contains(&*file) && told.contains("a living process"), "{told}");
+        assert!(told.contains("retry_parked") && told.contains("open_database_chain"), "{told}");
+    }
+    let none = "0198c0ffee0000000123456789abcdef";
+    assert!(folder.fails(3, &["journal", "drop", none]).contains("no operation of this stamp"));
+    let seen = status(&folder);
+    let its_own = seen["journals"].as_array().unwrap().iter().find(|journal| journal["file"] == *file).unwrap();
+    assert_eq!((&its_own["owner"], &its_own["parked"]), (&json!("alive"), &json!(1)), "it is there still: {seen}");
+    // Once it has ended, the same command does it.
+    application.die(&folder).await;
+    folder.ok(&["journal", "drop", &stamp]);
+}

@@ -40,6 +40,21 @@ async fn what_the_dead_owed_is_replayed_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn several_at_once_replay_what_the_dead_owed_once() {
+    let folder = Folder::with(CHAIN);
+    left_by_the_dead(&folder, "agent.db").await;
+    let children: Vec<_> = (0..4).map(|_| folder.start(&["reconcile", "--json"])).collect();
+    let mut replayed = 0;
+    for child in children {
+        let seen = report(&child.wait_with_output().unwrap(), 0);
+        assert_eq!(&seen["pending"], &json!(0), "{seen}");
+        replayed += seen["replayed"].as_u64().unwrap();
+    }
+    assert_eq!(replayed, 3);
+    assert_eq!(text(&folder.ok(&["range", "list", "0", "-1"])), "1\n2\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_database_is_named_and_used_only_when_it_is_accepted() {
     let folder = Folder::with(CHAIN);
     left_by_the_dead(&folder, "agent.db").await;

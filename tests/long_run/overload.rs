@@ -142,6 +142,7 @@ impl Running {
             }
             Server::Redis => Self::Redis(Redis::start(&[])),
             Server::Nats => Self::Nats(Nats::start(true, "")),
+            Server::PgBouncer | Server::Mounts => unreachable!("no store"),
         }
     }
 
@@ -171,7 +172,7 @@ impl Side {
     async fn of(manager: &StorageManager, server: Server) -> Self {
         match server {
             Server::Postgres => Self::Database(manager.database().await.unwrap()),
-            Server::Redis | Server::Nats => Self::Cache(manager.cache().await.unwrap()),
+            _ => Self::Cache(manager.cache().await.unwrap()),
         }
     }
 

@@ -1,9 +1,13 @@
 //! Statements that land late: their server process is frozen while it holds them, they are given up, journaled and replayed, something
 //! newer is written, and then the process thaws.
 
-use agent_storage::Database;
+use std::time::Duration;
+
+use agent_storage::chain::ChainState;
 use agent_storage::contract::Durability;
 use agent_storage::testkit::{Direction, NetworkFault, Point};
+use agent_storage::{Database, ErrorKind, SetOptions, Value};
+use tokio::task::JoinHandle;
 
 use crate::rig::Rig;
 use crate::support::process::wait_until;
@@ -19,6 +23,9 @@ pub(crate) fn tests(suite: &mut Suite) {
         an_append_that_lands_late_is_there_once
         a_clear_that_lands_late_removes_nothing_newer
         a_replay_that_is_frozen_in_the_middle_has_effect_once
+        what_is_never_sent_again_changes_nothing_newer_when_it_lands
+        what_was_replayed_changes_nothing_of_others_when_it_lands
+        a_replay_that_the_sweeper_overtakes_brings_nothing_back
     }
 }
 
@@ -30,8 +37,15 @@ struct Holder<'a> {
 
 impl<'a> Holder<'a> {
     fn of(rig: &'a Rig, table: &str, key: &str) -> Self {
-        let lock =
-            format!("BEGIN; SELECT 1 FROM agent_storage.{table} WHERE key = '{key}' FOR UPDATE; SELECT pg_sleep(3600)");
+        Self::of_all(rig, &[(table, key)])
+    }
+
+    /// One that holds several rows, each by its table and key.
+    fn of_all(rig: &'a Rig, rows: &[(&str, &str)]) -> Self {
+        let lock = |(table, key): &(&str, &str)| {
+            format!("SELECT 1 FROM agent_storage.{table} WHERE key = '{key}' FOR UPDATE; ")
+        };
+        let lock = format!("BEGIN; {}SELECT pg_sleep(3600)", rows.iter().map(lock).collect::<String>());
         let (url, bin) = (rig.server.url(&rig.name), Server::Postgres.locate().unwrap().join("psql"));
         // It ends with its session, which is ended below or with the server.
         let mut psql = std::process::Command::new(bin);
@@ -51,6 +65,12 @@ impl<'a> Holder<'a> {
         let held_up = self.rig.pids("wait_event_type = 'Lock'")[0];
         self.rig.server.freeze_backend(held_up);
         held_up
+    }
+
+    /// Waits until so many processes wait for rows.
+    fn wait_for_waiting(&self, count: usize) {
+        let waiting = || self.rig.pids("wait_event_type = 'Lock'").len();
+        assert!(wait_until(|| waiting() == count), "{} calls are held up, and not {count}", waiting());
     }
 
     fn let_go(self) {
@@ -81,6 +101,62 @@ where
     rig.server.thaw_backend(held_up);
     assert!(wait_until(|| rig.pids(&format!("pid = {held_up}")).is_empty()), "the late statement never ended");
     durability
+}
+
+/// Calls whose statements the server has, and lands when it is told to.
+struct Late<'a> {
+    rig: &'a Rig,
+    holder: Holder<'a>,
+    calls: Vec<JoinHandle<agent_storage::Result<Durability>>>,
+}
+
+impl<'a> Late<'a> {
+    /// Rows that are held, each by its table and key.
+    fn behind(rig: &'a Rig, rows: &[(&str, &str)]) -> Self {
+        Self { rig, holder: Holder::of_all(rig, rows), calls: Vec::new() }
+    }
+
+    /// Has a call wait for one of the rows. It is given up by nobody but the test.
+    fn call<C>(&mut self, call: impl FnOnce(Database) -> C)
+    where
+        C: Future<Output = agent_storage::Result<Durability>> + Send + 'static,
+    {
+        self.calls.push(tokio::spawn(call(self.rig.database.clone().with_timeout(Duration::from_secs(50)))));
+        self.holder.wait_for_waiting(self.calls.len());
+    }
+
+    /// Freezes all that wait, lets the rows go, and has the application cut off; answers what the callers were told.
+    async fn freeze(self) -> (Frozen<'a>, Vec<agent_storage::Result<Durability>>) {
+        let pids = self.rig.pids("wait_event_type = 'Lock'");
+        assert_eq!(pids.len(), self.calls.len());
+        pids.iter().for_each(|pid| self.rig.server.freeze_backend(*pid));
+        self.holder.let_go();
+        self.rig.cut_off().await;
+        let mut told = Vec::new();
+        for call in self.calls {
+            told.push(call.await.unwrap());
+        }
+        (Frozen { rig: self.rig, pids }, told)
+    }
+}
+
+/// Statements that are to land.
+struct Frozen<'a> {
+    rig: &'a Rig,
+    pids: Vec<u32>,
+}
+
+impl Frozen<'_> {
+    fn land(self) {
+        for pid in self.pids {
+            self.rig.server.thaw_backend(pid);
+            let gone = || self.rig.pids(&format!("pid = {pid}")).is_empty();
+            assert!(wait_until(gone), "the late statement never ended");
+            // One that was ended has not landed.
+            let ended = format!("[{pid}] ERROR:  cancel");
+            assert!(!self.rig.server.log().contains(&ended), "{}", self.rig.server.log());
+        }
+    }
 }
 
 async fn a_set_that_lands_late_changes_nothing() {
@@ -166,4 +242,123 @@ async fn a_replay_that_is_frozen_in_the_middle_has_effect_once() {
     rig.until_normal().await;
     rig.assert_paid().await;
     assert!(rig.others.conflicts().collect().await.unwrap().is_empty());
+}
+
+async fn what_is_never_sent_again_changes_nothing_newer_when_it_lands() {
+    let rig = Rig::unbatched().await;
+    for key in ["applied", "created", "updated"] {
+        rig.database.set_json(key, &1).await.unwrap();
+    }
+    rig.database.delete("created").await.unwrap();
+    for item in 1..=4 {
+        rig.database.append_json("trimmed", &item).await.unwrap();
+    }
+    let revision = rig.database.lookup("updated").await.unwrap().into_entry().unwrap().revision;
+    let held = [("kv", "applied"), ("kv", "created"), ("kv", "updated"), ("list", "trimmed")];
+    let mut late = Late::behind(&rig, &held);
+    late.call(|database| async move {
+        let transaction = database.transaction().set_json("applied", &2)?.append_json("applied list", &2)?;
+        transaction.commit().await.map(|_| Durability::Primary)
+    });
+    late.call(|database| async move {
+        let options = SetOptions::new().if_absent();
+        database.set_with("created", Value::from_integer(2), options).await.map(|ack| ack.durability)
+    });
+    late.call(move |database| async move {
+        let options = SetOptions::new().if_revision(revision);
+        database.set_with("updated", Value::from_integer(2), options).await.map(|ack| ack.durability)
+    });
+    late.call(|database| async move { database.trim("trimmed", 1).await.map(|_| Durability::Primary) });
+    let (frozen, told) = late.freeze().await;
+    let kinds: Vec<_> = told.iter().map(|told| told.as_ref().unwrap_err().kind()).collect();
+    assert_eq!(kinds, [ErrorKind::OutcomeUnknown; 4]);
+    for key in ["applied", "created", "updated"] {
+        assert_eq!(rig.database.set_json(key, &3).await.unwrap().durability, Durability::Local);
+    }
+    rig.database.append_json("trimmed", &5).await.unwrap();
+    rig.connect().await;
+    rig.until_normal().await;
+    assert_eq!(rig.others.clear("applied").await, 1);
+    rig.others.delete("created").await.unwrap();
+    rig.others.set_json("updated", &4).await.unwrap();
+    rig.others.append_json("trimmed", &6).await.unwrap();
+    assert_eq!(rig.others.trim("trimmed", 4).await.unwrap(), 2);
+    frozen.land();
+    for database in [&rig.database, &*rig.others] {
+        assert_eq!(database.get_json::<i64>("applied").await.unwrap(), None);
+        assert_eq!(database.length("applied list").await.unwrap(), 0);
+        assert_eq!(database.get_json::<i64>("created").await.unwrap(), None);
+        assert_eq!(database.get_json("updated").await.unwrap(), Some(4));
+        let items = database.range_json::<i64>("trimmed", 0, -1).await.unwrap();
+        // The late trim kept the last that there was when it was sent, or finds nothing left to take.
+        assert!([&[3, 4, 5, 6][..], &[4, 5, 6]].contains(&&items[..]), "{items:?}");
+    }
+}
+
+async fn what_was_replayed_changes_nothing_of_others_when_it_lands() {
+    let rig = Rig::unbatched().await;
+    for key in ["batch:1", "deleted"] {
+        rig.database.set_json(key, &1).await.unwrap();
+    }
+    rig.database.append_json("list", &1).await.unwrap();
+    // The first key of the batch holds it up: frozen, it has no lock that the replay would wait for.
+    let mut late = Late::behind(&rig, &[("kv", "batch:1"), ("kv", "deleted"), ("list", "list")]);
+    late.call(|database| async move {
+        let batch = (1..=4).map(|number| (format!("batch:{number}"), Value::from_integer(2)));
+        let acks = database.set_many(batch).await.into_iter().collect::<agent_storage::Result<Vec<_>>>()?;
+        assert_eq!(acks.len(), 4);
+        Ok(acks.iter().map(|ack| ack.durability).max().unwrap())
+    });
+    late.call(|database| async move { database.delete("deleted").await.map(|ack| ack.durability) });
+    late.call(|database| async move { database.append_json("list", &2).await.map(|ack| ack.durability) });
+    let (frozen, told) = late.freeze().await;
+    assert!(told.iter().all(|told| matches!(told, Ok(Durability::Local))), "{told:?}");
+    rig.database.append_json("list", &3).await.unwrap();
+    rig.connect().await;
+    rig.until_normal().await;
+    assert_eq!(rig.others.range_json::<i64>("list", 0, -1).await.unwrap(), [1, 2, 3]);
+    rig.others.set_json("batch:1", &3).await.unwrap();
+    rig.others.delete("batch:2").await.unwrap();
+    assert_eq!(rig.others.clear("batch:3").await, 1);
+    rig.others.set_json("deleted", &3).await.unwrap();
+    rig.others.append_json("list", &4).await.unwrap();
+    assert_eq!(rig.others.trim("list", 2).await.unwrap(), 2);
+    frozen.land();
+    for database in [&rig.database, &*rig.others] {
+        let batch = database.get_many(["batch:1", "batch:2", "batch:3", "batch:4"]).await;
+        let batch: Vec<Option<i64>> =
+            batch.into_iter().map(|found| found.unwrap().map(|it| it.decode().unwrap())).collect();
+        assert_eq!(batch, [Some(3), None, None, Some(2)]);
+        assert_eq!(database.get_json("deleted").await.unwrap(), Some(3));
+        assert_eq!(database.range_json::<i64>("list", 0, -1).await.unwrap(), [3, 4]);
+    }
+    assert!(rig.others.conflicts().collect().await.unwrap().is_empty());
+}
+
+async fn a_replay_that_the_sweeper_overtakes_brings_nothing_back() {
+    let rig = Rig::new().await;
+    rig.database.set_json("a", &1).await.unwrap();
+    rig.cut_off().await;
+    rig.database.set_json("a", &2).await.unwrap();
+    rig.database.set_json("gone", &2).await.unwrap();
+    rig.others.set_json("gone", &3).await.unwrap();
+    rig.others.delete("gone").await.unwrap();
+    // The replay is on its way, and has nothing looked at yet: it waits for the first of its rows.
+    let holder = Holder::of(&rig, "kv", "a");
+    rig.connect().await;
+    holder.wait_for_waiting(1);
+    // As the sweeper does it, were the retention over: it says which deletes are forgotten before it forgets them.
+    rig.query(&format!("UPDATE agent_storage.meta SET gc_floor = decode('{}', 'hex')", rig.others.stamp()));
+    let swept = "DELETE FROM agent_storage.kv WHERE key = 'gone' AND kind = 0 RETURNING 1";
+    assert_eq!(rig.query(swept), "1", "the tombstone of the others' delete");
+    holder.let_go();
+    rig.until(|status| status.pending == 0 && status.parked == 2).await;
+    assert_eq!(rig.chain.status().state, ChainState::Normal);
+    assert_eq!(rig.others.get_json::<i64>("gone").await.unwrap(), None);
+    assert_eq!(rig.others.get_json("a").await.unwrap(), Some(1));
+    let aside = rig.chain.journaled(0).await.unwrap();
+    assert!(
+        aside.iter().all(|operation| operation.parked.as_ref().unwrap().contains("remembers deletes")),
+        "{aside:?}"
+    );
 }

@@ -1,7 +1,5 @@
 //! The server dies, freezes, or cannot be reached.
 
-use std::time::Duration;
-
 use agent_storage::chain::ChainState;
 use agent_storage::contract::{Durability, LostOperation};
 use agent_storage::testkit::{Direction, NetworkFault, Point};
@@ -136,8 +134,6 @@ async fn what_others_write_meanwhile_is_in_conflict_and_kept() {
     rig.database.set_json("ours loses", &1).await.unwrap();
     rig.others.set_json("theirs loses", &2).await.unwrap();
     rig.others.append_json("list", &2).await.unwrap();
-    // So that the clocks tell which is newer.
-    tokio::time::sleep(Duration::from_millis(20)).await;
     rig.others.set_json("ours loses", &2).await.unwrap();
     rig.database.set_json("theirs loses", &1).await.unwrap();
     rig.database.append_json("list", &3).await.unwrap();

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,16 +10,20 @@ use agent_storage::backend::postgres::PostgresDatabase;
 use agent_storage::chain::{ChainState, ChainStatus, DatabaseChain};
 use agent_storage::config::PostgresConfig;
 use agent_storage::contract::{
-    Append, AppendAck, Context, DatabaseBackend, Durability, Freshness, Store, Write, WriteAck,
+    Append, AppendAck, Attempt, Context, DatabaseBackend, Durability, Freshness, Store, Write, WriteAck,
 };
 use agent_storage::testkit::{FaultProxy, NetworkFault};
-use agent_storage::{Clock, Database, ErrorKind, HybridClock, Key, Result, StorageManager, Value};
+use agent_storage::{Clock, Database, ErrorKind, HybridClock, Key, KeyPrefix, Result, Stamp, StorageManager, Value};
 use tempfile::TempDir;
 
-use crate::support::{Postgres, PostgresOptions};
+use crate::support::servers::copy_folder;
+use crate::support::{PgBouncer, Postgres, PostgresOptions};
 
 /// How long the calls of the application may take.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the configuration says of a pooler.
+const POOLED: &str = "transactionPooler: true";
 
 /// How long a state may take to be reached.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,6 +32,10 @@ pub(crate) struct Rig {
     pub(crate) server: Postgres,
     pub(crate) name: String,
     pub(crate) proxy: FaultProxy,
+    /// What stands between the application and the proxy, if anything does.
+    pooler: Option<PgBouncer>,
+    /// What the configuration of the application's database says besides.
+    keys: &'static str,
     folder: TempDir,
     manager: StorageManager,
     pub(crate) chain: Arc<DatabaseChain>,
@@ -40,40 +47,59 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) async fn new() -> Self {
+        Self::with("").await
+    }
+
+    /// One whose application sends each call alone.
+    pub(crate) async fn unbatched() -> Self {
+        Self::with("batching: { enabled: false }").await
+    }
+
+    /// One whose application uses a PgBouncer in transaction mode.
+    pub(crate) async fn behind_a_pooler() -> Self {
+        Self::with(POOLED).await
+    }
+
+    async fn with(keys: &'static str) -> Self {
         let server = Postgres::start(PostgresOptions::default());
         let name = server.create_database();
-        Self::on(server, name).await
+        Self::on(server, name, keys).await
     }
 
     /// One whose server can be set back to the moment before it had tables.
     pub(crate) async fn from_empty() -> Self {
         let server = Postgres::start(PostgresOptions::default());
         let name = server.create_database();
-        let rig = Self::set_aside(server, "empty");
-        Self::on(rig, name).await
+        let server = Self::set_aside(server, "empty");
+        Self::on(server, name, "").await
     }
 
-    async fn on(server: Postgres, name: String) -> Self {
+    async fn on(server: Postgres, name: String, keys: &'static str) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], server.port()));
         let proxy = FaultProxy::start(address).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let (manager, chain, database) = open(&server, &name, &proxy, &folder).await;
-        let mut config = PostgresConfig::new(server.host(), server.port());
-        config.database.clone_from(&name);
-        config.username = server.user().to_owned();
-        config.password = Some(server.password().into());
+        let pooler = (keys == POOLED).then(|| PgBouncer::start(proxy.address(), server.user(), server.password()));
+        let port = pooler.as_ref().map_or(proxy.address().port(), |pooler| pooler.port());
+        let (manager, chain, database) = open(&yaml(&server, &name, port, keys, &folder)).await;
+        let config = direct(&server, &name);
         let clock = Arc::new(HybridClock::new(Clock::system()));
         let backend = Arc::new(PostgresDatabase::with_stamps(&config, Arc::clone(&clock)).unwrap());
         let reader = Database::new(Arc::clone(&backend) as Arc<dyn DatabaseBackend>).with_timeout(PATIENCE);
         let others = Others { reader, backend, clock };
-        Self { server, name, proxy, folder, manager, chain, database, others }
+        Self { server, name, proxy, pooler, keys, folder, manager, chain, database, others }
     }
 
     /// The application starts anew, on what it left behind.
     pub(crate) async fn start_anew(&mut self) {
         self.manager.disconnect().await.unwrap();
-        let (manager, chain, database) = open(&self.server, &self.name, &self.proxy, &self.folder).await;
+        let (manager, chain, database) = open(&self.yaml()).await;
         (self.manager, self.chain, self.database) = (manager, chain, database);
+    }
+
+    /// The configuration of the application, for another process of it.
+    pub(crate) fn yaml(&self) -> String {
+        let port = self.pooler.as_ref().map_or(self.proxy.address().port(), |pooler| pooler.port());
+        yaml(&self.server, &self.name, port, self.keys, &self.folder)
     }
 
     /// Waits until the chain is as wanted.
@@ -120,9 +146,14 @@ impl Rig {
         self.database.append_json("list", &1).await.unwrap();
     }
 
-    pub(crate) async fn assert_owed(&self) {
+    /// What is owed is read as it was written.
+    pub(crate) async fn assert_pending(&self) {
         assert_eq!(self.read("owed").await, (Some(2), Freshness::LocalPending));
         assert_eq!(self.read("deleted").await, (None, Freshness::LocalPending));
+    }
+
+    pub(crate) async fn assert_owed(&self) {
+        self.assert_pending().await;
         unavailable(self.database.get("other").await);
         unavailable(self.database.range("list", 0, -1).await);
         unavailable(self.database.count("").await);
@@ -143,6 +174,17 @@ impl Rig {
         let lookup = self.database.lookup(key).await.unwrap();
         let freshness = lookup.freshness();
         (lookup.into_value().map(|value| value.decode().unwrap()), freshness)
+    }
+
+    /// Has somebody make a database of their own on another server.
+    pub(crate) async fn others_on(&self, server: &Postgres) {
+        let theirs = PostgresDatabase::with_stamps(&direct(server, &self.name), HybridClock::process()).unwrap();
+        let cx = Context::with_timeout(PATIENCE);
+        theirs
+            .write(Write::put(Key::parse("other").unwrap(), Value::from_integer(7), self.others.stamp()), &cx)
+            .await
+            .unwrap();
+        theirs.close(&cx).await.unwrap();
     }
 
     pub(crate) fn query(&self, sql: &str) -> String {
@@ -197,7 +239,7 @@ impl Rig {
         self.folder_of("data")
     }
 
-    fn folder_of(&self, name: &str) -> PathBuf {
+    pub(crate) fn folder_of(&self, name: &str) -> PathBuf {
         self.server.folder().join(name)
     }
 
@@ -217,18 +259,33 @@ pub(crate) struct Others {
 }
 
 impl Others {
+    /// A stamp newer than all of the application, and older than those that it gives from now on. Its clock may be ahead: tests that
+    /// run in this process start applications anew.
+    pub(crate) fn stamp(&self) -> Stamp {
+        let ours = HybridClock::process();
+        let stamp = self.clock.issue_after(ours.issue());
+        ours.observe(stamp);
+        stamp
+    }
+
     pub(crate) async fn set_json(&self, key: &str, number: &i64) -> Result<WriteAck> {
-        let write = Write::put(Key::parse(key)?, Value::from_integer(*number), self.clock.issue());
+        let write = Write::put(Key::parse(key)?, Value::from_integer(*number), self.stamp());
         self.backend.write(write, &Context::with_timeout(PATIENCE)).await
     }
 
     pub(crate) async fn delete(&self, key: &str) -> Result<WriteAck> {
-        let write = Write::delete(Key::parse(key)?, self.clock.issue());
+        let write = Write::delete(Key::parse(key)?, self.stamp());
         self.backend.write(write, &Context::with_timeout(PATIENCE)).await
     }
 
+    pub(crate) async fn clear(&self, prefix: &str) -> u64 {
+        let cx = Context::with_timeout(PATIENCE);
+        let (prefix, stamp) = (KeyPrefix::parse(prefix).unwrap(), self.stamp());
+        self.backend.clear(&prefix, stamp, Attempt::First, &cx).await.unwrap().expect("PostgreSQL counts")
+    }
+
     pub(crate) async fn append_json(&self, key: &str, number: &i64) -> Result<AppendAck> {
-        let append = Append::new(Key::parse(key)?, Value::from_integer(*number), self.clock.issue());
+        let append = Append::new(Key::parse(key)?, Value::from_integer(*number), self.stamp());
         self.backend.append_many(vec![append], &Context::with_timeout(PATIENCE)).await.remove(0)
     }
 }
@@ -241,30 +298,33 @@ impl Deref for Others {
     }
 }
 
-async fn open(
-    server: &Postgres,
-    name: &str,
-    proxy: &FaultProxy,
-    folder: &TempDir,
-) -> (StorageManager, Arc<DatabaseChain>, Database) {
-    let (port, journal) = (proxy.address().port(), folder.path().join("journal").display().to_string());
+/// Past the proxy.
+fn direct(server: &Postgres, name: &str) -> PostgresConfig {
+    let mut config = PostgresConfig::new(server.host(), server.port());
+    name.clone_into(&mut config.database);
+    config.username = server.user().to_owned();
+    config.password = Some(server.password().into());
+    config
+}
+
+/// The configuration of the application.
+fn yaml(server: &Postgres, name: &str, port: u16, keys: &str, folder: &TempDir) -> String {
+    let journal = folder.path().join("journal").display().to_string();
     let (user, password, timeout) = (server.user(), server.password(), TIMEOUT.as_secs());
-    // No word of a fallback: it is the default.
-    let yaml = format!(
+    // No word of a fallback: it is the default. The server waits for locks for longer than any test holds them.
+    format!(
         "storage:\n  cache: {{ type: in-memory }}\n  database:\n    type: postgres\n    host: 127.0.0.1\n    \
          port: {port}\n    database: {name}\n    username: {user}\n    password: {password}\n    timeout: {timeout}s\n    \
-         journal: {{ path: {journal:?} }}\n    breaker: {{ probeInterval: 200ms }}\n"
-    );
-    let manager = StorageManager::from_yaml(&yaml).unwrap();
+         lockTimeout: 60s\n    statementTimeout: 60s\n    journal: {{ path: {journal:?} }}\n    \
+         breaker: {{ probeInterval: 200ms }}\n    {keys}\n"
+    )
+}
+
+async fn open(yaml: &str) -> (StorageManager, Arc<DatabaseChain>, Database) {
+    let manager = StorageManager::from_yaml(yaml).unwrap();
     let database = manager.database().await.unwrap();
     let chain = manager.open_database_chain().await.unwrap().expect("a chain by default");
     (manager, chain, database)
-}
-
-/// With owners and modes: the server is particular about them.
-fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
-    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
-    assert!(copied.success());
 }
 
 #[track_caller]

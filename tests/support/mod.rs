@@ -11,4 +11,4 @@ pub mod servers;
 
 pub use harness::Suite;
 pub use process::Process;
-pub use servers::{Nats, Postgres, PostgresOptions, Redis, Server};
+pub use servers::{Nats, PgBouncer, Postgres, PostgresOptions, Redis, Server};

@@ -41,6 +41,13 @@ pub(super) fn identity(row: &PgRow) -> Result<Identity> {
     Ok(Identity::new(u128::from_be_bytes(id), record::number(row, 1)?))
 }
 
+/// Makes an error of a database in which tables or columns of ours are missing, where a certain one is expected.
+pub(super) fn lacking() -> Error {
+    let why = "the server holds another database than the expected one, or its tables were changed; bring the right one back, or \
+               update this program if a newer one has migrated them";
+    Error::unavailable(why).with_outage(Outage::Foreign)
+}
+
 /// Makes an error of a database that is not the expected one.
 pub(super) fn foreign() -> Error {
     let why =

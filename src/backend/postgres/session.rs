@@ -206,7 +206,7 @@ impl Session {
     /// Where a certain database is expected, one without its tables is another one.
     fn judged(&self, error: Error) -> Error {
         if self.expected.get().is_some() && lacks_tables(&error) {
-            expected::foreign().with_source(error)
+            expected::lacking().with_source(error)
         } else {
             error
         }

@@ -45,27 +45,32 @@ async fn retry(
     until: &Until,
     output: &Output,
 ) -> Result<Exit, Failure> {
+    let living = Living::look(manager).await?;
     let chain = reconcile::open(manager).await?;
     let only = match stamp {
         None => None,
         Some(stamp) => match find_parked(&chain, stamp).await? {
             Some(operation) => Some(operation.seq),
-            None => return Ok(not_parked()),
+            None => return living.not_parked(stamp).await,
         },
     };
     let retried = chain.retry_parked(only).await?;
     complain(&format!("{retried} operations wait for the database again"));
+    if only.is_none() {
+        living.complain();
+    }
     until.settled(manager, &chain, None, output).await
 }
 
 async fn give_up(manager: &StorageManager, stamp: Stamp, output: &Output) -> Result<Exit, Failure> {
+    let living = Living::look(manager).await?;
     let chain = reconcile::open(manager).await?;
-    let Some(operation) = find_parked(&chain, stamp).await? else { return Ok(not_parked()) };
+    let Some(operation) = find_parked(&chain, stamp).await? else { return living.not_parked(stamp).await };
     // Whoever regrets it finds it in the output, so it is out before it is gone.
     let mut lines = output.lines();
     lines.push(&line("-", &operation)?).await?;
     lines.finish().await?;
-    Ok(if chain.drop_parked(operation.seq).await? { Exit::Done } else { not_parked() })
+    if chain.drop_parked(operation.seq).await? { Ok(Exit::Done) } else { living.not_parked(stamp).await }
 }
 
 async fn find_parked(chain: &DatabaseChain, stamp: Stamp) -> Result<Option<JournaledOperation>, Failure> {
@@ -81,9 +86,51 @@ async fn find_parked(chain: &DatabaseChain, stamp: Stamp) -> Result<Option<Journ
     }
 }
 
-fn not_parked() -> Exit {
-    complain("no operation of this stamp was put aside, but for those of living processes; see `journal export`");
-    Exit::Missing
+/// The journals of processes that lived before this one opened its own: what they put aside is theirs to change.
+struct Living(Vec<JournalFile>);
+
+impl Living {
+    async fn look(manager: &StorageManager) -> Result<Self, Failure> {
+        let mut journals = JournalFile::list(&manager.config().database.chain.journal.path).await?;
+        journals.retain(|journal| journal.is_owned && journal.contents.as_ref().is_ok_and(|found| found.parked > 0));
+        Ok(Self(journals))
+    }
+
+    /// Says what was put aside that cannot be reached from here.
+    fn complain(&self) {
+        for journal in &self.0 {
+            let parked = journal.contents.as_ref().map_or(0, |contents| contents.parked);
+            complain(&format!("{parked} operations were put aside in {}{HELD}", name(journal)));
+        }
+    }
+
+    /// Says why there is no operation of this stamp to change.
+    async fn not_parked(&self, stamp: Stamp) -> Result<Exit, Failure> {
+        for journal in &self.0 {
+            if holds(journal, stamp).await? {
+                complain(&format!("the operation was put aside in {}{HELD}", name(journal)));
+                return Ok(Exit::Failed);
+            }
+        }
+        complain("no operation of this stamp was put aside; see `journal export`");
+        Ok(Exit::Missing)
+    }
+}
+
+/// What helps where a living process has put operations aside.
+const HELD: &str = ", which belongs to a living process: have the application call `retry_parked` or `drop_parked` of \
+                    `StorageManager::open_database_chain()`, or end it and repeat this command";
+
+async fn holds(journal: &JournalFile, stamp: Stamp) -> Result<bool, Failure> {
+    let mut after = 0;
+    loop {
+        let operations = journal.operations(after).await?;
+        let Some(last) = operations.last() else { return Ok(false) };
+        after = last.seq;
+        if operations.iter().any(|operation| operation.stamp == stamp && operation.parked.is_some()) {
+            return Ok(true);
+        }
+    }
 }
 
 async fn status(folder: &Path, journals: &[JournalFile], as_json: bool, output: &Output) -> Result<Exit, Failure> {

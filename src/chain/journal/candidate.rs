@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, MAIN_DB, OpenFlags};
 
 use crate::engine::sqlite::{SqlError, SqlResult};
 use crate::error::{Error, Result};
@@ -87,6 +87,10 @@ fn read(path: &Path) -> SqlResult<(Connection, Meta, u64)> {
     connection.pragma_update(None, "trusted_schema", false)?;
     if layout::format(&connection)? == 0 {
         return Ok((connection, Meta::default(), 0));
+    }
+    if connection.is_readonly(MAIN_DB)? {
+        let why = "the journal cannot be written; let this user write it, so that what it holds is replayed";
+        return Err(SqlError::from(Error::unavailable(why).permanent()));
     }
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {

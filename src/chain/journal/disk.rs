@@ -64,7 +64,9 @@ impl DiskJournal {
         let journal = Self { path, shared, slot: Mutex::new(slot), closed: AtomicBool::new(false) };
         let shared = Arc::clone(&journal.shared);
         let begin = move |connection: &Connection| shared.begin(connection);
-        journal.engine(deadline).await?.write_to_end(0, Atomicity::Statement, deadline, begin).await?;
+        let begun =
+            async { journal.engine(deadline).await?.write_to_end(0, Atomicity::Statement, deadline, begin).await };
+        begun.await.map_err(named)?;
         Ok(journal)
     }
 
@@ -176,7 +178,10 @@ impl Journal for DiskJournal {
             table::insert(connection, &operations, || shared.next_seq())
         };
         let outcome = engine.write_to_end(weight, atomicity, deadline, append).await;
-        outcome.inspect_err(|error| self.shared.note(&engine, error))
+        outcome.map_err(|error| {
+            self.shared.note(&engine, &error);
+            named(error)
+        })
     }
 
     async fn read(&self, seq: u64) -> Result<Option<Operation>> {
@@ -279,6 +284,16 @@ impl Journal for DiskJournal {
         let ended = timeout_at(deadline.into(), ending).await;
         ended.map(drop).map_err(|_| Error::unavailable("the journal is still ending what was queued"))
     }
+}
+
+/// What the caller of an operation is told for which the disk has no room.
+pub(super) fn disk_full() -> Error {
+    Error::unavailable("the disk of the journal is full; nothing was written. It is used again as soon as it has room")
+}
+
+/// The error of a disk without room says which disk it is.
+fn named(error: Error) -> Error {
+    if is_disk_full(&error) { disk_full().with_source(error) } else { error }
 }
 
 /// Whether SQLite found no room on the disk.

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use crate::engine::sqlite::{Engine, Progress, SqlResult};
 use crate::error::{Error, Result};
 
-use super::disk::is_disk_full;
+use super::disk::{disk_full, is_disk_full};
 use super::lock::OwnerLock;
 use super::reserve::Reserve;
 use super::room::Room;
@@ -78,7 +78,7 @@ impl Shared {
     /// Makes sure that operations of so many bytes fit. It runs on the writer.
     pub(super) fn make_room(&self, connection: &Connection, bytes: usize) -> SqlResult<()> {
         if self.disk_full.load(Ordering::Acquire) && !self.has_room_again() {
-            return Err(Error::unavailable("the disk of the journal is full; nothing was written").into());
+            return Err(disk_full().into());
         }
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         if self.room.is_vague() || !self.room.fits(bytes) {

@@ -23,6 +23,7 @@ const BREATH: Duration = Duration::from_millis(10);
 pub(super) enum Order {
     Set { fault: NetworkFault, once: bool, done: oneshot::Sender<io::Result<()>> },
     Reset { done: oneshot::Sender<()> },
+    LeadTo { server: SocketAddr, done: oneshot::Sender<()> },
     Close { done: oneshot::Sender<()> },
 }
 
@@ -81,6 +82,10 @@ impl Acceptor {
                     None => return,
                     Some(Order::Reset { done }) => {
                         self.reset().await;
+                        let _ = done.send(());
+                    }
+                    Some(Order::LeadTo { server, done }) => {
+                        self.server = server;
                         let _ = done.send(());
                     }
                     Some(Order::Close { done }) => {

@@ -105,6 +105,17 @@ impl FaultProxy {
         let _ = self.order(|done| Order::Reset { done }).await;
     }
 
+    /// Leads to another server, which need not be up: whoever connects from now on comes there. Open connections stay where they are;
+    /// [`FaultProxy::reset`] ends them.
+    ///
+    /// # Cancel safety
+    ///
+    /// A call that was dropped may have changed it.
+    pub async fn lead_to(&self, server: SocketAddr) {
+        // The acceptor lives as long as the proxy does.
+        let _ = self.order(|done| Order::LeadTo { server, done }).await;
+    }
+
     /// The connections that were accepted so far.
     #[must_use]
     pub fn accepted(&self) -> u64 {

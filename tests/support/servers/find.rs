@@ -1,4 +1,4 @@
-//! Which servers are installed, and where.
+//! What the tests need: which servers are installed, and where; and whether disks can be mounted.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ const REQUIRE: &str = "STORAGE_REQUIRE";
 /// Where `scripts/test` installs the NATS server, beneath the package's folder.
 const PRIVATE_NATS: &str = "target/servers/nats/bin/nats-server";
 
-/// A kind of server that a test needs.
+/// A kind of server that a test needs, or what else may not be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Server {
     /// PostgreSQL 12 or later; its folder of programs may be given in `STORAGE_POSTGRES_BIN`.
@@ -20,28 +20,37 @@ pub enum Server {
     Redis,
     /// NATS 2.11 or later; its program may be given in `STORAGE_NATS_SERVER`.
     Nats,
+    /// PgBouncer; its program may be given in `STORAGE_PGBOUNCER`.
+    PgBouncer,
+    /// Small disks, mounted where nobody else sees them: it takes root on Linux.
+    Mounts,
 }
 
 impl Server {
-    const ALL: [Self; 3] = [Self::Postgres, Self::Redis, Self::Nats];
+    const ALL: [Self; 5] = [Self::Postgres, Self::Redis, Self::Nats, Self::PgBouncer, Self::Mounts];
 
-    /// The name in `STORAGE_REQUIRE`: that of the crate's feature.
+    /// The name in `STORAGE_REQUIRE`: that of the crate's feature, where it has one.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
             Self::Redis => "redis",
             Self::Nats => "jetstream",
+            Self::PgBouncer => "pgbouncer",
+            Self::Mounts => "mounts",
         }
     }
 
     /// The program, or for PostgreSQL the folder of its programs; or why there is none.
     pub fn locate(self) -> Result<&'static Path, &'static str> {
-        static FOUND: [OnceLock<Result<PathBuf, String>>; 3] = [const { OnceLock::new() }; 3];
+        static FOUND: [OnceLock<Result<PathBuf, String>>; Server::ALL.len()] =
+            [const { OnceLock::new() }; Server::ALL.len()];
         let found = FOUND[self as usize].get_or_init(|| match self {
             _ if cfg!(not(unix)) => Err("servers are only started on Unix".to_owned()),
             Self::Postgres => find_postgres(),
             Self::Redis => find_redis(),
             Self::Nats => find_nats(),
+            Self::PgBouncer => find_pgbouncer(),
+            Self::Mounts => find_mounts(),
         });
         found.as_deref().map_err(String::as_str)
     }
@@ -91,6 +100,22 @@ fn find_nats() -> Result<PathBuf, String> {
     // Also from a package within this one, as the benchmark is.
     programs.extend(Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|folder| folder.join(PRIVATE_NATS)));
     first_from(programs, "nats-server: v", (2, 11)).ok_or_else(|| "no nats-server 2.11 or later was found".to_owned())
+}
+
+/// Debian keeps it where only root looks.
+fn find_pgbouncer() -> Result<PathBuf, String> {
+    let mut programs = candidates("STORAGE_PGBOUNCER", &["pgbouncer"]);
+    programs.push(PathBuf::from("/usr/sbin/pgbouncer"));
+    first_from(programs, "PgBouncer ", (1, 12)).ok_or_else(|| "no pgbouncer was found".to_owned())
+}
+
+/// The program that gives a process mounts of its own, if it may.
+fn find_mounts() -> Result<PathBuf, String> {
+    let program = PathBuf::from("unshare");
+    let mut mount = Command::new(&program);
+    mount.args(["--mount", "mount", "-t", "tmpfs", "none", "/tmp"]);
+    let mounted = mount.output().is_ok_and(|output| output.status.success());
+    mounted.then_some(program).ok_or_else(|| "no disk can be mounted; it takes root".to_owned())
 }
 
 fn candidates(variable: &str, names: &[&str]) -> Vec<PathBuf> {

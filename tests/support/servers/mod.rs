@@ -2,12 +2,14 @@
 
 mod find;
 mod nats;
+mod pgbouncer;
 mod postgres;
 mod redis;
 
 pub use find::Server;
 pub use nats::Nats;
-pub use postgres::{Postgres, PostgresOptions};
+pub use pgbouncer::PgBouncer;
+pub use postgres::{Postgres, PostgresOptions, copy_folder, give_to_user};
 pub use redis::Redis;
 
 /// Ends the shared servers that were started. The harness calls it at the end, because a static is never dropped.

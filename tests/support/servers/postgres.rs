@@ -52,6 +52,20 @@ impl Postgres {
 
     /// Starts one of its own; it ends when dropped.
     pub fn start(options: PostgresOptions) -> Self {
+        let server = Self::start_in(options, init);
+        server.query("postgres", &format!("CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'"));
+        server
+    }
+
+    /// Starts one with a copy of the data folder of another one, as it was when that was stopped.
+    pub fn start_with(data: &Path) -> Self {
+        Self::start_in(PostgresOptions::default(), |_, folder| {
+            give_to_user(folder);
+            copy_folder(data, &folder.join("data"));
+        })
+    }
+
+    fn start_in(options: PostgresOptions, prepare: impl FnOnce(&Path, &Path)) -> Self {
         let bin = Server::Postgres.locate().expect("PostgreSQL is installed").to_owned();
         let launch = |port: u16, folder: &Path| Launch {
             command: server_command(&bin, folder, port, &options),
@@ -62,10 +76,8 @@ impl Postgres {
                 Box::new(move || ask.lock().is_ok_and(|mut ask| ask.status().is_ok_and(|status| status.success())))
             },
         };
-        let process = Process::start(|folder| init(&bin, folder), launch);
-        let server = Self { process, bin, databases: AtomicU64::new(0) };
-        server.query("postgres", &format!("CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'"));
-        server
+        let process = Process::start(|folder| prepare(&bin, folder), launch);
+        Self { process, bin, databases: AtomicU64::new(0) }
     }
 
     /// Makes an empty database and says its name.
@@ -158,6 +170,12 @@ pub(super) fn stop_shared() {
     }
 }
 
+/// Copies a data folder with owners and modes: the server is particular about them.
+pub fn copy_folder(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp can be started");
+    assert!(copied.success(), "{} cannot be copied", from.display());
+}
+
 fn server_command(bin: &Path, folder: &Path, port: u16, options: &PostgresOptions) -> Command {
     let mut command = Command::new(bin.join("postgres"));
     command.arg("-D").arg(folder.join("data"));
@@ -217,22 +235,23 @@ fn other_user() -> Option<(u32, u32)> {
 }
 
 #[cfg(unix)]
-fn as_user(command: &mut Command) {
+pub(super) fn as_user(command: &mut Command) {
     use std::os::unix::process::CommandExt;
     if let Some((user, group)) = other_user() {
         command.uid(user).gid(group);
     }
 }
 
+/// Gives a file or folder to the user that the server runs as.
 #[cfg(unix)]
-fn give_to_user(path: &Path) {
+pub fn give_to_user(path: &Path) {
     if let Some((user, group)) = other_user() {
         std::os::unix::fs::chown(path, Some(user), Some(group)).expect("root can give a file away");
     }
 }
 
 #[cfg(not(unix))]
-fn as_user(_: &mut Command) {}
+pub(super) fn as_user(_: &mut Command) {}
 
 #[cfg(not(unix))]
-fn give_to_user(_: &Path) {}
+pub fn give_to_user(_: &Path) {}

@@ -1,0 +1,78 @@
+//! A wall clock that jumps by hours and back, while a process runs and between two.
+
+use std::time::Duration;
+
+use agent_storage::chain::ChainState;
+use agent_storage::contract::{Durability, Store, Write};
+use agent_storage::{Key, Value};
+
+use crate::machine::{Machine, Process};
+use crate::rig::soon;
+
+const HOURS: Duration = Duration::from_secs(5 * 3600);
+
+impl Process {
+    /// Writes a number, which must be taken by the primary.
+    async fn set(&self, key: &str, number: i64) {
+        let write = Write::put(Key::parse(key).unwrap(), Value::from_integer(number), self.stamps.issue());
+        assert_eq!(self.chain.write(write, &soon()).await.unwrap().durability, Durability::Primary);
+    }
+}
+
+#[tokio::test]
+async fn writes_keep_their_order_though_the_clock_jumps_while_they_are_made() {
+    let machine = Machine::new();
+    let process = machine.start().await;
+    process.set("k", 0).await;
+    machine.clock.advance(HOURS);
+    process.set("k", 1).await;
+    machine.fall();
+    process.owe("k", 2).await;
+    machine.clock.rewind(HOURS * 2);
+    process.owe("k", 3).await;
+    process.owe("other", 3).await;
+    assert_eq!(process.number("k").await, Some(3));
+    machine.faults.heal();
+    process.until(|status| status.state == ChainState::Normal).await;
+    assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(3));
+    process.set("k", 4).await;
+    assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(4));
+    assert_eq!(machine.lost().await, []);
+}
+
+#[tokio::test]
+async fn a_process_that_begins_after_the_clock_jumped_back_gives_no_older_stamps() {
+    let machine = Machine::new();
+    let process = machine.start().await;
+    machine.clock.advance(HOURS);
+    process.set("k", 1).await;
+    // It ends in order, or has run on for a while: then it has written down how far its clock was.
+    process.chain.close(&soon()).await.unwrap();
+    machine.kill([process]).await;
+    machine.clock.rewind(HOURS);
+    machine.fall();
+    let heir = machine.start().await;
+    heir.owe("k", 2).await;
+    machine.faults.heal();
+    heir.until(|status| status.state == ChainState::Normal).await;
+    assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(2));
+    // What it replaced is kept: by its stamp, somebody else wrote it after the outage had begun.
+    assert_eq!(machine.lost().await, [("k".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn what_a_clock_that_jumped_right_before_a_crash_outvotes_is_kept() {
+    let machine = Machine::new();
+    let process = machine.start().await;
+    machine.clock.advance(HOURS);
+    process.set("k", 1).await;
+    machine.kill([process]).await;
+    machine.clock.rewind(HOURS);
+    machine.fall();
+    let heir = machine.start().await;
+    heir.owe("k", 2).await;
+    machine.faults.heal();
+    heir.until(|status| status.state == ChainState::Normal).await;
+    assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(1));
+    assert_eq!(machine.lost().await, [("k".to_owned(), 2)], "nobody can tell which was later, so both are there");
+}
