@@ -15,7 +15,7 @@ const LONGEST_HOLD: Duration = Duration::from_secs(60);
 const FLAP_MEMORY: Duration = Duration::from_secs(120);
 
 /// How many probes in a row without an answer open it: the first may have met a pause of the disk.
-const SILENT_PROBES: u32 = 2;
+pub(super) const SILENT_PROBES: u32 = 2;
 
 /// How often, in parts of the window, what happened is added up.
 const BUCKETS: u32 = 10;
@@ -32,6 +32,8 @@ pub(super) struct Breaker {
     flaps: u32,
     /// How many probes in a row found no answer.
     silent_probes: u32,
+    /// When the primary last took a write.
+    took_write: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +66,7 @@ impl Breaker {
             current: Bucket::new(now),
             flaps: 0,
             silent_probes: 0,
+            took_write: None,
         }
     }
 
@@ -90,12 +93,22 @@ impl Breaker {
         }
     }
 
-    /// Notes a probe that failed; `true` if the breaker opens by it.
+    /// Notes that the primary took a write.
+    pub(super) const fn note_write(&mut self, now: Instant) {
+        self.took_write = Some(now);
+    }
+
+    /// Notes a probe that failed and had begun then; `true` if the breaker opens by it.
     ///
-    /// A probe does little: two in a row without an answer say that the primary is gone, without waiting for a rate.
-    pub(super) fn probe_failed(&mut self, outage: Option<Outage>, now: Instant) -> bool {
+    /// A probe does little: two in a row without an answer say that the primary is gone, without waiting for a rate. Not so if the
+    /// primary took somebody's write meanwhile, as a probe is one: then it is slow, or this process is.
+    pub(super) fn probe_failed(&mut self, outage: Option<Outage>, began: Instant, now: Instant) -> bool {
         match outage {
             None => false,
+            Some(Outage::Silent) if self.took_write.is_some_and(|at| at > began) => {
+                self.silent_probes = 0;
+                false
+            }
             Some(Outage::Silent) => {
                 self.silent_probes = self.silent_probes.saturating_add(1);
                 self.silent_probes >= SILENT_PROBES && self.open(now)
@@ -199,11 +212,24 @@ mod tests {
     fn two_probes_without_an_answer_open_it_and_one_that_was_merely_refused_does_not() {
         let now = Instant::now();
         let mut breaker = breaker(now);
-        assert!(!breaker.probe_failed(None, now));
-        assert!(!breaker.probe_failed(Some(Outage::Silent), now));
+        assert!(!breaker.probe_failed(None, now, now));
+        assert!(!breaker.probe_failed(Some(Outage::Silent), now, now));
         assert!(!breaker.probe_succeeded(now), "it was closed");
-        assert!(!breaker.probe_failed(Some(Outage::Silent), now));
-        assert!(breaker.probe_failed(Some(Outage::Silent), now));
+        assert!(!breaker.probe_failed(Some(Outage::Silent), now, now));
+        assert!(breaker.probe_failed(Some(Outage::Silent), now, now));
+    }
+
+    #[test]
+    fn a_probe_without_an_answer_says_nothing_while_writes_are_answered() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let mut breaker = breaker(begin);
+        breaker.note_write(at(0));
+        assert!(!breaker.probe_failed(Some(Outage::Silent), at(1), at(2)), "it was before");
+        breaker.note_write(at(3));
+        assert!(!breaker.probe_failed(Some(Outage::Silent), at(2), at(4)));
+        assert!(!breaker.probe_failed(Some(Outage::Silent), at(4), at(5)), "the first in a row");
+        assert!(breaker.probe_failed(Some(Outage::Silent), at(5), at(6)));
     }
 
     #[test]

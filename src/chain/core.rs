@@ -15,7 +15,7 @@ use crate::key::Key;
 use crate::stamp::{HybridClock, Stamp};
 use crate::time::Clock;
 
-use super::gate::{Answer, Attempt, Gate, Patience, Probed};
+use super::gate::{Answer, Attempt, Call, Gate, Patience, Probed};
 use super::in_flight::InFlight;
 use super::journal::Journal;
 use super::meters;
@@ -157,8 +157,8 @@ impl Core {
     }
 
     /// Calls the primary, if the breaker lets it, and notes what its answer says of the primary.
-    pub(super) async fn attempt<T: Answer>(&self, call: impl Future<Output = T>) -> Attempt<T> {
-        self.gate.attempt(call, |error| self.announce(Some(error))).await
+    pub(super) async fn attempt<T: Answer>(&self, asked: Call, call: impl Future<Output = T>) -> Attempt<T> {
+        self.gate.attempt(asked, call, |error| self.announce(Some(error))).await
     }
 
     /// What a refusal says of a write that is behind. The next stamp is newer than what stands in its way, whosever clock gave that.

@@ -13,7 +13,7 @@ use crate::contract::{Context, Ping, Store};
 use crate::error::{Error, ErrorKind, Outage, Result};
 use crate::stamp::Stamp;
 
-use super::breaker::Breaker;
+use super::breaker::{Breaker, SILENT_PROBES};
 
 /// The pause between two probes, however often the primary is suspected.
 const BREATH: Duration = Duration::from_millis(50);
@@ -92,6 +92,13 @@ impl Drop for Underway<'_> {
     }
 }
 
+/// What a call asks of the primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    Read,
+    Write,
+}
+
 /// What came of a call to the primary.
 #[derive(Debug)]
 pub(super) enum Attempt<T> {
@@ -118,11 +125,18 @@ pub(super) enum Probed {
 pub(super) trait Answer {
     /// The error that tells most.
     fn outage(&self) -> Option<&Error>;
+
+    /// Whether any of it was done.
+    fn is_done(&self) -> bool;
 }
 
 impl<T> Answer for Result<T> {
     fn outage(&self) -> Option<&Error> {
         self.as_ref().err().filter(|error| error.outage().is_some())
+    }
+
+    fn is_done(&self) -> bool {
+        self.is_ok()
     }
 }
 
@@ -131,6 +145,10 @@ impl<T> Answer for Vec<Result<T>> {
         let mut telling = self.iter().filter_map(Answer::outage);
         let first = telling.next()?;
         Some(telling.find(|error| error.outage() != Some(Outage::Silent)).unwrap_or(first))
+    }
+
+    fn is_done(&self) -> bool {
+        self.iter().any(Result::is_ok)
     }
 }
 
@@ -158,6 +176,7 @@ impl Gate {
     /// It sets no timer: nearly every call is answered long before, and a hundred thousand may be on their way.
     pub(super) async fn attempt<T: Answer>(
         &self,
+        asked: Call,
         call: impl Future<Output = T>,
         told: impl FnOnce(&Error),
     ) -> Attempt<T> {
@@ -177,18 +196,27 @@ impl Gate {
         drop(underway);
         let error = answer.outage();
         let outage = error.and_then(Error::outage);
-        let has_opened = self.judge(|breaker, now| breaker.record(outage, now));
+        let took_write = asked == Call::Write && answer.is_done();
+        let has_opened = self.judge(|breaker, now| {
+            if took_write {
+                breaker.note_write(now);
+            }
+            breaker.record(outage, now)
+        });
         if let (true, Some(error)) = (has_opened, error) {
             told(error);
         }
         Attempt::Answered(answer)
     }
 
-    /// Asks until there is an answer, or it is known that there is none: at once a second time where the primary is suspected to be
-    /// gone.
+    /// Asks whether the primary is there: at once a second time where no answer came.
     pub(super) async fn probe<F: Future<Output = Result<()>>>(&self, mut ask: impl FnMut() -> F) -> Probed {
-        while let Err(error) = ask().await {
-            self.judge(|breaker, now| breaker.probe_failed(error.outage(), now));
+        for _ in 0..SILENT_PROBES {
+            let began = Instant::now();
+            let Err(error) = ask().await else {
+                return if self.judge(Breaker::probe_succeeded) { Probed::Closed } else { Probed::Unchanged };
+            };
+            self.judge(|breaker, now| breaker.probe_failed(error.outage(), began, now));
             if self.is_open() {
                 return Probed::Open(error);
             }
@@ -196,7 +224,7 @@ impl Gate {
                 return Probed::Unchanged;
             }
         }
-        if self.judge(Breaker::probe_succeeded) { Probed::Closed } else { Probed::Unchanged }
+        Probed::Unchanged
     }
 
     /// Asks a store for as long as a probe waits.
@@ -306,7 +334,7 @@ mod tests {
     #[tokio::test]
     async fn a_call_is_late_once_two_whole_generations_have_passed() {
         let gate = gate();
-        let mut call = Box::pin(gate.attempt(pending::<Result<()>>(), |_| ()));
+        let mut call = Box::pin(gate.attempt(Call::Write, pending::<Result<()>>(), |_| ()));
         assert!(call.as_mut().now_or_never().is_none());
         let began = [gate.begin_generation(), gate.begin_generation(), gate.begin_generation()];
         assert_eq!(began, [false, false, true]);
@@ -320,7 +348,7 @@ mod tests {
         let calls: Vec<_> = (0..64)
             .map(|_| {
                 let gate = Arc::clone(&gate);
-                tokio::spawn(async move { gate.attempt(pending::<Result<()>>(), |_| ()).await })
+                tokio::spawn(async move { gate.attempt(Call::Write, pending::<Result<()>>(), |_| ()).await })
             })
             .collect();
         let on_their_way = || {
@@ -337,7 +365,7 @@ mod tests {
         for call in calls {
             assert!(matches!(call.await.unwrap(), Attempt::BrokenOff));
         }
-        assert!(matches!(gate.attempt(async { Ok(()) }, |_| ()).await, Attempt::<Result<()>>::NotSent));
+        assert!(matches!(gate.attempt(Call::Write, async { Ok(()) }, |_| ()).await, Attempt::<Result<()>>::NotSent));
         assert_eq!(on_their_way(), 0);
     }
 }

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::time::{Timestamp, Ttl};
 
 use super::core::Core;
-use super::gate::Attempt;
+use super::gate::{Attempt, Call};
 use super::journal::{Action, Episode, Journal, Operation};
 
 /// The most operations of one replay.
@@ -70,7 +70,7 @@ async fn round(core: &Core, journal: &dyn Journal, settled_last: usize) -> Resul
     let (seqs, steps): (Vec<u64>, Vec<Step>) =
         operations.into_iter().map(|(seq, operation)| (seq, step(operation, now))).unzip();
     let cx = Context::with_timeout(TIMEOUT);
-    let outcomes = match core.attempt(core.primary.replay(steps, &options, &cx)).await {
+    let outcomes = match core.attempt(Call::Write, core.primary.replay(steps, &options, &cx)).await {
         Attempt::Answered(outcomes) => outcomes,
         Attempt::NotSent | Attempt::BrokenOff => return Err(Error::unavailable("the primary is away")),
     };

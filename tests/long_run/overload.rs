@@ -186,9 +186,10 @@ impl Side {
 
     /// One call of many sorts, which the primary must answer.
     async fn call(&self, turn: u64) -> Result<()> {
-        // What is done, and to which key, must not depend on each other.
-        let (sort, key) = (turn % 8, format!("key:{}", turn / 8 % KEYS));
-        let (list, counter) = (format!("list:{}", turn / 8 % 64), format!("counter:{}", turn / 8 % 64));
+        // By chance, so that the callers do not go from key to key in one long queue.
+        let random = turn.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
+        let (sort, key) = (random % 8, format!("key:{}", random / 8 % KEYS));
+        let (list, counter) = (format!("list:{}", random / 8 % KEYS), format!("counter:{}", random / 8 % KEYS));
         let value = Value::from_integer(i64::try_from(turn).unwrap());
         let ttl = SetOptions::new().with_ttl(Ttl::from_secs(1)?);
         let durability = match (self, sort) {

@@ -1,6 +1,6 @@
 //! Clearing a prefix: at the primary, or here, and then the whole prefix is dirty.
 
-use crate::chain::gate::{Attempt, is_of_the_primary};
+use crate::chain::gate::{Attempt, Call, is_of_the_primary};
 use crate::chain::in_flight::Scope;
 use crate::contract::{self, Context};
 use crate::error::Result;
@@ -23,7 +23,7 @@ pub(super) async fn clear(
     if !is_dirty {
         let shortened = core.keeping_reserve(cx);
         // One that is given up and comes late removes what a cache may forget.
-        match core.attempt(core.primary.clear(prefix, stamp, attempt, &shortened)).await {
+        match core.attempt(Call::Write, core.primary.clear(prefix, stamp, attempt, &shortened)).await {
             Attempt::Answered(Err(error)) if is_of_the_primary(&error) => {}
             Attempt::Answered(answer) => return answer,
             Attempt::NotSent | Attempt::BrokenOff => {}

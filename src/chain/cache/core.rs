@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::chain::gate::{Answer, Attempt, Gate, Patience, Probed};
+use crate::chain::gate::{Answer, Attempt, Call, Gate, Patience, Probed};
 use crate::chain::in_flight::InFlight;
 use crate::chain::status::{Board, ChainState, ChainStatus};
 use crate::config::CacheChainConfig;
@@ -144,8 +144,8 @@ impl Core {
     }
 
     /// Calls the primary, if the breaker lets it, and notes what its answer says of the primary.
-    pub(super) async fn attempt<T: Answer>(&self, call: impl Future<Output = T>) -> Attempt<T> {
-        self.gate.attempt(call, |error| self.announce(Some(error))).await
+    pub(super) async fn attempt<T: Answer>(&self, asked: Call, call: impl Future<Output = T>) -> Attempt<T> {
+        self.gate.attempt(asked, call, |error| self.announce(Some(error))).await
     }
 
     /// Probes for ever: from time to time, and at once where a call waits too long or the breaker opened.

@@ -1,6 +1,6 @@
 //! What only the primary can do: counters, listings, counts.
 
-use crate::chain::gate::{Attempt, away, unsettled};
+use crate::chain::gate::{Attempt, Call, away, unsettled};
 use crate::chain::in_flight::Scope;
 use crate::contract::{Context, IncrementOptions, KeyPage, ListOptions};
 use crate::error::{Error, Result};
@@ -23,7 +23,7 @@ pub(super) async fn increment(
         return Err(if core.gate.is_open() { away() } else { still_dirty() });
     }
     let given_up = core.late.watch_one(key, cx.deadline);
-    let attempt = core.attempt(core.primary.increment(key, by, options, cx)).await;
+    let attempt = core.attempt(Call::Write, core.primary.increment(key, by, options, cx)).await;
     if !matches!(attempt, Attempt::BrokenOff) {
         given_up.answered();
     }
@@ -32,12 +32,12 @@ pub(super) async fn increment(
 
 pub(super) async fn list(core: &Core, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
     nothing_dirty_under(core, prefix, cx)?;
-    settled(core.attempt(core.primary.list(prefix, options, cx)).await, away)
+    settled(core.attempt(Call::Read, core.primary.list(prefix, options, cx)).await, away)
 }
 
 pub(super) async fn count(core: &Core, prefix: &KeyPrefix, cx: &Context) -> Result<u64> {
     nothing_dirty_under(core, prefix, cx)?;
-    settled(core.attempt(core.primary.count(prefix, cx)).await, away)
+    settled(core.attempt(Call::Read, core.primary.count(prefix, cx)).await, away)
 }
 
 fn settled<T>(attempt: Attempt<Result<T>>, broken_off: impl FnOnce() -> Error) -> Result<T> {

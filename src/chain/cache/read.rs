@@ -7,7 +7,7 @@
 //!
 //! A miss of what stands in says so: a cache may forget, and who reads it can have the value again.
 
-use crate::chain::gate::Attempt;
+use crate::chain::gate::{Attempt, Call};
 use crate::contract::{Context, GetOptions, Lookup};
 use crate::error::{Error, Result};
 use crate::key::Key;
@@ -21,7 +21,7 @@ pub(super) async fn get(core: &Core, key: &Key, options: &GetOptions, cx: &Conte
         return fallback::get(core, key, options).await;
     }
     let shortened = core.keeping_reserve(cx);
-    match core.attempt(core.primary.get(key, options, &shortened)).await {
+    match core.attempt(Call::Read, core.primary.get(key, options, &shortened)).await {
         Attempt::Answered(answer) if !says_nothing(&answer) => answer,
         _ => fallback::get(core, key, options).await,
     }
@@ -58,7 +58,7 @@ where
     let sent: Vec<Key> = keys.iter().zip(&asked).filter(|(_, asked)| **asked).map(|(key, _)| key.clone()).collect();
     let mut answered = Vec::new();
     if !sent.is_empty()
-        && let Attempt::Answered(answers) = core.attempt(send(sent)).await
+        && let Attempt::Answered(answers) = core.attempt(Call::Read, send(sent)).await
     {
         answered = answers;
     }

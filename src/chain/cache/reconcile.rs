@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::chain::gate::{Answer, Attempt, away};
+use crate::chain::gate::{Answer, Attempt, Call, away};
 use crate::chain::in_flight::{Entered, Scope};
 use crate::contract::{self, Context, Write};
 use crate::error::{Error, Result};
@@ -121,7 +121,7 @@ async fn delete(core: &Core, keys: Vec<Key>) -> Result<Round> {
     }
     come_behind(core, &cx).await?;
     let deletes = due.iter().map(|key| Write::delete(key.clone(), core.stamps.issue())).collect();
-    let answers = reach(core.attempt(core.primary.write_many(deletes, &cx)).await)?;
+    let answers = reach(core.attempt(Call::Write, core.primary.write_many(deletes, &cx)).await)?;
     let mut failure = None;
     for (key, answer) in due.into_iter().zip(answers) {
         match answer {
@@ -156,7 +156,10 @@ async fn clear(core: &Core, debt: &Debt, prefix: &KeyPrefix, pace: Pace) -> Resu
     let cleared = async {
         let cx = Context::with_timeout(pace.clear_timeout);
         come_behind(core, &cx).await?;
-        reach(core.attempt(core.primary.clear(prefix, core.stamps.issue(), contract::Attempt::First, &cx)).await)?
+        reach(
+            core.attempt(Call::Write, core.primary.clear(prefix, core.stamps.issue(), contract::Attempt::First, &cx))
+                .await,
+        )?
     };
     if let Err(error) = cleared.await {
         core.change_dirty(|dirty| dirty.fail(debt));
@@ -173,7 +176,7 @@ async fn clear(core: &Core, debt: &Debt, prefix: &KeyPrefix, pace: Pace) -> Resu
 /// Has the primary answer something that was sent now: whatever was given up before and still lay on the connection was applied
 /// before it, or never will be.
 async fn come_behind(core: &Core, cx: &Context) -> Result<()> {
-    reach(core.attempt(core.primary.ping(cx)).await)?.map(drop)
+    reach(core.attempt(Call::Write, core.primary.ping(cx)).await)?.map(drop)
 }
 
 fn reach<T: Answer>(attempt: Attempt<T>) -> Result<T> {

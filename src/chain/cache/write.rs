@@ -12,7 +12,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::chain::gate::{Attempt, away, is_of_the_primary, unsettled};
+use crate::chain::gate::{Attempt, Call, away, is_of_the_primary, unsettled};
 use crate::chain::in_flight::{Entered, Scope};
 use crate::contract::{self, Context, Write, WriteAck, WriteOp};
 use crate::error::{Error, Result};
@@ -105,7 +105,7 @@ impl<'a> Batch<'a> {
         let shortened = core.keeping_reserve(cx);
         // Of those that are not sent nothing comes late; that they count as such only delays what is done for their keys.
         let given_up = core.late.watch(&self.writes, shortened.deadline);
-        let answers = match core.attempt(send(core, batch, &shortened)).await {
+        let answers = match core.attempt(Call::Write, send(core, batch, &shortened)).await {
             Attempt::Answered(answers) => {
                 given_up.answered();
                 answers

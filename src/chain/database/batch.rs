@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::chain::core::{Core, still_owed};
-use crate::chain::gate::{Attempt, away, is_of_the_primary, unsettled};
+use crate::chain::gate::{Attempt, Call, away, is_of_the_primary, unsettled};
 use crate::chain::in_flight::{Entered, Scope};
 use crate::chain::owed::Owed;
 use crate::contract::Context;
@@ -136,7 +136,7 @@ impl<I: Item> Batch<'_, I> {
     /// Sends items to the primary once.
     async fn send_to_primary(&mut self, sent: Vec<usize>, cx: &Context) -> Sent {
         let batch = sent.iter().filter_map(|index| self.items.get(*index).map(Stamped::fixed)).collect();
-        let attempt = self.core.attempt(I::send(self.core, batch, cx)).await;
+        let attempt = self.core.attempt(Call::Write, I::send(self.core, batch, cx)).await;
         let mut answers = match attempt {
             Attempt::Answered(answers) => answers.into_iter().map(Some).collect::<Vec<_>>(),
             Attempt::NotSent => sent.iter().map(|_| Some(Err(away()))).collect(),

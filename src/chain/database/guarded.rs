@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::chain::core::Core;
-use crate::chain::gate::{Answer, Attempt, away, is_of_the_primary, unsettled};
+use crate::chain::gate::{Answer, Attempt, Call, away, is_of_the_primary, unsettled};
 use crate::chain::in_flight::{Entered, Scope};
 use crate::chain::journal::{Action, Operation};
 use crate::contract::{self, Context, Step, StepAck};
@@ -63,7 +63,7 @@ pub(super) async fn ask<T>(core: &Core, call: impl Future<Output = Result<T>>) -
 where
     Result<T>: Answer,
 {
-    match core.attempt(call).await {
+    match core.attempt(Call::Write, call).await {
         Attempt::Answered(answer) => answer,
         Attempt::NotSent => Err(away()),
         Attempt::BrokenOff => Err(unsettled()),
@@ -119,7 +119,7 @@ async fn clear_primary(
     let mut part = Behind::NOT_BEGUN;
     for _ in 0..MOST_ATTEMPTS {
         let (stamp, attempt) = stamped.fixed();
-        let error = match core.attempt(core.primary.clear(prefix, stamp, attempt, &cx)).await {
+        let error = match core.attempt(Call::Write, core.primary.clear(prefix, stamp, attempt, &cx)).await {
             Attempt::Answered(Ok(removed)) => {
                 return Cleared::Answered(Ok(removed.map(|removed| part.removed.saturating_add(removed))));
             }

@@ -7,7 +7,7 @@
 //! | list, count | closed: the primary; open: unavailable | unavailable |
 
 use crate::chain::core::{Core, still_owed};
-use crate::chain::gate::{Answer, Attempt, away};
+use crate::chain::gate::{Answer, Attempt, Call, away};
 use crate::chain::journal::Action;
 use crate::chain::owed::{OwedList, OwedValue};
 use crate::config::OutageReads;
@@ -169,14 +169,14 @@ pub(super) async fn read<T>(core: &Core, call: impl Future<Output = Result<T>>) 
 where
     Result<T>: Answer,
 {
-    match core.attempt(call).await {
+    match core.attempt(Call::Read, call).await {
         Attempt::Answered(answer) => answer,
         Attempt::NotSent | Attempt::BrokenOff => Err(away()),
     }
 }
 
 async fn reads<T>(core: &Core, count: usize, call: impl Future<Output = Vec<Result<T>>>) -> Vec<Result<T>> {
-    match core.attempt(call).await {
+    match core.attempt(Call::Read, call).await {
         Attempt::Answered(answers) => answers,
         Attempt::NotSent | Attempt::BrokenOff => (0..count).map(|_| Err(away())).collect(),
     }
