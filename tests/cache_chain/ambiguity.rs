@@ -7,7 +7,7 @@ use agent_storage::contract::{Context, Durability, Freshness, Store, Write, Writ
 use agent_storage::testkit::Fault;
 use agent_storage::{ErrorKind, HybridClock, Key, Revision, SetOptions, Value};
 
-use crate::rig::Rig;
+use crate::rig::{Plan, Rig};
 
 #[tokio::test]
 async fn a_write_in_doubt_counts_as_written_here_and_is_deleted_there() {
@@ -72,7 +72,11 @@ async fn what_has_a_condition_is_in_doubt_and_takes_nobodys_lock_away() {
 #[tokio::test]
 async fn the_newest_of_a_batch_stands_here_though_an_older_one_was_in_doubt() {
     for seed in 0..10 {
-        let rig = Rig::new().await;
+        let mut plan = Plan::default();
+        // So long that no probe takes the fault that is meant for the batch.
+        (plan.options.timeout, plan.timeout) = (Duration::from_secs(60), Duration::from_secs(60));
+        (plan.config.breaker.probe_interval, plan.config.breaker.slow_call) = (plan.timeout, plan.timeout);
+        let rig = Rig::with(plan).await;
         rig.primary.let_deletes(false);
         rig.faults.set_for_next(Fault::Slow(Duration::ZERO), seed);
         for _ in 0..seed {
