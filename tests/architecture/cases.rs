@@ -146,7 +146,7 @@ const OF_A_CALL: &[(&str, &[Test])] = &[
         "the reply of a COMMIT is lost",
         &[
             (OUTAGES, "a_write_whose_reply_is_lost_has_effect_once"),
-            (OUTAGES, "a_transaction_whose_commit_is_not_heard_of_is_of_unknown_outcome"),
+            (OUTAGES, "a_transaction_whose_commit_is_not_heard_of_is_looked_up"),
         ],
     ),
     (
