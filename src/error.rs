@@ -1,13 +1,11 @@
 //! The one error of this crate: a small opaque [`Error`] with an [`ErrorKind`] that programs decide by.
 //!
-//! This module knows no more of the crate than what a stamp is. Conversions from a client library's errors stand beside that client.
+//! This module knows nothing else of the crate. Conversions from a client library's errors stand beside that client.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
-
-use crate::stamp::Stamp;
 
 /// The result of this crate's fallible functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -96,9 +94,8 @@ pub struct Behind {
     pub begun: bool,
     /// How many entries that part removed; of a delete at most one.
     pub removed: u64,
-    /// The newest stamp that stands in its way, as far as the store knows: whoever stamps the write anew must pass it. None for what
-    /// was refused only because it follows in its batch.
-    pub standing: Option<Stamp>,
+    /// The bytes of the newest stamp that stands in its way, which sort as it does; see `Behind::standing`.
+    pub(crate) standing: Option<[u8; 16]>,
 }
 
 impl Behind {
@@ -115,13 +112,6 @@ impl Behind {
     #[must_use]
     pub const fn after_removing(removed: u64) -> Self {
         Self { begun: removed > 0, removed, standing: None }
-    }
-
-    /// The same, and this stands in the way.
-    #[must_use]
-    pub fn with_standing(mut self, standing: Option<Stamp>) -> Self {
-        self.standing = self.standing.max(standing);
-        self
     }
 
     /// What two attempts of a write did together.

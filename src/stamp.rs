@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::error::{Error, Result};
+use crate::error::{Behind, Error, Result};
 use crate::time::{Clock, Timestamp};
 
 /// The bits of a stamp's time that count writes within one millisecond.
@@ -199,6 +199,22 @@ fn random_writer() -> u64 {
         use std::hash::{BuildHasher, RandomState};
         RandomState::new().hash_one(std::process::id())
     })
+}
+
+impl Behind {
+    /// The newest stamp that stands in the way of the write, as far as the store knows: whoever stamps it anew must pass it. `None` for
+    /// what was refused only because it follows in its batch.
+    #[must_use]
+    pub fn standing(self) -> Option<Stamp> {
+        self.standing.map(Stamp::from_bytes)
+    }
+
+    /// The same, and this stands in the way.
+    #[must_use]
+    pub fn with_standing(mut self, standing: Option<Stamp>) -> Self {
+        self.standing = self.standing.max(standing.map(Stamp::to_bytes));
+        self
+    }
 }
 
 #[cfg(test)]

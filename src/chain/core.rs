@@ -164,7 +164,7 @@ impl Core {
     /// What a refusal says of a write that is behind. The next stamp is newer than what stands in its way, whosever clock gave that.
     pub(super) fn learn_behind(&self, error: &Error) -> Option<Behind> {
         let behind = error.as_behind()?;
-        if let Some(standing) = behind.standing {
+        if let Some(standing) = behind.standing() {
             self.stamps.observe(standing);
         }
         Some(behind)

@@ -49,7 +49,7 @@ impl Table {
                     match write::write(shard, delete, moment) {
                         Ok((ack, _undo)) => cleared += u64::from(ack.existed == Some(true)),
                         Err(error) => {
-                            newest = newest.max(error.as_behind().and_then(|behind| behind.standing));
+                            newest = newest.max(error.as_behind().and_then(|behind| behind.standing()));
                             refused = true;
                         }
                     }

@@ -39,7 +39,7 @@ pub(super) async fn apply(session: &mut Session, steps: Vec<Step>) -> Result<Vec
 /// What was applied of a step that is behind was undone with it.
 fn undone(error: Error) -> Error {
     match error.as_behind() {
-        Some(behind) => Error::behind(Behind::NOT_BEGUN.with_standing(behind.standing)),
+        Some(behind) => Error::behind(Behind::NOT_BEGUN.with_standing(behind.standing())),
         None => error,
     }
 }

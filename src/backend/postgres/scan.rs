@@ -168,7 +168,7 @@ async fn clear_page(session: &mut Session, under: &Under<'_>, stamp: Stamp, atte
             Ok(ack) => removed += u64::from(ack.existed == Some(true)),
             Err((Some(behind), _)) => {
                 removed += behind.removed;
-                latest = latest.max(behind.standing);
+                latest = latest.max(behind.standing());
                 refused = true;
             }
             Err((None, error)) => return Err(error),

@@ -100,7 +100,7 @@ pub(super) fn clear(session: &Session<'_>, range: &KeyRange, stamped: Stamped) -
         match write::delete(session, key, None, stamped) {
             Ok(ack) => removed += u64::from(ack.existed == Some(true)),
             Err(SqlError::Storage(error)) if stamped.refuses(&error) => {
-                newest = newest.max(error.as_behind().and_then(|behind| behind.standing));
+                newest = newest.max(error.as_behind().and_then(|behind| behind.standing()));
                 refused = true;
             }
             Err(error) => return Err(error),

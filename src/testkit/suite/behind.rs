@@ -54,7 +54,7 @@ fn fixed_item(append: Append) -> Append {
 #[track_caller]
 fn refused_for<T: std::fmt::Debug>(answer: Result<T>, standing: Stamp) -> Behind {
     let behind = refused(answer);
-    assert!(behind.standing >= Some(standing), "{behind:?}, and {standing} stands there");
+    assert!(behind.standing() >= Some(standing), "{behind:?}, and {standing} stands there");
     behind
 }
 
