@@ -105,10 +105,11 @@ fn forget_missing(core: &Core, seqs: &[u64], operations: &[(u64, Operation)]) {
 fn step(operation: Operation, now: Timestamp) -> Step {
     let Operation { stamp, action } = operation;
     match action {
-        Action::Put { key, value, expires_at } => match expires_at.map(|at| (at, Ttl::new(at.since(now)))) {
-            Some((expires_at, Err(_))) => Step::Expired { key, value, expires_at, stamp },
-            left => {
-                let ttl = left.and_then(|(_, left)| left.ok());
+        Action::Put { key, value, expires_at } => match expires_at {
+            Some(expires_at) if expires_at <= now => Step::Expired { key, value, expires_at, stamp },
+            expires_at => {
+                // A clock that stepped back leaves more than the longest TTL.
+                let ttl = expires_at.map(|at| Ttl::new(at.since(now)).unwrap_or(Ttl::MAX));
                 Step::Write(Write::new(key, WriteOp::Put { value, mode: WriteMode::Upsert, ttl }, stamp))
             }
         },

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use agent_storage::chain::ChainState;
-use agent_storage::contract::{Append, Context, DatabaseBackend, Durability, ReplayOptions, Step, Store, Write};
+use agent_storage::contract::{
+    Append, Context, DatabaseBackend, Durability, ReplayOptions, Step, Store, Write, WriteMode, WriteOp,
+};
 use agent_storage::testkit::Fault;
-use agent_storage::{Clock, HybridClock, Key, KeyPrefix, Value};
+use agent_storage::{Clock, HybridClock, Key, KeyPrefix, Ttl, Value};
 
 use crate::machine::{Machine, Process};
 use crate::rig::soon;
@@ -251,4 +253,18 @@ async fn a_copy_of_a_journal_that_is_replayed_as_well_has_no_effect_any_more() {
     other.until(|status| status.state == ChainState::Normal && status.replayed == 4).await;
     assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(2));
     assert_eq!(machine.primary.range_json::<i64>("list", 0, -1).await.unwrap(), [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_clock_that_steps_back_ends_no_entry_of_the_longest_ttl() {
+    let machine = Machine::new();
+    let process = machine.start().await;
+    machine.fall();
+    let put = WriteOp::Put { value: Value::from_integer(4), mode: WriteMode::Upsert, ttl: Some(Ttl::MAX) };
+    let write = Write::new(Key::parse("k").unwrap(), put, process.stamps.issue());
+    process.chain.write(write, &soon()).await.unwrap();
+    machine.clock.rewind(Duration::from_millis(1));
+    machine.faults.heal();
+    process.until(|status| status.state == ChainState::Normal).await;
+    assert_eq!(machine.primary.get_json("k").await.unwrap(), Some(4));
 }
