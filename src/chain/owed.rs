@@ -2,7 +2,7 @@
 //!
 //! It holds no values: of each operation its number in the journal, its stamp, and what it does to its key.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
 use crate::key::{Key, KeyPrefix};
@@ -19,6 +19,8 @@ pub(super) enum OwedValue {
     Put { seq: u64, stamp: Stamp, expires_at: Option<Timestamp> },
     /// It was deleted.
     Deleted,
+    /// It was deleted, but the delete was put aside, or something newer overtook it: what there is now nobody can tell.
+    Unsettled,
 }
 
 /// What a reader is told of a list that is owed something.
@@ -28,6 +30,17 @@ pub(super) enum OwedList {
     Deleted,
     /// Items were appended whose positions only the primary can give.
     Appended,
+    /// It was deleted, but the delete was put aside, or something newer overtook it: what there is now nobody can tell.
+    Unsettled,
+}
+
+/// A debt that was put aside, and that something newer replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Replaced {
+    pub(super) seq: u64,
+    pub(super) stamp: Stamp,
+    /// The stamp of what replaced it.
+    pub(super) by: Stamp,
 }
 
 /// All that is owed.
@@ -39,13 +52,24 @@ pub(super) struct Owed {
     debts: BTreeMap<u64, Header>,
     keys: BTreeMap<Key, OwedKey>,
     /// The numbers of the clears among the debts.
-    clears: BTreeMap<u64, (KeyPrefix, Stamp)>,
+    clears: BTreeMap<u64, OwedClear>,
     /// The numbers of the debts that wait for the primary.
     due: BTreeSet<u64>,
     /// The numbers of those that were put aside.
     parked: BTreeSet<u64>,
     /// The numbers of those that readers are not told of.
     hidden: BTreeSet<u64>,
+    /// The numbers of those that were put aside, and that the journal says were replaced since by somebody who did not know of them.
+    /// They are hidden too.
+    replaced: BTreeSet<u64>,
+}
+
+#[derive(Debug)]
+struct OwedClear {
+    prefix: KeyPrefix,
+    stamp: Stamp,
+    /// Something newer under the prefix was paid before it.
+    overtaken: bool,
 }
 
 #[derive(Debug, Default)]
@@ -56,14 +80,28 @@ struct OwedKey {
     value: Option<(u64, Stamp, OwedValue)>,
     deleted: Option<(u64, Stamp)>,
     appends: BTreeMap<u64, Stamp>,
+    paid: Paid,
+}
+
+/// The newest stamps of what was paid of a key that is still owed something.
+#[derive(Clone, Copy, Debug, Default)]
+struct Paid {
+    /// Of what wrote the value, or deleted it.
+    value: Option<Stamp>,
+    /// Of what deleted value and list.
+    deleted: Option<Stamp>,
+    appended: Option<Stamp>,
 }
 
 impl Owed {
     /// Adds a debt, unless it is known. Readers are told of it.
     pub(super) fn add(&mut self, debt: Header) {
-        let Header { seq, stamp, .. } = debt;
+        let Header { seq, stamp, replaced, .. } = debt;
         let effect = debt.effect.clone();
-        if self.register(debt) || self.hidden.remove(&seq) {
+        if replaced {
+            self.add_hidden(debt);
+            self.replaced.insert(seq);
+        } else if self.register(debt) || self.hidden.remove(&seq) {
             self.show(seq, stamp, &effect);
         }
     }
@@ -91,7 +129,7 @@ impl Owed {
                 owed.appends.insert(seq, stamp);
             }
             Effect::Clear(prefix) => {
-                self.clears.insert(seq, (prefix.clone(), stamp));
+                self.clears.insert(seq, OwedClear { prefix: prefix.clone(), stamp, overtaken: false });
             }
         }
         let stopped = debt.effect.list().and_then(|key| self.keys.get(key)).and_then(OwedKey::stopped_at);
@@ -114,7 +152,8 @@ impl Owed {
             Effect::Delete(key) => {
                 let owed = self.key_mut(key);
                 owed.write(seq, stamp, OwedValue::Deleted);
-                if owed.deleted.is_none_or(|(_, standing)| standing < stamp) {
+                let newest = owed.deleted.map(|(_, standing)| standing).max(owed.paid.deleted);
+                if newest < Some(stamp) {
                     owed.deleted = Some((seq, stamp));
                 }
             }
@@ -126,28 +165,114 @@ impl Owed {
         self.keys.entry(key.clone()).or_default()
     }
 
-    /// Forgets a debt that was paid.
+    /// Forgets a debt that was paid, and what is older by what it did.
     pub(super) fn pay(&mut self, seq: u64) {
+        let Some(Header { stamp, effect, .. }) = self.debts.get(&seq).cloned() else { return };
+        match &effect {
+            Effect::Put(key, _) => {
+                self.overtake(key, stamp);
+                self.keys.get_mut(key).into_iter().for_each(|owed| owed.was_written(stamp));
+            }
+            Effect::Append(key) => {
+                self.overtake(key, stamp);
+                self.keys
+                    .get_mut(key)
+                    .into_iter()
+                    .for_each(|owed| owed.paid.appended = owed.paid.appended.max(Some(stamp)));
+            }
+            Effect::Delete(key) => self.keys.get_mut(key).into_iter().for_each(|owed| owed.was_deleted(stamp)),
+            Effect::Clear(prefix) => {
+                let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
+                let covered = self.keys.range_mut::<str, _>(from).take_while(|(key, _)| prefix.matches(key));
+                covered.for_each(|(_, owed)| owed.was_deleted(stamp));
+            }
+        }
+        self.remove(seq);
+    }
+
+    /// Notes that something was paid before older clears of its key.
+    fn overtake(&mut self, key: &Key, stamp: Stamp) {
+        let older = self.clears.values_mut().filter(|clear| clear.stamp < stamp && clear.prefix.matches(key));
+        older.for_each(|clear| clear.overtaken = true);
+    }
+
+    /// Forgets a debt that will not be paid. Readers are told of what it hid.
+    pub(super) fn give_up(&mut self, seq: u64) {
+        let Some(debt) = self.remove(seq) else { return };
+        let Some(key) = debt.effect.key() else { return };
+        let of_key = |debt: &&Header| debt.effect.key() == Some(key) && !self.hidden.contains(&debt.seq);
+        let others: Vec<Header> = self.debts.values().filter(of_key).cloned().collect();
+        others.into_iter().for_each(|Header { seq, stamp, effect, .. }| self.show(seq, stamp, &effect));
+    }
+
+    fn remove(&mut self, seq: u64) -> Option<Header> {
         if self.parked.contains(&seq) {
             // What waited behind it goes on.
             self.unpark(seq);
         }
-        let Some(debt) = self.debts.remove(&seq) else { return };
+        let debt = self.debts.remove(&seq)?;
         self.due.remove(&seq);
         self.hidden.remove(&seq);
+        self.replaced.remove(&seq);
         match &debt.effect {
             Effect::Clear(_) => drop(self.clears.remove(&seq)),
             Effect::Put(key, _) | Effect::Delete(key) | Effect::Append(key) => {
-                let Some(owed) = self.keys.get_mut(key) else { return };
-                owed.debts -= 1;
-                owed.value.take_if(|(newest, ..)| *newest == seq);
-                owed.deleted.take_if(|(newest, _)| *newest == seq);
-                owed.appends.remove(&seq);
-                if owed.debts == 0 {
-                    self.keys.remove(key);
+                if let Some(owed) = self.keys.get_mut(key) {
+                    owed.debts -= 1;
+                    owed.value.take_if(|(newest, ..)| *newest == seq);
+                    owed.deleted.take_if(|(newest, _)| *newest == seq);
+                    owed.appends.remove(&seq);
+                    if owed.debts == 0 {
+                        self.keys.remove(key);
+                    }
                 }
             }
         }
+        Some(debt)
+    }
+
+    /// Which of the debts that were put aside, or are to be now, something newer replaces that was paid, or is paid now. Items that
+    /// wait behind such a one are among them: a clear leaves nothing at the primary that would stop them.
+    pub(super) fn replaced(&self, paid: &[u64], aside: impl Iterator<Item = u64>) -> Vec<Replaced> {
+        let aside: BTreeSet<u64> = aside.chain(self.parked.iter().copied()).collect();
+        if aside.is_empty() {
+            return Vec::new();
+        }
+        let paid = PaidNow::of(paid.iter().filter_map(|seq| self.debts.get(seq)));
+        let debts = aside.iter().filter(|seq| !self.replaced.contains(seq)).filter_map(|seq| self.debts.get(seq));
+        let mut replaced = BTreeMap::new();
+        for Header { seq, stamp, effect, .. } in debts {
+            let owed = effect.key().and_then(|key| self.keys.get(key));
+            let before = owed.map(|owed| owed.paid).unwrap_or_default();
+            let Some(by) = paid.since(effect, before).filter(|by| stamp < by) else { continue };
+            replaced.insert(*seq, Replaced { seq: *seq, stamp: *stamp, by });
+            if let (Some(owed), Some(_)) = (owed, effect.list()) {
+                let behind = owed.appends.range(seq..).filter(|(_, stamp)| **stamp < by);
+                replaced.extend(behind.map(|(seq, stamp)| (*seq, Replaced { seq: *seq, stamp: *stamp, by })));
+            }
+        }
+        replaced.into_values().collect()
+    }
+
+    /// Whether a debt is an item of a list.
+    pub(super) fn is_item(&self, seq: u64) -> bool {
+        self.debts.get(&seq).is_some_and(|debt| debt.effect.list().is_some())
+    }
+
+    /// Hides a debt that was put aside, because something newer stands that was written without knowing of it.
+    pub(super) fn hide_replaced(&mut self, seq: u64) {
+        let Some(debt) = self.debts.get(&seq) else { return };
+        self.hidden.insert(seq);
+        self.replaced.insert(seq);
+        if let Some(owed) = debt.effect.key().and_then(|key| self.keys.get_mut(key)) {
+            owed.value.take_if(|(newest, ..)| *newest == seq);
+            owed.deleted.take_if(|(newest, _)| *newest == seq);
+        }
+    }
+
+    /// Whether the journal says that a debt which was put aside was replaced since.
+    pub(super) fn is_replaced(&self, seq: u64) -> bool {
+        self.replaced.contains(&seq)
     }
 
     /// Says that a debt cannot be paid as things are. Its key stays owed. Later items of its list wait behind it, those to come
@@ -189,7 +314,7 @@ impl Owed {
 
     /// The first debt of a key that was put aside, or of a prefix that covers the key.
     pub(super) fn put_aside_of(&self, key: &Key) -> Option<u64> {
-        let clear = self.clears.iter().find(|(seq, (prefix, _))| prefix.matches(key) && self.parked.contains(seq));
+        let clear = self.clears.iter().find(|(seq, clear)| clear.prefix.matches(key) && self.parked.contains(seq));
         let of_key = self.keys.get(key).and_then(|owed| owed.parked.first());
         of_key.or(clear.map(|(seq, _)| seq)).copied()
     }
@@ -243,43 +368,101 @@ impl Owed {
 
     /// Whether anything is owed to a key.
     pub(super) fn owes(&self, key: &Key) -> bool {
-        self.keys.contains_key(key) || self.clears.values().any(|(prefix, _)| prefix.matches(key))
+        self.keys.contains_key(key) || self.clears.values().any(|clear| clear.prefix.matches(key))
     }
 
     /// Whether anything is owed to a key with a prefix.
     pub(super) fn owes_under(&self, prefix: &KeyPrefix) -> bool {
         let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
         self.keys.range::<str, _>(from).next().is_some_and(|(key, _)| prefix.matches(key))
-            || self.clears.values().any(|(cleared, _)| overlap(cleared, prefix))
+            || self.clears.values().any(|clear| overlap(&clear.prefix, prefix))
     }
 
     /// What readers are told of a key's value, if it is owed.
     pub(super) fn value(&self, key: &Key) -> Option<OwedValue> {
-        let written = self.keys.get(key).and_then(|owed| owed.value);
-        match (written, self.cleared(key)) {
-            (Some((_, stamp, value)), cleared) if cleared.is_none_or(|cleared| cleared < stamp) => Some(value),
-            (_, Some(_)) => Some(OwedValue::Deleted),
-            (_, None) => None,
-        }
+        let owed = self.keys.get(key);
+        let written = owed.and_then(|owed| owed.value).map(|(seq, stamp, value)| match value {
+            OwedValue::Deleted if self.parked.contains(&seq) => (stamp, OwedValue::Unsettled),
+            value => (stamp, value),
+        });
+        let cleared = self
+            .cleared(key)
+            .map(|(stamp, is_settled)| (stamp, if is_settled { OwedValue::Deleted } else { OwedValue::Unsettled }));
+        let paid = owed.and_then(|owed| owed.paid.value);
+        let newest = written.into_iter().chain(cleared).max_by_key(|(stamp, _)| *stamp);
+        newest.filter(|(stamp, _)| paid < Some(*stamp)).map(|(_, value)| value)
     }
 
     /// What readers are told of a key's list, if it is owed something.
     pub(super) fn list(&self, key: &Key) -> Option<OwedList> {
         let owed = self.keys.get(key);
-        let deleted = owed.and_then(|owed| owed.deleted).map(|(_, stamp)| stamp).max(self.cleared(key));
-        let alive =
-            |(seq, stamp): (&u64, &Stamp)| deleted.is_none_or(|deleted| deleted < *stamp) && !self.hidden.contains(seq);
+        let paid = owed.map(|owed| owed.paid).unwrap_or_default();
+        let deleted = owed.and_then(|owed| owed.deleted).map(|(seq, stamp)| (stamp, !self.parked.contains(&seq)));
+        let newest = deleted.max(self.cleared(key)).filter(|(stamp, _)| paid.deleted < Some(*stamp));
+        let alive = |(seq, stamp): (&u64, &Stamp)| {
+            newest.is_none_or(|(deleted, _)| deleted < *stamp) && !self.hidden.contains(seq)
+        };
         // The last ones are the likeliest.
         if owed.is_some_and(|owed| owed.appends.iter().rev().any(alive)) {
             return Some(OwedList::Appended);
         }
-        deleted.map(|_| OwedList::Deleted)
+        let (stamp, is_settled) = newest?;
+        Some(if is_settled && paid.appended < Some(stamp) { OwedList::Deleted } else { OwedList::Unsettled })
     }
 
-    /// The stamp of the newest clear that covers a key, of those that readers are told of.
-    fn cleared(&self, key: &Key) -> Option<Stamp> {
-        let clears = self.clears.iter().filter(|(seq, (prefix, _))| prefix.matches(key) && !self.hidden.contains(seq));
-        clears.map(|(_, (_, stamp))| *stamp).max()
+    /// The stamp of the newest clear that covers a key, of those that readers are told of, and whether all under its prefix is known
+    /// by it.
+    fn cleared(&self, key: &Key) -> Option<(Stamp, bool)> {
+        let clears = self.clears.iter().filter(|(seq, clear)| clear.prefix.matches(key) && !self.hidden.contains(seq));
+        clears.map(|(seq, clear)| (clear.stamp, !clear.overtaken && !self.parked.contains(seq))).max()
+    }
+}
+
+/// The newest stamps of what is paid by one replay.
+#[derive(Debug, Default)]
+struct PaidNow<'a> {
+    keys: HashMap<&'a Key, Paid>,
+    clears: Vec<(&'a KeyPrefix, Stamp)>,
+}
+
+impl<'a> PaidNow<'a> {
+    fn of(debts: impl Iterator<Item = &'a Header>) -> Self {
+        let mut paid = Self::default();
+        for Header { stamp, effect, .. } in debts {
+            match effect {
+                Effect::Put(key, _) => paid.keys.entry(key).or_default().note_value(*stamp),
+                Effect::Delete(key) => paid.keys.entry(key).or_default().note_delete(*stamp),
+                Effect::Clear(prefix) => paid.clears.push((prefix, *stamp)),
+                Effect::Append(_) => {}
+            }
+        }
+        paid
+    }
+
+    /// The newest stamp of what replaces an effect, by this and by what was paid of its key before.
+    fn since(&self, effect: &Effect, before: Paid) -> Option<Stamp> {
+        let now = |key| self.keys.get(key).copied().unwrap_or_default();
+        let cleared = |text: &str| {
+            self.clears.iter().filter(|(prefix, _)| text.starts_with(prefix.as_str())).map(|(_, stamp)| *stamp).max()
+        };
+        match effect {
+            Effect::Put(key, _) => now(key).value.max(before.value).max(cleared(key.as_str())),
+            Effect::Delete(key) | Effect::Append(key) => {
+                now(key).deleted.max(before.deleted).max(cleared(key.as_str()))
+            }
+            Effect::Clear(prefix) => cleared(prefix.as_str()),
+        }
+    }
+}
+
+impl Paid {
+    fn note_value(&mut self, stamp: Stamp) {
+        self.value = self.value.max(Some(stamp));
+    }
+
+    fn note_delete(&mut self, stamp: Stamp) {
+        self.note_value(stamp);
+        self.deleted = self.deleted.max(Some(stamp));
     }
 }
 
@@ -291,120 +474,25 @@ impl OwedKey {
 
     /// The newest by stamp counts, whatever the order of the journal.
     fn write(&mut self, seq: u64, stamp: Stamp, value: OwedValue) {
-        if self.value.is_none_or(|(_, standing, _)| standing < stamp) {
+        let newest = self.value.map(|(_, standing, _)| standing).max(self.paid.value);
+        if newest < Some(stamp) {
             self.value = Some((seq, stamp, value));
         }
+    }
+
+    /// A value with this stamp was paid: readers are told of newer ones only.
+    fn was_written(&mut self, stamp: Stamp) {
+        self.paid.note_value(stamp);
+        self.value.take_if(|(_, standing, _)| *standing <= stamp);
+    }
+
+    /// A delete with this stamp was paid, of this key or of a prefix of it.
+    fn was_deleted(&mut self, stamp: Stamp) {
+        self.was_written(stamp);
+        self.paid.note_delete(stamp);
+        self.deleted.take_if(|(_, standing)| *standing <= stamp);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::stamp::HybridClock;
-
-    fn key(text: &str) -> Key {
-        Key::parse(text).unwrap()
-    }
-
-    fn debts(effects: impl IntoIterator<Item = Effect>) -> (Owed, Vec<Stamp>) {
-        let clock = HybridClock::process();
-        let (mut owed, mut stamps) = (Owed::default(), Vec::new());
-        for (seq, effect) in (1..).zip(effects) {
-            let stamp = clock.issue();
-            owed.add(Header { seq, stamp, effect, parked: false });
-            stamps.push(stamp);
-        }
-        (owed, stamps)
-    }
-
-    #[test]
-    fn the_newest_effect_is_what_a_reader_sees() {
-        let put = || Effect::Put(key("k"), None);
-        let (mut owed, stamps) = debts([put(), Effect::Delete(key("k")), put()]);
-        assert_eq!(owed.value(&key("k")), Some(OwedValue::Put { seq: 3, stamp: stamps[2], expires_at: None }));
-        assert_eq!(owed.list(&key("k")), Some(OwedList::Deleted));
-        owed.pay(1);
-        owed.pay(2);
-        assert_eq!(owed.list(&key("k")), None);
-        assert!(owed.owes(&key("k")));
-        owed.pay(3);
-        assert!(!owed.owes(&key("k")) && owed.len() == 0);
-        assert_eq!(owed.value(&key("k")), None);
-    }
-
-    #[test]
-    fn what_came_late_into_the_journal_does_not_hide_what_is_newer() {
-        let clock = HybridClock::process();
-        let (older, newer) = (clock.issue(), clock.issue());
-        let mut owed = Owed::default();
-        owed.add(Header { seq: 1, stamp: newer, effect: Effect::Delete(key("k")), parked: false });
-        owed.add(Header { seq: 2, stamp: older, effect: Effect::Put(key("k"), None), parked: false });
-        assert_eq!(owed.value(&key("k")), Some(OwedValue::Deleted));
-    }
-
-    #[test]
-    fn a_clear_covers_what_is_older_under_its_prefix() {
-        let clear = Effect::Clear(KeyPrefix::parse("a:").unwrap());
-        let (owed, _) = debts([Effect::Put(key("a:1"), None), clear, Effect::Put(key("a:2"), None)]);
-        assert_eq!(owed.value(&key("a:1")), Some(OwedValue::Deleted));
-        assert!(matches!(owed.value(&key("a:2")), Some(OwedValue::Put { seq: 3, .. })));
-        assert_eq!(owed.value(&key("a:3")), Some(OwedValue::Deleted));
-        assert_eq!(owed.value(&key("b")), None);
-        let under = |prefix: &str| owed.owes_under(&KeyPrefix::parse(prefix).unwrap());
-        assert!(under("") && under("a:") && under("a:7") && !under("b") && !under("a;"));
-    }
-
-    #[test]
-    fn appends_after_a_delete_are_not_a_deleted_list() {
-        let append = || Effect::Append(key("k"));
-        let (mut owed, _) = debts([append(), Effect::Delete(key("k")), append()]);
-        assert_eq!(owed.list(&key("k")), Some(OwedList::Appended));
-        owed.pay(3);
-        assert_eq!(owed.list(&key("k")), Some(OwedList::Deleted));
-        assert_eq!(owed.value(&key("k")), Some(OwedValue::Deleted));
-        owed.pay(2);
-        assert_eq!(owed.list(&key("k")), Some(OwedList::Appended));
-    }
-
-    #[test]
-    fn a_clear_is_paid_alone_and_what_is_parked_is_passed_over() {
-        let put = |name: &str| Effect::Put(key(name), None);
-        let (mut owed, _) = debts([put("a"), put("b"), Effect::Clear(KeyPrefix::empty()), put("c")]);
-        assert_eq!(owed.next(10), [1, 2]);
-        assert_eq!(owed.next(1), [1]);
-        owed.park(1);
-        assert_eq!(owed.next(10), [2]);
-        owed.pay(2);
-        assert_eq!(owed.next(10), [3]);
-        owed.pay(3);
-        assert_eq!(owed.next(10), [4]);
-        assert_eq!((owed.len(), owed.pending(), owed.parked()), (2, 1, 1));
-        assert!(owed.owes(&key("a")));
-        assert_eq!((owed.put_aside(), owed.put_aside_of(&key("a"))), (vec![1], Some(1)));
-        owed.unpark(1);
-        assert_eq!(owed.next(10), [1, 4]);
-    }
-
-    #[test]
-    fn items_wait_behind_one_of_their_list_that_was_put_aside() {
-        let append = || Effect::Append(key("list"));
-        let put = || Effect::Put(key("list"), None);
-        let others = Effect::Append(key("other"));
-        let (mut owed, stamps) = debts([append(), append(), put(), append(), others, append()]);
-        owed.park(2);
-        assert_eq!(owed.next(10), [1, 3, 5]);
-        assert_eq!((owed.pending(), owed.parked()), (3, 3));
-        assert_eq!([1, 2, 3, 4].map(|seq| owed.waits_behind(seq)), [None, None, None, Some(2)]);
-        owed.add(Header { seq: 7, stamp: stamps[5], effect: append(), parked: false });
-        assert_eq!(owed.next(10), [1, 3, 5], "those to come wait too");
-        owed.park(6);
-        owed.unpark(2);
-        assert_eq!(owed.next(10), [1, 2, 3, 4, 5]);
-        owed.park(2);
-        owed.unpark(6);
-        assert_eq!(owed.next(10), [1, 3, 5], "the first one still stops them");
-        owed.pay(2);
-        assert_eq!(owed.next(10), [1, 3, 4, 5, 6, 7]);
-        assert_eq!(owed.parked(), 0);
-    }
-}
+mod tests;

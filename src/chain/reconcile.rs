@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::contract::{Append, Context, ReplayOptions, ReplayOutcome, Step, Write, WriteMode, WriteOp};
+use crate::contract::{Append, Context, ReplayOptions, ReplayOutcome, Step, Succession, Write, WriteMode, WriteOp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::{Timestamp, Ttl};
 
 use super::core::Core;
 use super::gate::{Attempt, Call};
-use super::journal::{Action, Episode, Journal, Operation};
+use super::journal::{Action, Episode, Journal, Operation, REPLACED};
+use super::owed::{Owed, Replaced};
 
 /// The most operations of one replay.
 const BATCH: usize = 512;
@@ -74,22 +75,55 @@ async fn round(core: &Core, journal: &dyn Journal, settled_last: usize) -> Resul
         Attempt::Answered(outcomes) => outcomes,
         Attempt::NotSent | Attempt::BrokenOff => return Err(Error::unavailable("the primary is away")),
     };
-    let sorted = sort(&seqs, outcomes)?;
-    let settled = sorted.done.len();
-    if settled == 0 && sorted.parked.is_empty() {
+    let mut sorted = sort(&seqs, outcomes)?;
+    if sorted.done.is_empty() && sorted.parked.is_empty() {
         return Err(Error::internal("a replay withheld operations, and put none aside that they wait behind"));
     }
-    journal.settle(sorted.done.clone(), sorted.parked.clone()).await?;
+    resolve(&core.owed(), &mut sorted, &options.succession);
+    settle(core, journal, sorted).await
+}
+
+/// Decides what becomes of operations that were put aside, or are to be now, and that something newer replaces: it must be known
+/// after a crash too that they are not the last word on their keys. Where that was written in knowledge of them, they are dropped;
+/// else they are acknowledged writes that nobody may lose silently, and stay.
+fn resolve(owed: &Owed, sorted: &mut Sorted, succession: &Succession) {
+    let replaced = owed.replaced(&sorted.done, sorted.parked.iter().map(|(seq, _)| *seq));
+    let (known, unknown): (Vec<Replaced>, Vec<Replaced>) =
+        replaced.into_iter().partition(|Replaced { stamp, by, .. }| succession.knew(*by, *stamp));
+    sorted.dropped = known.into_iter().map(|Replaced { seq, .. }| seq).collect();
+    sorted.parked.retain(|(seq, _)| !sorted.dropped.contains(seq));
+    // A list that is owed an item is not read anyway.
+    sorted.replaced = unknown.into_iter().map(|Replaced { seq, .. }| seq).filter(|seq| !owed.is_item(*seq)).collect();
+    for (seq, reason) in &mut sorted.parked {
+        if sorted.replaced.contains(seq) || owed.is_replaced(*seq) {
+            *reason = format!("{REPLACED}; {reason}");
+        }
+    }
+}
+
+/// Writes down what became of the operations of a replay; answers how many the primary took.
+async fn settle(core: &Core, journal: &dyn Journal, sorted: Sorted) -> Result<usize> {
+    let Sorted { done, parked, dropped, replaced, conflicts } = sorted;
+    let removed = done.iter().chain(&dropped).copied().collect();
+    let is_new = |seq: &u64| parked.iter().any(|(parked, _)| parked == seq);
+    let since_replaced = replaced.iter().filter(|seq| !is_new(seq)).map(|seq| (*seq, REPLACED.to_owned()));
+    let aside = parked.iter().cloned().chain(since_replaced).collect();
+    journal.settle(removed, aside).await?;
     core.change_owed(|owed| {
-        sorted.done.iter().for_each(|seq| owed.pay(*seq));
-        sorted.parked.iter().for_each(|(seq, _)| owed.park(*seq));
+        done.iter().for_each(|seq| owed.pay(*seq));
+        dropped.iter().for_each(|seq| owed.give_up(*seq));
+        parked.iter().for_each(|(seq, _)| owed.park(*seq));
+        replaced.iter().for_each(|seq| owed.hide_replaced(*seq));
     });
-    core.note_replayed(sorted.done.len());
-    core.note_conflicts(sorted.conflicts);
-    for (seq, reason) in &sorted.parked {
+    core.note_replayed(done.len());
+    core.note_conflicts(conflicts);
+    for (seq, reason) in &parked {
         tracing::error!(seq, reason, "an operation of the journal cannot be replayed; it was put aside");
     }
-    Ok(settled)
+    for seq in &dropped {
+        tracing::warn!(seq, "an operation that was put aside was dropped, because a newer one replaced it");
+    }
+    Ok(done.len())
 }
 
 /// Forgets what was settled between two looks at the journal. What is not there cannot be replayed.
@@ -124,6 +158,10 @@ fn step(operation: Operation, now: Timestamp) -> Step {
 struct Sorted {
     done: Vec<u64>,
     parked: Vec<(u64, String)>,
+    /// Of those that were put aside, now or before: what is dropped, because whoever replaced it knew of it.
+    dropped: Vec<u64>,
+    /// And what is not, because whoever replaced it did not.
+    replaced: Vec<u64>,
     conflicts: u64,
 }
 

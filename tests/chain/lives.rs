@@ -256,6 +256,51 @@ async fn a_copy_of_a_journal_that_is_replayed_as_well_has_no_effect_any_more() {
 }
 
 #[tokio::test]
+async fn what_was_put_aside_and_replaced_does_not_come_back_with_a_restart() {
+    let machine = Machine::new();
+    let process = machine.start().await;
+    machine.fall();
+    process.owe("k", 13).await;
+    process.owe("alone", 13).await;
+    machine.faults.heal();
+    process.until(|status| status.parked == 2 && status.state == ChainState::Normal).await;
+    process.owe("k", 2).await;
+    process.until(|status| status.pending == 0).await;
+    machine.kill([process]).await;
+    let heir = machine.start().await;
+    heir.until(|status| status.state == ChainState::Normal).await;
+    assert_eq!((heir.number("k").await, heir.number("alone").await), (Some(2), Some(13)));
+    assert_eq!((heir.chain.status().parked, machine.lost().await), (1, vec![]));
+}
+
+#[tokio::test]
+async fn what_was_put_aside_and_replaced_unawares_stays_until_it_is_kept_as_a_conflict() {
+    let machine = Machine::new();
+    let (one, other) = (machine.start().await, machine.start().await);
+    machine.fall();
+    other.stamps.observe(one.owe("k", 13).await);
+    other.owe("k", 2).await;
+    machine.kill([one, other]).await;
+    let mut heir = machine.start().await;
+    machine.faults.heal();
+    heir.until(|status| status.state == ChainState::Normal).await;
+    // Also where it is tried again, and not taken.
+    for _ in 0..3 {
+        assert_eq!((heir.chain.status().parked, heir.number("k").await), (1, Some(2)));
+        machine.kill([heir]).await;
+        heir = machine.start().await;
+        heir.until(|status| status.state == ChainState::Normal).await;
+        assert_eq!((heir.chain.status().parked, heir.number("k").await), (1, Some(2)));
+        assert_eq!(heir.chain.retry_parked(None).await.unwrap(), 1);
+        heir.until(|status| status.pending == 0 && status.state == ChainState::Normal).await;
+    }
+    machine.picky.take_all();
+    assert_eq!(heir.chain.retry_parked(None).await.unwrap(), 1);
+    heir.until(|status| status.pending == 0 && status.parked == 0).await;
+    assert_eq!((heir.number("k").await, machine.lost().await), (Some(2), vec![("k".to_owned(), 13)]));
+}
+
+#[tokio::test]
 async fn a_clock_that_steps_back_ends_no_entry_of_the_longest_ttl() {
     let machine = Machine::new();
     let process = machine.start().await;

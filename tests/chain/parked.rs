@@ -6,7 +6,7 @@ use agent_storage::Value;
 use agent_storage::backend::memory::MemoryDatabase;
 use agent_storage::chain::ChainState;
 use agent_storage::config::MemoryDatabaseConfig;
-use agent_storage::contract::{DatabaseBackend, Freshness};
+use agent_storage::contract::{DatabaseBackend, Durability, Freshness};
 
 use crate::picky::Picky;
 use crate::rig::{Rig, read, unavailable};
@@ -103,11 +103,70 @@ async fn a_value_that_is_not_taken_blocks_its_key_alone() {
     rig.recover().await;
     assert_eq!(rig.stored("other").await, Some(1));
     assert_eq!(read(rig.database.lookup("k").await), (Some(13), Freshness::LocalPending), "it was acknowledged");
+    // A newer one replaces it: what would come back with it is gone for good, and the key is owed nothing any more.
     rig.set("k", 2).await;
     rig.until_settled().await;
-    assert_eq!((rig.stored("k").await, rig.chain.status().parked), (Some(2), 1));
+    assert_eq!((rig.stored("k").await, rig.chain.status().parked), (Some(2), 0));
     assert_eq!(read(rig.database.lookup("k").await), (Some(2), Freshness::Primary));
-    let aside = rig.chain.journaled(0).await.unwrap()[0].seq;
-    assert!(rig.chain.drop_parked(aside).await.unwrap());
-    assert_eq!(rig.database.set_json("k", &3).await.unwrap().durability, agent_storage::contract::Durability::Primary);
+    assert!(rig.chain.journaled(0).await.unwrap().is_empty());
+    assert_eq!(rig.set("k", 3).await, Durability::Primary);
+}
+
+#[tokio::test]
+async fn what_was_put_aside_does_not_come_back_after_a_clear_or_a_delete() {
+    let (rig, picky) = rig().await;
+    rig.fall().await;
+    for key in ["a:1", "b"] {
+        rig.set(key, 13).await;
+        rig.database.append_json(key, &13).await.unwrap();
+        rig.database.append_json(key, &1).await.unwrap();
+    }
+    rig.set("c", 13).await;
+    rig.recover().await;
+    assert_eq!(rig.chain.status().parked, 7);
+    rig.database.clear("a:").await.unwrap();
+    rig.database.delete("b").await.unwrap();
+    rig.until_settled().await;
+    assert_eq!(rig.chain.status().parked, 1, "only what nothing replaced");
+    picky.take_all();
+    assert_eq!(rig.chain.retry_parked(None).await.unwrap(), 1);
+    rig.until_settled().await;
+    for key in ["a:1", "b"] {
+        assert_eq!(read(rig.database.lookup(key).await), (None, Freshness::Primary));
+        assert_eq!((rig.stored(key).await, rig.items(key).await), (None, vec![]));
+    }
+    assert_eq!(rig.stored("c").await, Some(13));
+}
+
+#[tokio::test]
+async fn a_delete_that_was_put_aside_hides_nothing_newer() {
+    let (rig, picky) = rig().await;
+    rig.set("stuck", 0).await;
+    rig.fall().await;
+    rig.database.clear("stuck:").await.unwrap();
+    rig.database.delete("stuck").await.unwrap();
+    assert_eq!(read(rig.database.lookup("stuck:1").await), (None, Freshness::LocalPending), "it is cleared");
+    rig.recover().await;
+    assert_eq!(rig.chain.status().parked, 2);
+    for key in ["stuck", "stuck:1"] {
+        rig.set(key, 5).await;
+        rig.database.append_json(key, &7).await.unwrap();
+        rig.until_settled().await;
+        assert_eq!((rig.stored(key).await, rig.items(key).await), (Some(5), vec![7]));
+        // What is newer may be there, or not.
+        let told = rig.database.range(key, 0, -1).await.unwrap_err();
+        assert!(told.message().contains("put aside"), "{told}");
+    }
+    assert_eq!(read(rig.database.lookup("stuck").await), (Some(5), Freshness::Primary), "the newer value is known");
+    unavailable(rig.database.exists("stuck").await);
+    for key in ["stuck:1", "stuck:2"] {
+        unavailable(rig.database.lookup(key).await);
+        unavailable(rig.database.exists(key).await);
+    }
+    picky.take_all();
+    assert_eq!(rig.chain.retry_parked(None).await.unwrap(), 2);
+    rig.until_settled().await;
+    for key in ["stuck", "stuck:1"] {
+        assert_eq!((read(rig.database.lookup(key).await).0, rig.items(key).await), (Some(5), vec![7]), "{key}");
+    }
 }

@@ -1,4 +1,4 @@
-//! A database that does not take one value in a replay.
+//! A database that does not take one value in a replay; nor what clears the prefix `stuck:`, or deletes the key `stuck`.
 
 use std::future::pending;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -55,12 +55,14 @@ impl Picky {
     }
 
     fn refuses(&self, step: &Step) -> bool {
-        let value = match step {
-            Step::Append(append) => &append.value,
-            Step::Write(Write { op: WriteOp::Put { value, .. }, .. }) => value,
-            _ => return false,
+        let is_refused = match step {
+            Step::Append(append) => append.value == self.poison,
+            Step::Write(Write { op: WriteOp::Put { value, .. }, .. }) => *value == self.poison,
+            Step::Write(Write { op: WriteOp::Delete { .. }, key, .. }) => key.as_str() == "stuck",
+            Step::Clear { prefix, .. } => prefix.as_str() == "stuck:",
+            _ => false,
         };
-        *value == self.poison && !self.takes_all.load(Ordering::SeqCst)
+        is_refused && !self.takes_all.load(Ordering::SeqCst)
     }
 }
 

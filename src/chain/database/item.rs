@@ -73,7 +73,7 @@ impl Item for Write {
     }
 
     fn journaled(&self, owed: &Owed, now: Timestamp, durability: Durability) -> WriteAck {
-        let value = owed.value(&self.key).map(|value| is_live(value, now));
+        let value = owed.value(&self.key).and_then(|value| is_live(value, now));
         let existed = match &self.op {
             WriteOp::Delete { .. } => match (value, owed.list(&self.key)) {
                 (Some(true), _) | (_, Some(OwedList::Appended)) => Some(true),
@@ -92,11 +92,12 @@ impl Item for Write {
     }
 }
 
-/// Whether a value that is owed is there for its readers.
-pub(super) fn is_live(value: OwedValue, now: Timestamp) -> bool {
+/// Whether a value that is owed is there for its readers; `None` if that cannot be told.
+pub(super) fn is_live(value: OwedValue, now: Timestamp) -> Option<bool> {
     match value {
-        OwedValue::Put { expires_at, .. } => expires_at.is_none_or(|at| now < at),
-        OwedValue::Deleted => false,
+        OwedValue::Put { expires_at, .. } => Some(expires_at.is_none_or(|at| now < at)),
+        OwedValue::Deleted => Some(false),
+        OwedValue::Unsettled => None,
     }
 }
 

@@ -69,7 +69,7 @@ async fn keep_to_end<A>(
         let mut acks = Vec::with_capacity(headers.len());
         for (index, (seq, (stamp, effect))) in seqs.into_iter().zip(headers).enumerate() {
             acks.push(acknowledge(index, owed, durability));
-            owed.add(Header { seq, stamp, effect, parked: false });
+            owed.add(Header::new(seq, stamp, effect, None));
         }
         acks
     });

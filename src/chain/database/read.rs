@@ -24,7 +24,7 @@ const LOOKS: usize = 8;
 pub(super) async fn get(core: &Core, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup> {
     core.admit(cx)?;
     if core.owes_anything()
-        && let Some(lookup) = in_time(cx, owed_value(core, key, options)).await?
+        && let Some(lookup) = in_time(cx, owed_value(core, key, options, cx)).await?
     {
         return Ok(lookup);
     }
@@ -32,14 +32,14 @@ pub(super) async fn get(core: &Core, key: &Key, options: &GetOptions, cx: &Conte
 }
 
 pub(super) async fn get_many(core: &Core, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
-    let owed = |key: Key| async move { in_time(cx, owed_value(core, &key, options)).await };
+    let owed = |key: Key| async move { in_time(cx, owed_value(core, &key, options, cx)).await };
     let send = |keys: Vec<Key>| async move { core.primary.get_many(&keys, options, cx).await };
     let answers = in_part(core, keys, cx, owed, send).await;
     answers.into_iter().map(|answer| guessed(core, learned(core, answer), missing)).collect()
 }
 
 pub(super) async fn exists(core: &Core, keys: &[Key], cx: &Context) -> Vec<Result<bool>> {
-    let owed = |key: Key| async move { owed_existence(core, &key) };
+    let owed = |key: Key| async move { owed_existence(core, &key, cx).await };
     let send = |keys: Vec<Key>| async move { core.primary.exists(&keys, cx).await };
     let answers = in_part(core, keys, cx, owed, send).await;
     answers.into_iter().map(|answer| guessed(core, answer, || false)).collect()
@@ -82,12 +82,16 @@ async fn in_time<T>(cx: &Context, look: impl Future<Output = Result<T>>) -> Resu
 }
 
 /// What is owed of a value, read from the journal.
-async fn owed_value(core: &Core, key: &Key, options: &GetOptions) -> Result<Option<Lookup>> {
+async fn owed_value(core: &Core, key: &Key, options: &GetOptions, cx: &Context) -> Result<Option<Lookup>> {
     for _ in 0..LOOKS {
         let Some(owed) = core.owed().value(key) else { return Ok(None) };
         let pending = Some(Lookup::Missing { freshness: Freshness::LocalPending });
-        let OwedValue::Put { seq, stamp, expires_at } = owed else { return Ok(pending) };
-        if !is_live(owed, core.clock.now()) {
+        let (seq, stamp, expires_at) = match owed {
+            OwedValue::Put { seq, stamp, expires_at } => (seq, stamp, expires_at),
+            OwedValue::Deleted => return Ok(pending),
+            OwedValue::Unsettled => return Err(core.still_owed(key, cx).await),
+        };
+        if is_live(owed, core.clock.now()) == Some(false) {
             return Ok(pending);
         }
         let Some(journal) = &core.journal else { return Err(Error::internal("something is owed without a journal")) };
@@ -107,15 +111,18 @@ async fn owed_value(core: &Core, key: &Key, options: &GetOptions) -> Result<Opti
 }
 
 /// Whether a value or a list is there by what is owed; `None` where the primary knows.
-fn owed_existence(core: &Core, key: &Key) -> Result<Option<bool>> {
-    let owed = core.owed();
-    let value = owed.value(key).map(|value| is_live(value, core.clock.now()));
-    match (value, owed.list(key)) {
+async fn owed_existence(core: &Core, key: &Key, cx: &Context) -> Result<Option<bool>> {
+    let (value, list) = {
+        let owed = core.owed();
+        (owed.value(key), owed.list(key))
+    };
+    let live = value.and_then(|value| is_live(value, core.clock.now()));
+    match (live, list) {
         (Some(true), _) | (_, Some(OwedList::Appended)) => Ok(Some(true)),
-        (None | Some(false), Some(OwedList::Deleted)) => Ok(Some(false)),
-        // The value has expired while it was owed; whether there is a list beside it, the primary cannot be asked alone.
-        (Some(false), None) => Err(still_owed()),
-        (None, None) => Ok(None),
+        (Some(false), Some(OwedList::Deleted)) => Ok(Some(false)),
+        (None, None) if value.is_none() => Ok(None),
+        // One of the two is known, or neither; the primary cannot be asked for the other alone.
+        _ => Err(core.still_owed(key, cx).await),
     }
 }
 
@@ -145,7 +152,7 @@ async fn owed_list(core: &Core, key: &Key, cx: &Context) -> Result<Option<Vec<It
     match owed {
         None => Ok(None),
         Some(OwedList::Deleted) => Ok(Some(Vec::new())),
-        Some(OwedList::Appended) => Err(core.still_owed(key, cx).await),
+        Some(OwedList::Appended | OwedList::Unsettled) => Err(core.still_owed(key, cx).await),
     }
 }
 

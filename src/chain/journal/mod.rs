@@ -34,7 +34,7 @@ mod table;
 mod tests;
 mod volatile;
 
-pub(crate) use operation::{Action, Effect, Episode, Exported, Header, Meta, Operation};
+pub(crate) use operation::{Action, Effect, Episode, Exported, Header, Meta, Operation, REPLACED};
 pub(crate) use store::Journal;
 pub(crate) use volatile::VolatileJournal;
 #[cfg(feature = "sqlite")]

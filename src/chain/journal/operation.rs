@@ -39,6 +39,8 @@ pub(crate) struct Header {
     pub(crate) effect: Effect,
     /// Whether it was put aside, because it could not be replayed.
     pub(crate) parked: bool,
+    /// Whether it was put aside, and somebody replaced it since who did not know of it.
+    pub(crate) replaced: bool,
 }
 
 /// What an operation does, and to what, without the value.
@@ -83,6 +85,17 @@ pub(crate) struct Exported {
     pub(crate) operation: Operation,
     /// Why it could not be replayed.
     pub(crate) parked: Option<String>,
+}
+
+/// What the reason begins with for which an operation stays put aside that somebody replaced who did not know of it.
+pub(crate) const REPLACED: &str = "somebody who did not know of it has written something newer since";
+
+impl Header {
+    /// Makes a header of an operation, with the reason for which it was put aside if it was.
+    pub(crate) fn new(seq: u64, stamp: Stamp, effect: Effect, parked: Option<&str>) -> Self {
+        let replaced = parked.is_some_and(|reason| reason.starts_with(REPLACED));
+        Self { seq, stamp, effect, parked: parked.is_some(), replaced }
+    }
 }
 
 /// What an operation takes beside its key and its value, about.

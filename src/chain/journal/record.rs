@@ -27,7 +27,7 @@ const CLEAR: i64 = 6;
 pub(super) const COLUMNS: &str = "seq, version, stamp, kind, key, expires_at, parked, item_id, payload";
 
 /// The columns that [`header`] takes.
-pub(super) const HEADER_COLUMNS: &str = "seq, version, stamp, kind, key, expires_at, parked IS NOT NULL";
+pub(super) const HEADER_COLUMNS: &str = "seq, version, stamp, kind, key, expires_at, parked";
 
 /// Prepares the statement that [`insert`] takes.
 pub(super) fn prepare_insert(connection: &Connection) -> SqlResult<CachedStatement<'_>> {
@@ -93,7 +93,8 @@ pub(super) fn header(row: &Row<'_>) -> SqlResult<Header> {
         CLEAR => Effect::Clear(KeyPrefix::parse(key)?),
         _ => return Err(unreadable().into()),
     };
-    Ok(Header { seq, stamp, effect, parked: row.get(6)? })
+    let parked: Option<String> = row.get(6)?;
+    Ok(Header::new(seq, stamp, effect, parked.as_deref()))
 }
 
 /// What every form of a row begins with.

@@ -99,12 +99,8 @@ async fn operations_come_back_as_they_went_in() {
         }
         let numbered: Vec<_> = seqs.iter().copied().zip(operations.clone()).collect();
         assert_eq!(journal.read_many(seqs.clone(), usize::MAX).await.unwrap(), numbered);
-        let header = |(seq, operation): &(u64, Operation)| Header {
-            seq: *seq,
-            stamp: operation.stamp,
-            effect: operation.action.effect(),
-            parked: false,
-        };
+        let header =
+            |(seq, operation): &(u64, Operation)| Header::new(*seq, operation.stamp, operation.action.effect(), None);
         let headers: Vec<_> = numbered.iter().map(header).collect();
         assert_eq!(journal.headers(0, 100).await.unwrap(), headers);
         assert!(matches!(&headers[6].effect, Effect::Clear(prefix) if prefix.is_empty()));

@@ -155,11 +155,9 @@ impl Journal for VolatileJournal {
     }
 
     async fn headers(&self, after: u64, limit: usize) -> Result<Vec<Header>> {
-        let header = |(seq, entry): (&u64, &Entry)| Header {
-            seq: *seq,
-            stamp: entry.operation.stamp,
-            effect: entry.operation.action.effect(),
-            parked: entry.parked.is_some(),
+        let header = |(seq, entry): (&u64, &Entry)| {
+            let Operation { stamp, action } = &entry.operation;
+            Header::new(*seq, *stamp, action.effect(), entry.parked.as_deref())
         };
         Ok(self.open()?.after(after).take(limit).map(header).collect())
     }
