@@ -52,6 +52,7 @@ fn main() -> ExitCode {
         a_repeated_append_does_not_pass_a_delete_beside_a_newer_one
         a_corrupt_row_fails_alone
         a_replayed_step_that_meets_a_corrupt_row_fails_alone
+        a_replay_that_fails_as_a_whole_blames_none_of_its_steps
         a_column_that_became_jsonb_is_not_taken_for_json
         a_list_that_lacks_an_item_is_corrupt_wherever_it_was
         no_call_reads_a_whole_table
@@ -805,6 +806,36 @@ async fn a_replayed_step_that_meets_a_corrupt_row_fails_alone() {
 }
 
 /// The two look alike to a client, but for a byte before the text.
+async fn a_replay_that_fails_as_a_whole_blames_none_of_its_steps() {
+    let bench = Bench::new();
+    bench.put("there", "1").await;
+    let steps: Vec<Step> = ["a", "b"]
+        .map(|name| Step::Write(Write::put(key(name), json("1"), bench.clock.issue())))
+        .into_iter()
+        .chain([Step::Append(bench.append_op("list", "1"))])
+        .collect();
+    let options = ReplayOptions::new(Stamp::MIN);
+    let kinds = async || -> Vec<_> {
+        let answers = bench.database.replay(steps.clone(), &options, &cx()).await;
+        answers.into_iter().map(|answer| answer.map_err(|error| error.kind())).collect()
+    };
+    let unavailable = vec![Err(ErrorKind::Unavailable); 3];
+    // The server's disk fails as it commits.
+    bench.query(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN RAISE EXCEPTION 'disk' USING ERRCODE = '58030'; END $$;
+         CREATE CONSTRAINT TRIGGER fail AFTER INSERT OR UPDATE ON agent_storage.list
+             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION fail();",
+    );
+    assert_eq!(kinds().await, unavailable);
+    bench.query("DROP TRIGGER fail ON agent_storage.list");
+    // The only row of a table is missing.
+    bench.query("CREATE TABLE kept AS SELECT * FROM agent_storage.meta; DELETE FROM agent_storage.meta;");
+    assert_eq!(kinds().await, unavailable);
+    bench.query("INSERT INTO agent_storage.meta SELECT * FROM kept");
+    assert_eq!(kinds().await, vec![Ok(ReplayOutcome::Applied); 3]);
+}
+
 async fn a_column_that_became_jsonb_is_not_taken_for_json() {
     let bench = Bench::new();
     bench.put("a", "1").await;

@@ -29,7 +29,7 @@ use super::standing::{lock_lists, lock_values};
 ///
 /// # Errors
 ///
-/// What is of all steps alike.
+/// What is of all steps alike: `Unavailable`, `OutcomeUnknown` or `Closed`, for none of them is to blame.
 pub(super) async fn replay(
     session: &mut Session,
     steps: &[Step],
@@ -85,6 +85,7 @@ async fn clear(
 
 /// A failure after a part was applied is not one of a replay that was not applied.
 fn broken_off(failure: Error, applied: bool) -> Error {
+    let failure = of_all(failure);
     if !applied || failure.kind() != ErrorKind::Unavailable {
         return failure;
     }
@@ -98,7 +99,21 @@ fn broken_off(failure: Error, applied: bool) -> Error {
 
 /// Whether something failed for a reason that is not in one of the steps.
 fn is_of_all(failure: &Error) -> bool {
+    passes(failure) || failure.kind() == ErrorKind::Config
+}
+
+fn passes(failure: &Error) -> bool {
     matches!(failure.kind(), ErrorKind::Unavailable | ErrorKind::OutcomeUnknown | ErrorKind::Closed)
+}
+
+/// A failure of all steps as what passes, whatever it is: a right that was taken away, a table that lost its row, a server's disk. Each
+/// step would else be taken for one that the database never accepts.
+pub(super) fn of_all(failure: Error) -> Error {
+    if passes(&failure) {
+        return failure;
+    }
+    let why = format!("the replay failed for a reason that is in none of its operations: {}", failure.message());
+    Error::unavailable(why).with_source(failure)
 }
 
 /// Steps that are applied together.
@@ -135,7 +150,7 @@ impl<'a> Transaction<'a> {
                         continue;
                     }
                     if apart || is_of_all(&error) {
-                        return Err(error);
+                        return Err(of_all(error));
                     }
                     apart = true;
                 }
@@ -214,7 +229,7 @@ impl<'a> Transaction<'a> {
         let values = read_values(session, steps).await?;
         let lists = read_lists(session, steps, self.options).await?;
         // Last: what was forgotten before it was looked for is older than this.
-        let (gc_floor, now) = memory(session).await?;
+        let (gc_floor, now) = memory(session).await.map_err(of_all)?;
         let (options, loss) = (self.options, self.loss);
         let mut judge = Judge { options, clock: &clock, loss, gc_floor, now, values, lists, lost: Vec::new() };
         let answers = judge.steps(steps, order);
