@@ -86,19 +86,39 @@ async fn round(sweeper: &Sweeper, pool: &Arc<Pool>, shared: &Shared) -> Result<(
 
 async fn sweep(sweeper: &Sweeper, session: &mut Session) -> Result<()> {
     let sql = Arc::clone(&session.sql);
-    let raise = [&sql.raise_gc_floor];
-    let removals = [&sql.sweep_tombstones, &sql.sweep_expired, &sql.sweep_items, &sql.sweep_lists];
     clean_lists(session).await?;
-    for (text, limited) in raise.map(|text| (text, false)).into_iter().chain(removals.map(|text| (text, true))) {
-        while step(sweeper, session, text, limited).await? {
+    let Some(oldest) = raise_floor(sweeper, session).await? else { return Ok(()) };
+    for text in [&sql.sweep_tombstones, &sql.sweep_expired, &sql.sweep_items, &sql.sweep_lists] {
+        while remove(sweeper, session, text, oldest).await? {
             session.check_deadline()?;
         }
     }
     Ok(())
 }
 
-/// Runs one statement as the only sweeper; says whether there may be more for it to do.
-async fn step(sweeper: &Sweeper, session: &mut Session, text: &Text, limited: bool) -> Result<bool> {
+/// Raises `gc_floor` as the only sweeper; answers to where. Nothing newer may be removed in this round.
+async fn raise_floor(sweeper: &Sweeper, session: &mut Session) -> Result<Option<Stamp>> {
+    let sql = Arc::clone(&session.sql);
+    let Some(now) = begin_alone(sweeper, session).await? else { return Ok(None) };
+    let oldest = oldest_kept(now, sweeper.retention);
+    session.write(&sql.raise_gc_floor, |statement| statement.bind(oldest.to_bytes())).await?;
+    session.commit().await?;
+    Ok(Some(oldest))
+}
+
+/// Removes what is older, as much as one statement may, as the only sweeper; says whether there may be more.
+async fn remove(sweeper: &Sweeper, session: &mut Session, text: &Text, oldest: Stamp) -> Result<bool> {
+    if begin_alone(sweeper, session).await?.is_none() {
+        return Ok(false);
+    }
+    let bind = |statement: Statement| statement.bind(oldest.to_bytes()).bind(BATCH);
+    let removed = session.write(text, bind).await?.len();
+    session.commit().await?;
+    Ok(i64::try_from(removed).is_ok_and(|removed| removed == BATCH))
+}
+
+/// Begins a transaction as the only sweeper; answers the server's time, or `None` if another one is at it.
+async fn begin_alone(sweeper: &Sweeper, session: &mut Session) -> Result<Option<i64>> {
     let sql = Arc::clone(&session.sql);
     session.begin().await?;
     let rows = session.read(&sql.sweep_lock, |statement| statement.bind(sweeper.lock.clone())).await?;
@@ -106,16 +126,9 @@ async fn step(sweeper: &Sweeper, session: &mut Session, text: &Text, limited: bo
     let (alone, now): (bool, i64) = (column(row, 0)?, column(row, 1)?);
     if !alone {
         session.rollback().await;
-        return Ok(false);
+        return Ok(None);
     }
-    let oldest = oldest_kept(now, sweeper.retention);
-    let bind = |statement: Statement| {
-        let statement = statement.bind(oldest.to_bytes());
-        if limited { statement.bind(BATCH) } else { statement }
-    };
-    let removed = session.write(text, bind).await?.len();
-    session.commit().await?;
-    Ok(i64::try_from(removed).is_ok_and(|removed| removed == BATCH))
+    Ok(Some(now))
 }
 
 async fn clean_lists(session: &mut Session) -> Result<()> {
