@@ -300,6 +300,25 @@ fn a_reader_that_goes_away_is_no_error() {
     assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
 }
 
+/// A port on which nobody listens.
+#[cfg(feature = "postgres")]
+fn refused() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn a_journal_that_ends_with_the_command_acknowledges_nothing() {
+    let port = refused();
+    let folder = Folder::with(&format!(
+        "storage:\n  database:\n    type: postgres\n    url: postgres://nobody@127.0.0.1:{port}/none\n    fallback:\n      - type: in-memory\n    minDurability: volatile\n"
+    ));
+    for command in [&["set", "a", "1"][..], &["delete", "a"], &["append", "a", "1"]] {
+        let complaint = folder.fails(2, command);
+        assert!(!complaint.contains("journal"), "{complaint}");
+    }
+}
+
 #[cfg(target_os = "linux")]
 mod interrupts {
     use super::*;

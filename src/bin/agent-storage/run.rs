@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use agent_storage::config::Fallback;
+use agent_storage::config::{DatabaseFallback, Fallback};
 use agent_storage::{StorageConfig, StorageManager};
 use tokio::signal;
 
@@ -59,18 +59,22 @@ fn prepare(arguments: &Arguments) -> Result<StorageManager, Failure> {
     if matches!(arguments.command, Command::Schema) {
         return Ok(StorageManager::in_memory());
     }
-    load(&arguments.config, only_values)
+    let may_write = matches!(arguments.command, Command::Values(_) | Command::Lists(_) | Command::Conflicts(_));
+    load(&arguments.config, may_write)
 }
 
-fn load(path: &Path, only_values: bool) -> Result<StorageManager, Failure> {
+fn load(path: &Path, may_write: bool) -> Result<StorageManager, Failure> {
     // The problems one by one, for `check --json`; a manager made of a file has them as one text.
     let mut config = StorageConfig::from_file(path)?;
     for warning in config.warnings() {
         complain(&format!("warning: {warning}"));
     }
-    if only_values {
-        // What stood in for the cache would end with this process, and with it what it acknowledged.
+    if may_write {
+        // What stood in, in memory, would end with this process, and with it what it acknowledged.
         config.cache.fallback = Fallback::None;
+        if matches!(config.database.fallback, Fallback::To(DatabaseFallback::Memory)) {
+            config.database.fallback = Fallback::None;
+        }
     }
     Ok(StorageManager::new(config))
 }

@@ -9,9 +9,9 @@ use tokio::task::JoinHandle;
 
 use crate::config::{DatabaseChainConfig, DatabaseFallback};
 use crate::contract::{
-    Append, AppendAck, Attempt, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, GetOptions,
-    Identity, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step, StepAck, Store,
-    Write, WriteAck,
+    Append, AppendAck, Attempt, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, Durability,
+    GetOptions, Identity, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step,
+    StepAck, Store, Write, WriteAck,
 };
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
@@ -244,9 +244,17 @@ impl DatabaseChain {
             if kept.is_none() {
                 tracing::warn!("what is known of the primary could not be written down in time");
             }
-            let owed = self.core.owed().len();
-            if owed > 0 {
-                tracing::warn!(owed, "closed while the primary is owed operations; they stay in the journal");
+            match (self.core.owed().len(), journal.durability()) {
+                (0, _) => {}
+                (owed, Durability::Volatile) => {
+                    tracing::error!(
+                        owed,
+                        "closed while the primary is owed operations; they were in memory, and are lost"
+                    );
+                }
+                (owed, _) => {
+                    tracing::warn!(owed, "closed while the primary is owed operations; they stay in the journal");
+                }
             }
         }
         journal.close(cx.deadline).await
@@ -422,7 +430,7 @@ impl Store for DatabaseChain {
         capabilities
     }
 
-    /// What is still owed stays in the journal, for the next start.
+    /// What is still owed stays in a journal on disk, for the next start; one in memory ends here.
     async fn close(&self, cx: &Context) -> Result<()> {
         let is_first = self.core.close();
         if is_first {
