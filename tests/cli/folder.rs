@@ -31,6 +31,14 @@ impl Folder {
         self.command(arguments).output().unwrap()
     }
 
+    /// Runs a command whose standard output nobody reads, as after `| true`, and answers its code.
+    pub(crate) fn unread(&self, arguments: &[&str]) -> Option<i32> {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = self.command(arguments).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        output.status.code()
+    }
+
     pub(crate) fn start(&self, arguments: &[&str]) -> Child {
         let mut command = self.command(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()

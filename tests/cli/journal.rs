@@ -127,6 +127,8 @@ async fn what_was_put_aside_is_tried_again_or_given_up() {
     assert_eq!(status(&folder)["journals"][0]["parked"], json!(2));
     let output = folder.run(&["reconcile", "--json"]);
     assert_eq!(output.status.code(), Some(1), "they are left: {}", text(&output.stderr));
+    assert_eq!(folder.unread(&["reconcile"]), Some(1));
+    assert_eq!(folder.unread(&["journal", "drop", b]), Some(1), "whoever regrets it could not find it");
     // What is given up is printed, for whoever regrets it.
     let given_up: Json = serde_json::from_slice(&folder.ok(&["journal", "drop", b])).unwrap();
     assert_eq!((&given_up["key"], &given_up["base64"]), (&json!("b"), &json!("/wo=")));

@@ -300,6 +300,24 @@ fn a_reader_that_goes_away_is_no_error() {
     assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
 }
 
+#[test]
+fn a_verdict_is_the_same_though_nobody_reads_it() {
+    let folder = Folder::with(SQLITE);
+    folder.ok(&["set", "there", "1"]);
+    let unread = |arguments: &[&str]| folder.unread(arguments);
+    assert_eq!((unread(&["exists", "there"]), unread(&["exists", "absent"])), (Some(0), Some(3)));
+    assert_eq!(
+        (unread(&["check"]), unread(&["check", "--offline"]), unread(&["get", "there"])),
+        (Some(0), Some(0), Some(0))
+    );
+    fs::remove_file(folder.path().join("agent.db")).unwrap();
+    fs::create_dir(folder.path().join("agent.db")).unwrap();
+    for arguments in [&["check"][..], &["check", "--json"]] {
+        let code = folder.run(arguments).status.code();
+        assert!(code != Some(0) && unread(arguments) == code, "{code:?}");
+    }
+}
+
 /// A port on which nobody listens.
 #[cfg(feature = "postgres")]
 fn refused() -> u16 {

@@ -19,18 +19,18 @@ impl Check {
     async fn offline(&self, file: &Path, manager: &StorageManager, output: &Output) -> Result<Exit, Failure> {
         if let Err(error) = manager.validate_config() {
             if self.json {
-                output.line(format!("{:#}", json!({ "status": "invalid", "error": report::error(&error) }))).await?;
+                output.report(format!("{:#}", json!({ "status": "invalid", "error": report::error(&error) }))).await?;
             }
             complain(error.message());
             return Ok(Failure::Storage(error).exit());
         }
         if self.json {
             let warnings = problems(manager.warnings());
-            output.line(format!("{:#}", json!({ "status": "valid", "warnings": warnings }))).await?;
+            output.report(format!("{:#}", json!({ "status": "valid", "warnings": warnings }))).await?;
         } else {
             let (cache, database) = (&manager.config().cache.backend, &manager.config().database.backend);
             let file = file.display();
-            output.line(format!("{file} is valid: cache {}, database {}", cache.kind(), database.kind())).await?;
+            output.report(format!("{file} is valid: cache {}, database {}", cache.kind(), database.kind())).await?;
         }
         Ok(Exit::Done)
     }
@@ -43,11 +43,11 @@ impl Check {
             if let Some(report) = report.as_object_mut() {
                 report.insert("warnings".to_owned(), problems(manager.warnings()));
             }
-            output.line(format!("{report:#}")).await?;
+            output.report(format!("{report:#}")).await?;
         } else {
-            output.line(report::table(&health)).await?;
+            output.report(report::table(&health)).await?;
             for line in [&health.cache, &health.database].into_iter().filter_map(report::chain_line) {
-                output.line(line).await?;
+                output.report(line).await?;
             }
         }
         let errors = |side: &SideHealth| -> Vec<String> {
@@ -73,7 +73,7 @@ pub(crate) async fn refuse(arguments: &Arguments, failure: Failure, output: &Out
         && as_json
     {
         let report = json!({ "status": "invalid", "problems": problems(error.problems()) });
-        if let Err(failure) = output.line(format!("{report:#}")).await {
+        if let Err(failure) = output.report(format!("{report:#}")).await {
             failure.report();
         }
     }

@@ -68,8 +68,12 @@ async fn give_up(manager: &StorageManager, stamp: Stamp, output: &Output) -> Res
     let Some(operation) = find_parked(&chain, stamp).await? else { return living.not_parked(stamp).await };
     // Whoever regrets it finds it in the output, so it is out before it is gone.
     let mut lines = output.lines();
-    lines.push(&line("-", &operation)?).await?;
-    lines.finish().await?;
+    lines.gather(&line("-", &operation)?);
+    if let Err(failure) = lines.finish().await {
+        complain("what is to be given up could not be written, so it stays put aside");
+        failure.report();
+        return Ok(Exit::Failed);
+    }
     if chain.drop_parked(operation.seq).await? { Ok(Exit::Done) } else { living.not_parked(stamp).await }
 }
 
@@ -136,9 +140,9 @@ async fn holds(journal: &JournalFile, stamp: Stamp) -> Result<bool, Failure> {
 async fn status(folder: &Path, journals: &[JournalFile], as_json: bool, output: &Output) -> Result<Exit, Failure> {
     if as_json {
         let report = json!({ "folder": folder, "journals": journals.iter().map(in_json).collect::<Vec<_>>() });
-        output.line(format!("{report:#}")).await?;
+        output.report(format!("{report:#}")).await?;
     } else if !journals.is_empty() {
-        output.line(table(journals)).await?;
+        output.report(table(journals)).await?;
     }
     Ok(complain_of(journals))
 }

@@ -43,6 +43,14 @@ impl Output {
         self.write(line).await
     }
 
+    /// Writes a line of a command whose exit code is the answer: that nobody reads the line does not change it.
+    pub(crate) async fn report(&self, text: impl ToString) -> Result<(), Failure> {
+        match self.line(text).await {
+            Err(Failure::NobodyReads) => Ok(()),
+            written => written,
+        }
+    }
+
     /// Begins to write many lines.
     pub(crate) const fn lines(&self) -> Lines<'_> {
         Lines { output: self, chunk: Vec::new() }
@@ -62,9 +70,14 @@ pub(crate) struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    pub(crate) async fn push(&mut self, line: &[u8]) -> Result<(), Failure> {
+    /// Adds a line, and writes none.
+    pub(crate) fn gather(&mut self, line: &[u8]) {
         self.chunk.extend_from_slice(line);
         self.chunk.push(b'\n');
+    }
+
+    pub(crate) async fn push(&mut self, line: &[u8]) -> Result<(), Failure> {
+        self.gather(line);
         if self.chunk.len() < CHUNK { Ok(()) } else { self.finish().await }
     }
 

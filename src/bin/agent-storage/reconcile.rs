@@ -50,7 +50,7 @@ impl Until {
         let deadline = Instant::now() + self.timeout.unwrap_or(FOR_EVER);
         let ended = timeout_at(deadline, settle(chain)).await;
         let report = Report::of(manager, chain, accepted).await?;
-        output.line(if self.json { format!("{:#}", report.json()) } else { report.text() }).await?;
+        output.report(if self.json { format!("{:#}", report.json()) } else { report.text() }).await?;
         let status = &report.status;
         match ended {
             Ok(Ended::Settled) => Ok(if report.needs_somebody() { Exit::Failed } else { Exit::Done }),

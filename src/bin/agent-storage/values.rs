@@ -28,7 +28,7 @@ impl ValueCommand {
             }
             Self::Exists { key } => {
                 let exists = store.exists(&key).await?;
-                output.line(exists).await?;
+                output.report(exists).await?;
                 Ok(if exists { Exit::Done } else { Exit::Missing })
             }
             Self::List { prefix, limit } => list(store, &prefix, limit.map(u64::from), output).await,
