@@ -134,3 +134,11 @@ mod stopped {
         }
     }
 }
+
+#[test]
+fn however_long_it_may_wait_it_ends_when_nothing_is_owed() {
+    let folder = Folder::with(CHAIN);
+    for command in [&["reconcile", "--timeout"][..], &["journal", "retry", "--timeout"]] {
+        folder.ok(&[command, &["500000000000y"]].concat());
+    }
+}

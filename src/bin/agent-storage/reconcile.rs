@@ -47,7 +47,7 @@ impl Until {
         accepted: Option<AcceptedPrimary>,
         output: &Output,
     ) -> Result<Exit, Failure> {
-        let deadline = Instant::now() + self.timeout.unwrap_or(FOR_EVER);
+        let deadline = Instant::now() + self.timeout.map_or(FOR_EVER, |timeout| timeout.min(FOR_EVER));
         let ended = timeout_at(deadline, settle(chain)).await;
         let report = Report::of(manager, chain, accepted).await?;
         output.report(if self.json { format!("{:#}", report.json()) } else { report.text() }).await?;
