@@ -170,3 +170,26 @@ async fn what_a_living_process_has_put_aside_is_its_own_and_what_helps_is_told()
     application.die(&folder).await;
     folder.ok(&["journal", "drop", &stamp]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_waits_behind_what_was_put_aside_is_not_given_up() {
+    let folder = Folder::with(CHAIN);
+    let application = owing(&folder).await;
+    application.database.append_json("list", &2).await.unwrap();
+    application.die(&folder).await;
+    let [journal] = &journals(folder.path()).await[..] else { panic!("one journal") };
+    let parked = rusqlite::Connection::open(&journal.path).unwrap();
+    parked
+        .execute("UPDATE op SET parked = 'refused' WHERE seq = (SELECT min(seq) FROM op WHERE key = 'list')", [])
+        .unwrap();
+    drop(parked);
+    assert_eq!(folder.run(&["reconcile"]).status.code(), Some(1));
+    let exported = text(&folder.ok(&["journal", "export"]));
+    let exported: Vec<Json> = exported.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [stuck, waiting] = &exported[..] else { panic!("{exported:?}") };
+    folder.fails(3, &["journal", "drop", &text_of(waiting, "stamp")]);
+    folder.fails(3, &["journal", "retry", &text_of(waiting, "stamp")]);
+    folder.ok(&["journal", "drop", &text_of(stuck, "stamp")]);
+    folder.ok(&["reconcile"]);
+    assert_eq!(text(&folder.ok(&["range", "list", "0", "-1"])), "2\n");
+}

@@ -77,6 +77,7 @@ async fn give_up(manager: &StorageManager, stamp: Stamp, output: &Output) -> Res
     if chain.drop_parked(operation.seq).await? { Ok(Exit::Done) } else { living.not_parked(stamp).await }
 }
 
+/// The operation of a stamp, if it was put aside; one that only waits behind such a one cannot be given up, nor tried again by itself.
 async fn find_parked(chain: &DatabaseChain, stamp: Stamp) -> Result<Option<JournaledOperation>, Failure> {
     let mut after = 0;
     loop {

@@ -280,10 +280,9 @@ impl DatabaseChain {
         let Some(journal) = &self.core.journal else { return Ok(Vec::new()) };
         let exported = journal.export(after, EXPORTED, EXPORTED_BYTES).await?;
         let owed = self.core.owed();
-        let waits = |seq| owed.waits_behind(seq).map(|first| format!("it waits behind operation {first} of its list"));
         let mut operations: Vec<_> = exported.into_iter().map(JournaledOperation::from).collect();
-        for operation in operations.iter_mut().filter(|operation| operation.parked.is_none()) {
-            operation.parked = waits(operation.seq);
+        for operation in &mut operations {
+            operation.waits_behind = owed.waits_behind(operation.seq);
         }
         Ok(operations)
     }

@@ -17,8 +17,11 @@ pub struct JournaledOperation {
     pub stamp: Stamp,
     /// What it does.
     pub effect: JournaledEffect,
-    /// Why it was put aside, if it was, or does not wait for the primary yet.
+    /// Why it was put aside, if it was.
     pub parked: Option<String>,
+    /// The number of the operation that was put aside and has this item of the same list wait behind it, if one does. Only the chain that
+    /// owes it knows: it is `None` where a journal is read as a file.
+    pub waits_behind: Option<u64>,
 }
 
 /// What an operation of the journal does.
@@ -63,6 +66,6 @@ impl From<Exported> for JournaledOperation {
             Action::Append { key, value, item_id } => JournaledEffect::Append { key, value, item_id },
             Action::Clear { prefix } => JournaledEffect::Clear { prefix },
         };
-        Self { seq: exported.seq, stamp: exported.operation.stamp, effect, parked: exported.parked }
+        Self { seq: exported.seq, stamp: exported.operation.stamp, effect, parked: exported.parked, waits_behind: None }
     }
 }
