@@ -28,11 +28,16 @@ pub(super) enum Readers {
 /// Looks for journals of processes that died, for ever.
 pub(super) async fn run(core: Arc<Core>, folder: Arc<JournalFolder>, journal: Arc<DiskJournal>) {
     loop {
-        tokio::time::sleep(EVERY).await;
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            // What was left alone may be owed to the same database at another address.
+            () = core.recognised.notified() => {}
+        }
         if core.owed_elsewhere().is_some() {
             look_again(&core, &folder, &journal, Readers::Already).await;
             continue;
         }
+        let _turn = folder.turn().await;
         match folder.adopt(&journal).await {
             Ok(_) => {
                 core.set_left_journals(folder.left());
@@ -46,6 +51,7 @@ pub(super) async fn run(core: Arc<Core>, folder: Arc<JournalFolder>, journal: Ar
 /// Looks whether what was owed to another address still is: it may turn out to be the same database, or be settled by somebody
 /// else.
 pub(super) async fn look_again(core: &Core, folder: &JournalFolder, journal: &DiskJournal, readers: Readers) {
+    let _turn = folder.turn().await;
     folder.look_again();
     match folder.adopt(journal).await {
         Ok(found) => {

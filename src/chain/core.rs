@@ -44,6 +44,8 @@ pub(super) struct Core {
     pub(super) debts: Notify,
     /// Which database the primary was when it was last seen.
     pub(super) known: Mutex<Option<Identity>>,
+    /// Tells the task that takes over journals that it is written down which database the primary is.
+    pub(super) recognised: Notify,
     /// What is owed to a database at another address, as long as nobody has said that it is owed to this one.
     elsewhere: Mutex<Option<String>>,
     board: Board,
@@ -110,6 +112,7 @@ impl Core {
             gate,
             debts: Notify::new(),
             known: Mutex::new(known),
+            recognised: Notify::new(),
             elsewhere: Mutex::default(),
             board: Board::new("database", clock.now()),
             clock,

@@ -24,12 +24,15 @@ const STAMP_RESERVE: Duration = Duration::from_millis(500);
 /// Probes for ever: from time to time, and at once where a call waits too long or the breaker opened.
 pub(super) async fn run(core: Arc<Core>) {
     let mut kept = tokio::time::Instant::now();
+    // What was recognised before this task began need not be written down yet.
+    let mut is_written = false;
     loop {
         core.gate.until_due(core.stamps.issue()).await;
-        let knew = knows(&core);
         probe(&core).await;
-        if knew != knows(&core) {
+        if !is_written && knows(&core) {
             keep(&core).await;
+            core.recognised.notify_one();
+            is_written = true;
         }
         core.show();
         core.gate.breathe().await;

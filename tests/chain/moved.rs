@@ -49,3 +49,15 @@ async fn the_same_database_at_the_new_address_is_brought_what_it_is_owed() {
     assert!(process.chain.status().left_journals.is_empty());
     assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(1));
 }
+
+#[tokio::test]
+async fn the_same_database_is_recognised_at_the_new_address_as_soon_as_it_is_back() {
+    let machine = owing().await;
+    machine.fall();
+    let process = machine.start_at(Arc::clone(&machine.backend), "there").await;
+    assert_eq!(process.chain.status().left_journals.len(), 1);
+    machine.faults.heal();
+    process.until(|status| status.state == ChainState::Normal).await;
+    assert!(process.chain.status().left_journals.is_empty());
+    assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(1));
+}

@@ -339,6 +339,12 @@ impl DatabaseChain {
     ///
     /// It may have been accepted if it is dropped; calling it again is harmless.
     pub async fn accept_primary(&self) -> Result<AcceptedPrimary> {
+        // Whoever looks through the folder meanwhile must not say again, by what it saw before, that something is owed elsewhere.
+        #[cfg(feature = "sqlite")]
+        let _turn = match &self.on_disk {
+            Some(OnDisk { folder, .. }) => Some(folder.turn().await),
+            None => None,
+        };
         let cx = Context::with_timeout(self.timeout);
         self.core.admit(&cx)?;
         let identity = watching::accept(&self.core, &cx).await?;

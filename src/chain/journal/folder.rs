@@ -34,6 +34,7 @@ pub(crate) struct JournalFolder {
     left: Mutex<BTreeMap<PathBuf, Left>>,
     /// Whether something was taken over that the chain does not know yet to be owed.
     news: AtomicBool,
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// What is known of a file that was left alone.
@@ -95,7 +96,13 @@ impl Found {
 impl JournalFolder {
     /// Names a folder, the primary of the configuration without its secrets, and the bytes that this process's journal may hold.
     pub(crate) fn new(path: impl Into<PathBuf>, fingerprint: Option<String>, max_bytes: u64) -> Self {
-        Self { path: path.into(), fingerprint, max_bytes, left: Mutex::default(), news: AtomicBool::new(false) }
+        let (left, news, turn) = (Mutex::default(), AtomicBool::new(false), tokio::sync::Mutex::default());
+        Self { path: path.into(), fingerprint, max_bytes, left, news, turn }
+    }
+
+    /// Waits until nobody else of this process decides what becomes of the files in the folder.
+    pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
     }
 
     /// Opens this process's journal: that of a dead process if there is one, else a new one. What other dead processes have left is
