@@ -31,7 +31,7 @@ pub(super) async fn run(core: Arc<Core>, folder: Arc<JournalFolder>, journal: Ar
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             // What was left alone may be owed to the same database at another address.
-            () = core.recognised.notified() => {}
+            () = core.recognised.notified() => if core.owed_elsewhere().is_none() { continue },
         }
         if core.owed_elsewhere().is_some() {
             look_again(&core, &folder, &journal, Readers::Already).await;

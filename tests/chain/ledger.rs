@@ -9,23 +9,12 @@ use agent_storage::contract::Freshness;
 use agent_storage::testkit::Fault;
 use agent_storage::{ErrorKind, Revision, SetOptions, Stamp, Value};
 
+use crate::random::Random;
 use crate::rig::Rig;
 
 const SCHEDULES: u64 = 40;
 const STEPS: usize = 150;
 const KEYS: u64 = 4;
-
-/// A generator of random numbers (SplitMix64; Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators").
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-}
 
 /// What is known of a key after the calls so far.
 #[derive(Clone, Debug, Default)]
@@ -85,7 +74,7 @@ async fn whatever_happens_nothing_that_was_acknowledged_is_lost() {
 /// One schedule; answers which situations it reached.
 async fn schedule(seed: u64) -> Vec<&'static str> {
     let rig = Rig::new().await;
-    let (mut random, mut ledger, mut seen) = (Random(seed), Ledger::default(), Vec::new());
+    let (mut random, mut ledger, mut seen) = (Random::seeded(seed), Ledger::default(), Vec::new());
     for step in 0..STEPS {
         match random.below(12) {
             0 => rig.faults.set(Fault::FailBefore),

@@ -30,6 +30,8 @@ mod on_disk;
 mod others;
 mod parked;
 mod picky;
+#[path = "../support/random.rs"]
+mod random;
 mod reconciling;
 mod rig;
 #[cfg(feature = "sqlite")]

@@ -1,0 +1,186 @@
+//! What all writers told.
+
+use std::collections::HashMap;
+
+use crate::line::{Action, Answer, Digits, Line};
+use crate::writer::value_of;
+
+/// What one process told in its life.
+#[derive(Debug)]
+pub(crate) struct Life {
+    pub(crate) process: i64,
+    /// In milliseconds, by the clock that all share.
+    pub(crate) started: u64,
+    pub(crate) ended: u64,
+    pub(crate) killed: bool,
+    pub(crate) lines: Vec<Line>,
+}
+
+/// A call, and what came of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) process: i64,
+    /// What it writes, if it writes a value.
+    pub(crate) value: i64,
+    pub(crate) action: Action,
+    pub(crate) key: String,
+    /// Its stamp is newer than this.
+    pub(crate) after: Digits,
+    pub(crate) begun: Moment,
+    away: Option<u64>,
+    /// `None` if the process died before.
+    pub(crate) end: Option<End>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    pub(crate) at: u64,
+    /// The place among what the process told.
+    line: usize,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct End {
+    pub(crate) answer: Answer,
+    /// Its stamp is older than this.
+    pub(crate) before: Digits,
+    pub(crate) moment: Moment,
+    away: Option<u64>,
+}
+
+/// What is known of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Primary,
+    Local,
+    /// Nothing was written, nor will be.
+    Refused,
+    /// It may be there or not, or come yet.
+    Unknown,
+}
+
+impl Call {
+    pub(crate) fn fate(&self) -> Fate {
+        match self.end.as_ref().map(|end| &end.answer) {
+            Some(Answer::Written { local: true, .. }) => Fate::Local,
+            Some(Answer::Written { local: false, .. }) => Fate::Primary,
+            Some(Answer::Failed(kind)) if kind == "outcome_unknown" => Fate::Unknown,
+            Some(Answer::Failed(_)) => Fate::Refused,
+            Some(Answer::Read { .. } | Answer::Length(_)) | None => Fate::Unknown,
+        }
+    }
+
+    pub(crate) fn is_acknowledged(&self) -> bool {
+        matches!(self.fate(), Fate::Primary | Fate::Local)
+    }
+
+    pub(crate) fn may_be_there(&self) -> bool {
+        self.fate() != Fate::Refused
+    }
+
+    /// The stamp of a value that was acknowledged.
+    pub(crate) fn stamp(&self) -> Option<&Digits> {
+        match &self.end.as_ref()?.answer {
+            Answer::Written { stamp, .. } => stamp.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Whether it may have been given a stamp that is newer than this one.
+    pub(crate) fn may_be_newer_than(&self, stamp: &str) -> bool {
+        match (self.stamp(), &self.end) {
+            (Some(own), _) => own.as_str() > stamp,
+            (None, Some(end)) => end.before.as_str() > stamp,
+            (None, None) => true,
+        }
+    }
+
+    /// Whether it may have been given exactly this stamp.
+    pub(crate) fn may_have(&self, stamp: &str) -> bool {
+        match self.stamp() {
+            Some(own) => own == stamp,
+            None => self.after.as_str() < stamp && self.may_be_newer_than(stamp),
+        }
+    }
+
+    /// A stamp that its own is not older than.
+    pub(crate) fn at_least(&self) -> &Digits {
+        self.stamp().unwrap_or(&self.after)
+    }
+
+    /// Whether it had ended, for all that can be known, before another call of any process began.
+    pub(crate) fn ended_before(&self, later: &Self) -> bool {
+        let Some(end) = &self.end else { return false };
+        match self.process == later.process {
+            true => end.moment.line < later.begun.line,
+            false => end.moment.at < later.begun.at,
+        }
+    }
+
+    /// Whether it cannot have been sent to the primary but by a replay: that was away before it and after, without a break.
+    pub(crate) fn was_only_journaled(&self) -> bool {
+        self.away.is_some() && self.end.as_ref().is_some_and(|end| end.away == self.away)
+    }
+
+    pub(crate) fn is_delete(&self) -> bool {
+        self.action == Action::Delete
+    }
+
+    pub(crate) fn puts(&self) -> bool {
+        matches!(self.action, Action::Set | Action::Create)
+    }
+}
+
+/// All that was told.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    /// Whether the processes have different addresses of the database.
+    pub(crate) apart: bool,
+    pub(crate) lives: Vec<Life>,
+    pub(crate) calls: Vec<Call>,
+}
+
+impl History {
+    pub(crate) fn of(lives: Vec<Life>, apart: bool) -> Self {
+        let calls = lives.iter().flat_map(calls_of).collect();
+        Self { apart, lives, calls }
+    }
+
+    pub(crate) fn life(&self, process: i64) -> &Life {
+        self.lives.iter().find(|life| life.process == process).expect("a process that lived")
+    }
+
+    /// The calls about a key that do as told.
+    pub(crate) fn of_key<'a>(&'a self, key: &'a str, does: impl Fn(&Call) -> bool + 'a) -> Vec<&'a Call> {
+        self.calls.iter().filter(|call| call.key == key && does(call)).collect()
+    }
+}
+
+fn calls_of(life: &Life) -> Vec<Call> {
+    let mut calls: Vec<Call> = Vec::new();
+    let mut places = HashMap::new();
+    for (line, told) in life.lines.iter().enumerate() {
+        match told {
+            Line::Begun { call, action, key, after, at, away } => {
+                places.insert(*call, calls.len());
+                calls.push(Call {
+                    process: life.process,
+                    value: value_of(life.process, *call),
+                    action: *action,
+                    key: key.clone(),
+                    after: after.clone(),
+                    begun: Moment { at: *at, line },
+                    away: *away,
+                    end: None,
+                });
+            }
+            Line::Ended { call, answer, before, at, away } => {
+                let moment = Moment { at: *at, line };
+                calls[places[call]].end =
+                    Some(End { answer: answer.clone(), before: before.clone(), moment, away: *away });
+            }
+            Line::State { .. } => {}
+        }
+    }
+    calls
+}

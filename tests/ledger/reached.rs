@@ -1,0 +1,122 @@
+//! What was reached: a schedule that meets no trouble proves nothing.
+
+use std::collections::BTreeMap;
+
+use crate::history::{Call, Fate, History};
+use crate::line::{Action, Answer, Line};
+use crate::nemesis;
+use crate::outcome::Outcome;
+
+/// How often each fault and situation was met.
+#[derive(Debug, Default)]
+pub(crate) struct Reached(BTreeMap<&'static str, u64>);
+
+/// What must be met beside the faults.
+const SITUATIONS: [&str; 13] = [
+    "a writer is killed",
+    "a writer is killed in the middle of a call",
+    "an acknowledgement is local",
+    "an outcome is unknown",
+    "a read is told missing",
+    "a read sees what is owed",
+    "a read is unavailable",
+    "what a dead process owed is taken over",
+    "writes go on beside the replay",
+    "a write is owed that lost",
+    "an overwritten write is kept",
+    "an older write wins by its clock",
+    "processes are cut off apart",
+];
+
+impl std::fmt::Display for Reached {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|(what, times)| writeln!(f, "{times:6} {what}"))
+    }
+}
+
+impl Reached {
+    pub(crate) fn note(&mut self, what: &'static str) {
+        self.note_times(what, 1);
+    }
+
+    pub(crate) fn note_times(&mut self, what: &'static str, times: u64) {
+        *self.0.entry(what).or_default() += times;
+    }
+
+    pub(crate) fn join(&mut self, other: Self) {
+        for (what, times) in other.0 {
+            self.note_times(what, times);
+        }
+    }
+
+    /// What was never met.
+    pub(crate) fn missing(&self) -> Vec<&'static str> {
+        let wanted = nemesis::names().chain(SITUATIONS);
+        wanted.filter(|what| self.0.get(what).is_none_or(|times| *times == 0)).collect()
+    }
+
+    /// Notes what a history shows.
+    pub(crate) fn note_history(&mut self, history: &History, outcome: &Outcome) {
+        for life in &history.lives {
+            let first = life.lines.iter().find_map(|line| match line {
+                Line::State { pending, .. } => Some(*pending),
+                _ => None,
+            });
+            self.note_times(
+                "what a dead process owed is taken over",
+                u64::from(first.is_some_and(|pending| pending > 0)),
+            );
+            self.note_times("a writer is killed", u64::from(life.killed));
+            self.note_times("writes go on beside the replay", beside_the_replay(&life.lines));
+        }
+        for call in &history.calls {
+            self.note_call(call, history);
+        }
+        for conflict in &outcome.conflicts {
+            let lost = history.calls.iter().find(|call| Some(call.value) == conflict.value);
+            match lost.map(Call::fate) {
+                Some(Fate::Local) => self.note("a write is owed that lost"),
+                Some(Fate::Primary) => self.note("an overwritten write is kept"),
+                _ => {}
+            }
+        }
+    }
+
+    fn note_call(&mut self, call: &Call, history: &History) {
+        match call.end.as_ref().map(|end| &end.answer) {
+            None => self.note("a writer is killed in the middle of a call"),
+            Some(Answer::Written { local: true, .. }) => self.note("an acknowledgement is local"),
+            Some(Answer::Failed(kind)) if kind == "outcome_unknown" => self.note("an outcome is unknown"),
+            Some(Answer::Failed(kind)) if kind == "unavailable" && call.action == Action::Get => {
+                self.note("a read is unavailable");
+            }
+            Some(Answer::Read { pending: true, .. }) => self.note("a read sees what is owed"),
+            Some(Answer::Read { value: None, .. }) => self.note("a read is told missing"),
+            _ => {}
+        }
+        if let Some(stamp) = call.stamp()
+            && history.calls.iter().any(|later| {
+                later.key == call.key
+                    && later.process != call.process
+                    && call.ended_before(later)
+                    && later.stamp().is_some_and(|later| later < stamp)
+            })
+        {
+            self.note("an older write wins by its clock");
+        }
+    }
+}
+
+/// How many writes a process had acknowledged while it replayed.
+fn beside_the_replay(lines: &[Line]) -> u64 {
+    let mut replays = false;
+    let mut count = 0;
+    for line in lines {
+        match line {
+            Line::State { state, .. } => replays = state == "reconciling",
+            Line::Ended { answer: Answer::Written { .. }, .. } if replays => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
