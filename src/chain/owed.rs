@@ -107,7 +107,6 @@ impl Owed {
     }
 
     /// Adds a debt that was taken over while this process was running, unless it is known. It is hidden from readers.
-    #[cfg(feature = "sqlite")]
     pub(super) fn add_hidden(&mut self, debt: Header) {
         let seq = debt.seq;
         if self.register(debt) {

@@ -9,9 +9,9 @@ use tokio::task::JoinHandle;
 
 use crate::config::{DatabaseChainConfig, DatabaseFallback};
 use crate::contract::{
-    Append, AppendAck, Attempt, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, Durability,
-    GetOptions, Identity, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step,
-    StepAck, Store, Write, WriteAck,
+    Append, AppendAck, Attempt, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, GetOptions,
+    Identity, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step, StepAck, Store,
+    Write, WriteAck,
 };
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
@@ -19,7 +19,6 @@ use crate::stamp::{HybridClock, Stamp};
 use crate::time::{Clock, Ttl};
 
 use crate::chain::core::{Core, Parts, Settings};
-use crate::chain::in_flight::Scope;
 use crate::chain::inherit::inherit;
 use crate::chain::journal::{Journal, VolatileJournal};
 use crate::chain::owed::Owed;
@@ -32,7 +31,7 @@ use crate::chain::adoption;
 use crate::chain::journal::{DiskJournal, JournalFolder};
 
 use super::entry::JournaledOperation;
-use super::{aside, batch, guarded, read};
+use super::{aside, batch, closing, guarded, read};
 
 /// How many operations are read at once when a chain starts.
 const HEADERS: usize = 10_000;
@@ -229,37 +228,6 @@ impl DatabaseChain {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
 
-    /// Closes the journal once nothing more comes to it: what is on its way to the primary may, for half of the time.
-    async fn close_journal(&self, is_first: bool, cx: &Context) -> Result<()> {
-        let Some(journal) = &self.core.journal else { return Ok(()) };
-        if is_first {
-            let all = Scope::Prefix(KeyPrefix::empty());
-            let is_quiet = self.core.in_flight.enter(all, &Context::with_timeout(cx.remaining() / 2)).await.is_ok();
-            // What is on its way all the same may yet use newer stamps.
-            let kept = if is_quiet {
-                cx.limit(watching::keep_last(&self.core)).await
-            } else {
-                cx.limit(watching::keep(&self.core)).await
-            };
-            if kept.is_none() {
-                tracing::warn!("what is known of the primary could not be written down in time");
-            }
-            match (self.core.owed().len(), journal.durability()) {
-                (0, _) => {}
-                (owed, Durability::Volatile) => {
-                    tracing::error!(
-                        owed,
-                        "closed while the primary is owed operations; they were in memory, and are lost"
-                    );
-                }
-                (owed, _) => {
-                    tracing::warn!(owed, "closed while the primary is owed operations; they stay in the journal");
-                }
-            }
-        }
-        journal.close(cx.deadline).await
-    }
-
     /// How the chain is now.
     #[must_use]
     pub fn status(&self) -> ChainStatus {
@@ -442,7 +410,8 @@ impl Store for DatabaseChain {
             self.stop();
         }
         // At once, so that a primary that hangs does not keep the journal from the next one.
-        let (primary, journal) = tokio::join!(self.core.primary.close(cx), self.close_journal(is_first, cx));
+        let (primary, journal) =
+            tokio::join!(self.core.primary.close(cx), closing::close_journal(&self.core, is_first, cx));
         primary.and(journal)
     }
 }

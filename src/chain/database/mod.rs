@@ -3,6 +3,7 @@
 mod aside;
 mod batch;
 mod chain;
+mod closing;
 mod entry;
 mod guarded;
 mod item;

@@ -82,10 +82,12 @@ impl Room {
     }
 }
 
-#[cfg(all(test, feature = "sqlite"))]
+#[cfg(test)]
 mod tests {
+    #[cfg(feature = "sqlite")]
     use super::*;
 
+    #[cfg(feature = "sqlite")]
     #[test]
     fn a_large_operation_that_does_not_fit_does_not_make_it_full() {
         let room = Room::new(1600);
