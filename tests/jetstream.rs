@@ -861,9 +861,11 @@ async fn a_fence_is_raised_once_a_connection() {
     let mut revisions: Vec<u64> =
         answers.into_iter().map(|answer| answer.unwrap().revision.unwrap().to_sequence().unwrap()).collect();
     revisions.sort_unstable();
-    // One message for the fence, one for each write, and none that was sent twice.
+    // One message for the fence, one that stays behind it, one for each write, and none that was sent twice.
     assert_eq!(fences(&config).await, [1]);
-    assert_eq!(revisions, (2..502).collect::<Vec<_>>());
+    let behind = bucket_of(&config).await.stream.get_raw_message(2).await.unwrap();
+    assert!(behind.subject.contains(".=behind."), "{}", behind.subject);
+    assert_eq!(revisions, (3..503).collect::<Vec<_>>());
     set(&open(&config), "b", "1").await;
     assert_eq!(fences(&config).await.len(), 2);
 }
@@ -897,7 +899,8 @@ async fn clearing_leaves_the_fence() {
     cache.clear(&prefix(""), HybridClock::process().issue(), Attempt::First, &cx()).await.unwrap();
     let fence = fences(&config).await;
     assert_eq!(fence.len(), 1);
-    assert_eq!(set(&cache, "a", "2").await.to_sequence(), Some(fence[0] + 1));
+    // Behind the message that was stored with it.
+    assert_eq!(set(&cache, "a", "2").await.to_sequence(), Some(fence[0] + 2));
     set(&other, "b", "2").await;
     assert_eq!(list(&cache, "", 10).await, ["a", "b"]);
 }

@@ -26,6 +26,11 @@ pub(super) fn fence(cache: u64) -> String {
     format!("=fence.{cache:016x}")
 }
 
+/// The subject of the message that is stored right behind a cache's fence.
+pub(super) fn behind_fence(cache: u64) -> String {
+    format!("=behind.{cache:016x}")
+}
+
 /// Writes a key as the part of a subject that follows the bucket's.
 pub(super) fn encode(key: &str) -> String {
     let mut subject = String::with_capacity(key.len() * 2);
@@ -197,6 +202,7 @@ mod tests {
             assert_eq!(decode(subject), None, "{subject}");
         }
         assert_eq!(decode(&fence(7)), None);
+        assert_eq!(decode(&behind_fence(7)), None);
     }
 
     #[test]

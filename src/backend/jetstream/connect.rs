@@ -183,7 +183,9 @@ impl Connector {
         let cx = Context::with_timeout(self.config.connection_timeout);
         let link = Link::new(client, denied).await?;
         let bucket = bucket::open(&link, &self.config, &cx).await?;
-        let fence = Fence::new(bucket.subject_of(&codec::fence(self.cache)));
+        let fence = Fence::new(
+            [codec::fence(self.cache), codec::behind_fence(self.cache)].map(|subject| bucket.subject_of(&subject)),
+        );
         Ok(Session::new(link, bucket, fence))
     }
 
