@@ -1,11 +1,17 @@
 //! The [`JetstreamCache`].
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Instant;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::JetstreamConfig;
@@ -82,7 +88,7 @@ impl JetstreamCache {
         cx.limit(Arc::clone(&self.places).acquire_owned()).await.ok_or_else(busy)?.map_err(|_| closed())
     }
 
-    /// Runs a write in a task of its own, so that it goes to its end though its caller goes away.
+    /// Runs what writes in a task of its own, so that it goes to its end though its caller goes away.
     async fn run<T, F, W>(&self, cx: &Context, work: W) -> Result<T>
     where
         T: Send + 'static,
@@ -103,6 +109,43 @@ impl JetstreamCache {
         let _place = self.enter(cx).await?;
         let session = self.connector.session(cx).await?;
         Ok(read::last_many(&session, keys, cx).await)
+    }
+}
+
+/// A write that runs in its caller, and in a task of its own from when the caller goes away. A task from the start would cost each
+/// write a hand-over from thread to thread.
+struct InCaller {
+    work: Option<BoxFuture<'static, Result<WriteAck>>>,
+    runtime: Handle,
+}
+
+impl InCaller {
+    /// Makes ready to run; must be called in a runtime.
+    fn new(work: impl Future<Output = Result<WriteAck>> + Send + 'static) -> Self {
+        let stopped = |_| Err(Error::new(ErrorKind::Internal, "a write was stopped"));
+        let work = AssertUnwindSafe(work).catch_unwind().map(move |outcome| outcome.unwrap_or_else(stopped));
+        Self { work: Some(work.boxed()), runtime: Handle::current() }
+    }
+}
+
+impl Future for InCaller {
+    type Output = Result<WriteAck>;
+
+    fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let Some(work) = &mut self.work else {
+            return Poll::Ready(Err(Error::internal("a write was polled after its end")));
+        };
+        let outcome = ready!(work.as_mut().poll(task));
+        self.work = None;
+        Poll::Ready(outcome)
+    }
+}
+
+impl Drop for InCaller {
+    fn drop(&mut self) {
+        if let Some(work) = self.work.take() {
+            self.runtime.spawn(work);
+        }
     }
 }
 
@@ -136,8 +179,14 @@ impl Store for JetstreamCache {
     }
 
     async fn write(&self, write: Write, cx: &Context) -> Result<WriteAck> {
-        let context = *cx;
-        self.run(cx, |writer| async move { writer.write(write, &context).await }).await?
+        let place = self.enter(cx).await?;
+        let (writer, context) = (Arc::clone(&self.writer), *cx);
+        let work = async move {
+            let outcome = writer.write(write, &context).await;
+            drop(place);
+            outcome
+        };
+        InCaller::new(work).await
     }
 
     async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {

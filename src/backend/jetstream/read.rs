@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use async_nats::header::{NATS_LAST_SEQUENCE, NATS_SEQUENCE, NATS_SUBJECT};
+use async_nats::header::{NATS_LAST_SEQUENCE, NATS_SUBJECT};
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::RawMessage;
-use async_nats::{HeaderMap, HeaderName, Message, StatusCode};
+use async_nats::{HeaderMap, HeaderName, HeaderValue, Message, StatusCode};
 use bytes::Bytes;
+use foldhash::quality::RandomState;
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
@@ -58,28 +59,40 @@ pub(super) async fn last_many(session: &Session, keys: &[Key], cx: &Context) -> 
         return vec![last(session, key, cx).await];
     }
     let subjects: Vec<String> = keys.iter().map(|key| session.bucket.subject(key)).collect();
-    let mut unique: Vec<&str> = subjects.iter().map(String::as_str).collect();
-    unique.sort_unstable();
-    unique.dedup();
+    let mut places = Places::with_capacity_and_hasher(subjects.len(), RandomState::default());
+    let mut unique: Vec<&str> = Vec::with_capacity(subjects.len());
+    for subject in &subjects {
+        places.entry(subject).or_insert_with(|| {
+            unique.push(subject);
+            unique.len() - 1
+        });
+    }
     let answers = if session.bucket.reads_from_leader {
-        one_by_one(session, unique, cx).await
+        one_by_one(session, &unique, cx).await
     } else {
-        let limit = session.max_payload() / 2;
         let mut requests = Vec::new();
-        for chunk in chunks(unique, limit) {
-            requests.push(chunk_of(session, chunk, cx));
+        let mut first = 0;
+        for subjects in chunks(&unique, session.max_payload() / 2) {
+            requests.push(chunk_of(session, Chunk { subjects, first, places: &places }, cx));
+            first += subjects.len();
         }
-        let answers: Vec<_> = stream::iter(requests).buffer_unordered(REQUESTS).collect().await;
-        answers.into_iter().flatten().collect()
+        stream::iter(requests).buffered(REQUESTS).concat().await
     };
+    if answers.len() == subjects.len() {
+        return answers;
+    }
     let answer = |subject: &String| {
-        let unanswered = || Err(Error::unavailable("the server did not answer for every key"));
-        answers.get(subject.as_str()).cloned().unwrap_or_else(unanswered)
+        let found = places.get(subject.as_str()).and_then(|place| answers.get(*place));
+        found.cloned().unwrap_or_else(|| Err(unanswered()))
     };
     subjects.iter().map(answer).collect()
 }
 
-type Answers<'a> = HashMap<&'a str, Result<Option<Record>>>;
+/// The answers to reads, in the order of their subjects.
+type Answers = Vec<Result<Option<Record>>>;
+
+/// Where in its request each subject stands.
+type Places<'a> = HashMap<&'a str, usize, RandomState>;
 
 async fn direct(session: &Session, subject: String, cx: &Context) -> Result<Option<Record>> {
     let stream = session.bucket.stream();
@@ -131,60 +144,66 @@ pub(super) async fn is_any_after(session: &Session, filter: &str, sequence: u64,
     }
 }
 
-async fn one_by_one<'a>(session: &Session, subjects: Vec<&'a str>, cx: &Context) -> Answers<'a> {
+async fn one_by_one(session: &Session, subjects: &[&str], cx: &Context) -> Answers {
     let mut reads = Vec::with_capacity(subjects.len());
     for subject in subjects {
-        reads.push(one(session, subject, cx));
+        reads.push(single(session, (*subject).to_owned(), session.bucket.reads_from_leader, cx));
     }
-    stream::iter(reads).buffer_unordered(PIPELINED).collect().await
-}
-
-async fn one<'a>(session: &Session, subject: &'a str, cx: &Context) -> (&'a str, Result<Option<Record>>) {
-    (subject, single(session, subject.to_owned(), session.bucket.reads_from_leader, cx).await)
+    stream::iter(reads).buffered(PIPELINED).collect().await
 }
 
 /// Cuts subjects into requests that the server takes, by number and by bytes.
-fn chunks(subjects: Vec<&str>, max_bytes: usize) -> Vec<Vec<&str>> {
-    let mut chunks: Vec<Vec<&str>> = Vec::new();
-    let mut bytes = 0;
-    for subject in subjects {
-        // Two quotes and a comma.
-        bytes += subject.len() + 3;
-        match chunks.last_mut() {
-            Some(chunk) if chunk.len() < SUBJECTS_A_REQUEST && bytes <= max_bytes => chunk.push(subject),
-            _ => {
-                bytes = subject.len() + 3;
-                chunks.push(vec![subject]);
-            }
-        }
+fn chunks<'s, 'a>(mut subjects: &'s [&'a str], max_bytes: usize) -> Vec<&'s [&'a str]> {
+    let mut chunks = Vec::new();
+    while !subjects.is_empty() {
+        let mut bytes = 0;
+        let fits = |subject: &&&str| {
+            // Two quotes and a comma.
+            bytes += subject.len() + 3;
+            bytes <= max_bytes
+        };
+        let count = subjects.iter().take(SUBJECTS_A_REQUEST).take_while(fits).count().max(1);
+        let (chunk, rest) = subjects.split_at(count);
+        chunks.push(chunk);
+        subjects = rest;
     }
     chunks
 }
 
-async fn chunk_of<'a>(session: &Session, subjects: Vec<&'a str>, cx: &Context) -> Answers<'a> {
+/// Subjects of one request.
+#[derive(Clone, Copy)]
+struct Chunk<'a> {
+    subjects: &'a [&'a str],
+    /// Where the first of them stands among those of all requests, which `places` tells of.
+    first: usize,
+    places: &'a Places<'a>,
+}
+
+async fn chunk_of(session: &Session, chunk: Chunk<'_>, cx: &Context) -> Answers {
+    let subjects = chunk.subjects;
     let asked = Instant::now();
-    let outcome = cx.limit(many(session, &subjects, cx)).await;
+    let outcome = cx.limit(many(session, chunk, cx)).await;
     let late = || Failure::Unanswered("the server did not answer before the deadline", silence(asked.elapsed()));
     match outcome.unwrap_or_else(|| Err(late().of_read())) {
-        Ok(Batch { mut records, complete }) => {
-            let mut answers: Answers<'a> = HashMap::with_capacity(subjects.len());
-            let (found, absent): (Vec<&str>, Vec<&str>) =
-                subjects.into_iter().partition(|subject| records.contains_key(*subject));
-            answers.extend(found.into_iter().map(|subject| (subject, Ok(records.remove(subject)))));
-            if complete {
-                answers.extend(absent.into_iter().map(|subject| (subject, Ok(None))));
-            } else {
-                answers.extend(one_by_one(session, absent, cx).await);
-            }
-            answers
+        Ok(Batch { records, complete: true }) => records.into_iter().map(Ok).collect(),
+        Ok(Batch { records, complete: false }) => {
+            let absent = subjects.iter().zip(&records).filter(|(_, record)| record.is_none());
+            let absent: Vec<&str> = absent.map(|(subject, _)| *subject).collect();
+            let mut answers = one_by_one(session, &absent, cx).await.into_iter();
+            let mut answer = |record: Option<Record>| match record {
+                Some(record) => Ok(Some(record)),
+                None => answers.next().unwrap_or_else(|| Err(unanswered())),
+            };
+            records.into_iter().map(&mut answer).collect()
         }
-        Err(error) => subjects.into_iter().map(|subject| (subject, Err(error.clone()))).collect(),
+        Err(error) => subjects.iter().map(|_| Err(error.clone())).collect(),
     }
 }
 
 /// What a direct get of many subjects answered.
 struct Batch {
-    records: HashMap<String, Record>,
+    /// In the order of the subjects.
+    records: Vec<Option<Record>>,
     /// Whether a subject that is not among the records has no message. A batch breaks off where a message was replaced after
     /// the server had looked up its sequence.
     complete: bool,
@@ -212,16 +231,17 @@ enum Next {
     },
 }
 
-async fn many(session: &Session, subjects: &[&str], cx: &Context) -> Result<Batch> {
-    let mut batch = Batch { records: HashMap::with_capacity(subjects.len()), complete: true };
-    let mut request = MultiLast { multi_last: subjects, seq: None, up_to_seq: None };
+async fn many(session: &Session, chunk: Chunk<'_>, cx: &Context) -> Result<Batch> {
+    let mut records = Vec::new();
+    records.resize_with(chunk.subjects.len(), || None);
+    let mut request = MultiLast { multi_last: chunk.subjects, seq: None, up_to_seq: None };
     loop {
         let mut replies = send(session, &request, cx).await?;
         // Each message names the one before it, so that a lost one is noticed: it must not pass for an absent key.
         let mut previous = None;
         let next = loop {
             let message = replies.next().await.ok_or_else(lost)?;
-            match take(session, message, &mut previous, &mut batch.records)? {
+            match take(session, message, &mut previous, chunk, &mut records)? {
                 Next::Message => {}
                 next => break next,
             }
@@ -231,8 +251,7 @@ async fn many(session: &Session, subjects: &[&str], cx: &Context) -> Result<Batc
                 (request.seq, request.up_to_seq) = (Some(after + 1), Some(up_to));
             }
             Next::End { complete } => {
-                batch.complete = complete;
-                return Ok(batch);
+                return Ok(Batch { records, complete });
             }
             Next::Message => {}
         }
@@ -257,7 +276,8 @@ fn take(
     session: &Session,
     message: Message,
     previous: &mut Option<u64>,
-    records: &mut HashMap<String, Record>,
+    chunk: Chunk<'_>,
+    records: &mut [Option<Record>],
 ) -> Result<Next> {
     let headers = message.headers.unwrap_or_default();
     let named = number(&headers, &NATS_LAST_SEQUENCE);
@@ -266,10 +286,14 @@ fn take(
             if previous.is_some() && named != *previous {
                 return Err(Error::unavailable("the server's answers did not all arrive"));
             }
-            *previous = number(&headers, &NATS_SEQUENCE);
-            let subject = headers.get(NATS_SUBJECT).map(|subject| subject.as_str().to_owned());
+            let record = Record::from_direct(Some(&headers), message.payload)?;
+            *previous = Some(record.sequence);
+            let subject = headers.get(NATS_SUBJECT).map(HeaderValue::as_str);
             let subject = subject.ok_or_else(|| Error::unavailable("the server answered a read without a subject"))?;
-            records.insert(subject, Record::from_direct(Some(&headers), message.payload)?);
+            let place = chunk.places.get(subject).and_then(|place| place.checked_sub(chunk.first));
+            if let Some(found) = place.and_then(|place| records.get_mut(place)) {
+                *found = Some(record);
+            }
             Ok(Next::Message)
         }
         Some((_, END_OF_BATCH)) => match (named, number(&headers, &UP_TO_SEQUENCE)) {
@@ -296,6 +320,10 @@ fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
     headers.get(name.clone()).and_then(|value| value.as_str().parse().ok())
 }
 
+fn unanswered() -> Error {
+    Error::unavailable("the server did not answer for every key")
+}
+
 fn refused(status: StatusCode) -> Error {
     Error::unavailable(format!("the server refused to read with status {}", status.as_u16()))
 }
@@ -308,10 +336,10 @@ mod tests {
     fn requests_are_cut_by_number_and_by_bytes() {
         let subjects: Vec<String> = (0..2500).map(|number| format!("{number:04}")).collect();
         let subjects: Vec<&str> = subjects.iter().map(String::as_str).collect();
-        let lengths = |chunks: Vec<Vec<&str>>| chunks.iter().map(Vec::len).collect::<Vec<_>>();
-        assert_eq!(lengths(chunks(subjects.clone(), usize::MAX)), [1024, 1024, 452]);
-        assert_eq!(lengths(chunks(subjects[..5].to_vec(), 14)), [2, 2, 1]);
-        assert_eq!(lengths(chunks(subjects[..2].to_vec(), 1)), [1, 1]);
-        assert!(chunks(Vec::new(), 10).is_empty());
+        let lengths = |chunks: Vec<&[&str]>| chunks.iter().map(|chunk| chunk.len()).collect::<Vec<_>>();
+        assert_eq!(lengths(chunks(&subjects, usize::MAX)), [1024, 1024, 452]);
+        assert_eq!(lengths(chunks(&subjects[..5], 14)), [2, 2, 1]);
+        assert_eq!(lengths(chunks(&subjects[..2], 1)), [1, 1]);
+        assert!(chunks(&[], 10).is_empty());
     }
 }

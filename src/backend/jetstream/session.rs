@@ -14,6 +14,7 @@ use async_nats::connection::State;
 use async_nats::jetstream::response::Response;
 use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber};
 use bytes::Bytes;
+use foldhash::quality::RandomState;
 use futures_util::StreamExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -297,11 +298,13 @@ async fn route(mut replies: Subscriber, waiting: Arc<Waiting>) {
 }
 
 /// The requests that wait for their replies; `None` once the connection is lost.
-struct Waiting(Mutex<Option<HashMap<u64, oneshot::Sender<Message>>>>);
+struct Waiting(Mutex<Option<Requests>>);
+
+type Requests = HashMap<u64, oneshot::Sender<Message>, RandomState>;
 
 impl Default for Waiting {
     fn default() -> Self {
-        Self(Mutex::new(Some(HashMap::new())))
+        Self(Mutex::new(Some(Requests::default())))
     }
 }
 
@@ -337,7 +340,7 @@ impl Waiting {
         drop(requests);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<Message>>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Requests>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
