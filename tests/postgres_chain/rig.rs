@@ -127,6 +127,17 @@ impl Rig {
         self.proxy.set(NetworkFault::Pass).await.unwrap();
     }
 
+    /// Lets the others, whom nobody retries for, find out which of their connections ended with the server.
+    pub(crate) async fn reconnect_others(&self) {
+        let mut in_a_row = 0;
+        let connected = async {
+            while in_a_row < 20 {
+                in_a_row = if self.others.ping().await.is_ok() { in_a_row + 1 } else { 0 };
+            }
+        };
+        assert!(tokio::time::timeout(PATIENCE, connected).await.is_ok(), "the others find no server");
+    }
+
     /// Writes what is read by [`Rig::assert_owed`] and [`Rig::assert_paid`], while the primary is away.
     pub(crate) async fn owe(&self) {
         let owed = [

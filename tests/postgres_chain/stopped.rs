@@ -155,6 +155,7 @@ async fn a_process_that_is_stopped_while_degraded_loses_nothing_that_it_acknowle
         }
         rig.server.restart();
         rig.until_normal().await;
+        rig.reconnect_others().await;
         for ((kind, key), last) in &running.acknowledged {
             if kind == "value" {
                 let found = rig.others.get_json::<i64>(key).await.unwrap();
