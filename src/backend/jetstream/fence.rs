@@ -50,10 +50,12 @@ pub(super) struct Fence {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Not raised yet, or found to be gone.
+    /// Not raised yet.
     Down,
     /// Raised, by the message with this sequence.
     Standing(u64),
+    /// Found to be gone. A put that was about to name it still does, and is refused as well: without a fence it could land late.
+    Gone(u64),
     /// The bucket is full. Deleting must still be possible, and replacing by something smaller.
     Without,
 }
@@ -72,7 +74,7 @@ impl Fence {
     /// The sequence that puts must name, if the fence stands.
     pub(super) fn sequence(&self) -> Option<u64> {
         match *self.state() {
-            State::Standing(sequence) => Some(sequence),
+            State::Standing(sequence) | State::Gone(sequence) => Some(sequence),
             State::Down | State::Without => None,
         }
     }
@@ -82,15 +84,19 @@ impl Fence {
         let mut state = self.state();
         // Somebody else may have raised it again already.
         if *state == State::Standing(sequence) {
-            *state = State::Down;
+            *state = State::Gone(sequence);
         }
+    }
+
+    fn is_missing(&self) -> bool {
+        matches!(*self.state(), State::Down | State::Gone(_))
     }
 
     /// Raises it unless it stands.
     pub(super) async fn raise(&self, session: &Session, stamp: Stamp, cx: &Context) -> Result<()> {
-        if *self.state() == State::Down {
+        if self.is_missing() {
             let _turn = self.turn(cx).await?;
-            if *self.state() == State::Down {
+            if self.is_missing() {
                 self.store(session, stamp, cx).await?;
             }
         }
@@ -142,8 +148,9 @@ mod tests {
         let fence = Fence::new(["s", "t"].map(str::to_owned));
         *fence.state() = State::Standing(7);
         fence.is_gone(6);
-        assert_eq!(fence.sequence(), Some(7));
+        assert!(!fence.is_missing());
         fence.is_gone(7);
-        assert_eq!(fence.sequence(), None);
+        assert!(fence.is_missing());
+        assert_eq!(fence.sequence(), Some(7), "who is about to put names it, and is refused");
     }
 }
