@@ -910,17 +910,20 @@ async fn a_full_bucket_can_be_emptied() {
     config.max_bytes = Some(10_000);
     let cache = open(&config);
     set(&cache, "a", "1").await;
+    let of = |size: usize| {
+        (0..100).map(move |number| put(&format!("{size}:{number}"), Value::binary(vec![1; size]).unwrap()))
+    };
     for size in [1000, 100, 10, 1] {
-        for number in 0..100 {
-            let value = Value::binary(vec![1; size]).unwrap();
-            if cache.write(put(&format!("{size}:{number}"), value), &cx()).await.is_err() {
+        for write in of(size) {
+            if cache.write(write, &cx()).await.is_err() {
                 break;
             }
         }
     }
-    // A cache that has no fence yet finds no room for it.
+    // A cache that has no fence yet finds no room for it. What it puts without one is smaller, and might find some.
     let other = open(&config);
-    assert_eq!(other.write(put("b", json("1")), &cx()).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    let large = put("large", Value::binary(vec![1; 1000]).unwrap());
+    assert_eq!(other.write(large, &cx()).await.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(other.write(delete("a"), &cx()).await.unwrap().existed, Some(true));
     other.clear(&prefix(""), HybridClock::process().issue(), Attempt::First, &cx()).await.unwrap();
     set(&other, "b", "1").await;

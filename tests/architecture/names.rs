@@ -42,6 +42,7 @@ const JOBS: &[(&str, &str)] = &[
     ("store", "what cache and database have in common"),
     ("sweep", "what has expired removed"),
     ("table", "the entries in memory"),
+    ("tail", "the end of a walk over the keys"),
     ("tests", "tests"),
     ("tombstones", "the stamps of what was deleted"),
     ("write", "keys written"),

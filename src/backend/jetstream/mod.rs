@@ -16,6 +16,7 @@
 //! | `read`, `write`, `list` | the operations |
 //! | `publish` | one message, and what JetStream says to it |
 //! | `scan` | a walk over the keys, which listing, counting and clearing share |
+//! | `tail` | the end of such a walk |
 //! | `error` | the client's errors as ours |
 
 mod batch;
@@ -31,6 +32,7 @@ mod read;
 mod record;
 mod scan;
 mod session;
+mod tail;
 mod write;
 
 pub use cache::JetstreamCache;

@@ -1,6 +1,7 @@
 //! Reading: the last message of one subject, or of many in one round trip.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::time::Instant;
 
 use async_nats::header::{NATS_LAST_SEQUENCE, NATS_SUBJECT};
@@ -30,11 +31,11 @@ const REQUESTS: usize = 16;
 /// The most single reads sent at once where a server cannot answer for many.
 const PIPELINED: usize = 256;
 
-const NUM_PENDING: HeaderName = HeaderName::from_static("Nats-Num-Pending");
+pub(super) const NUM_PENDING: HeaderName = HeaderName::from_static("Nats-Num-Pending");
 const UP_TO_SEQUENCE: HeaderName = HeaderName::from_static("Nats-UpTo-Sequence");
 
 /// The end of a batch.
-const END_OF_BATCH: u16 = 204;
+pub(super) const END_OF_BATCH: u16 = 204;
 
 /// Reads the last message of a key from the servers that the configuration names; `None` if there is none.
 pub(super) async fn last(session: &Session, key: &Key, cx: &Context) -> Result<Option<Record>> {
@@ -127,23 +128,6 @@ async fn leader(session: &Session, subject: String, cx: &Context) -> Result<Opti
     }
 }
 
-/// Whether a message beneath a subject filter comes after a sequence, as the leader knows.
-pub(super) async fn is_any_after(session: &Session, filter: &str, sequence: u64, cx: &Context) -> Result<bool> {
-    #[derive(Serialize)]
-    struct Request<'f> {
-        seq: u64,
-        next_by_subj: &'f str,
-    }
-    let operation = format!("STREAM.MSG.GET.{}", session.bucket.stream());
-    let request = Request { seq: sequence + 1, next_by_subj: filter };
-    let answer = session.api::<_, serde::de::IgnoredAny>(&operation, Some(&request), cx).await;
-    match answer.map_err(Failure::of_read)? {
-        Ok(_) => Ok(true),
-        Err(error) if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(false),
-        Err(error) => Err(api_failure(error)),
-    }
-}
-
 async fn one_by_one(session: &Session, subjects: &[&str], cx: &Context) -> Answers {
     let mut reads = Vec::with_capacity(subjects.len());
     for subject in subjects {
@@ -181,10 +165,7 @@ struct Chunk<'a> {
 
 async fn chunk_of(session: &Session, chunk: Chunk<'_>, cx: &Context) -> Answers {
     let subjects = chunk.subjects;
-    let asked = Instant::now();
-    let outcome = cx.limit(many(session, chunk, cx)).await;
-    let late = || Failure::Unanswered("the server did not answer before the deadline", silence(asked.elapsed()));
-    match outcome.unwrap_or_else(|| Err(late().of_read())) {
+    match in_time(many(session, chunk, cx), cx).await {
         Ok(Batch { records, complete: true }) => records.into_iter().map(Ok).collect(),
         Ok(Batch { records, complete: false }) => {
             let absent = subjects.iter().zip(&records).filter(|(_, record)| record.is_none());
@@ -258,7 +239,19 @@ async fn many(session: &Session, chunk: Chunk<'_>, cx: &Context) -> Result<Batch
     }
 }
 
-async fn send(session: &Session, request: &MultiLast<'_>, cx: &Context) -> Result<async_nats::Subscriber> {
+/// Waits for an answer of several messages until the deadline.
+pub(super) async fn in_time<T>(answer: impl Future<Output = Result<T>>, cx: &Context) -> Result<T> {
+    let asked = Instant::now();
+    let late = || Failure::Unanswered("the server did not answer before the deadline", silence(asked.elapsed()));
+    cx.limit(answer).await.unwrap_or_else(|| Err(late().of_read()))
+}
+
+/// Sends a direct get that is answered by several messages.
+pub(super) async fn send(
+    session: &Session,
+    request: &(impl Serialize + Sync),
+    cx: &Context,
+) -> Result<async_nats::Subscriber> {
     if cx.is_expired() || !session.is_connected() {
         return Err(lost());
     }
@@ -283,13 +276,7 @@ fn take(
     let named = number(&headers, &NATS_LAST_SEQUENCE);
     match message.status.map(|status| (status, status.as_u16())) {
         None => {
-            if previous.is_some() && named != *previous {
-                return Err(Error::unavailable("the server's answers did not all arrive"));
-            }
-            let record = Record::from_direct(Some(&headers), message.payload)?;
-            *previous = Some(record.sequence);
-            let subject = headers.get(NATS_SUBJECT).map(HeaderValue::as_str);
-            let subject = subject.ok_or_else(|| Error::unavailable("the server answered a read without a subject"))?;
+            let (subject, record) = following(&headers, message.payload, previous)?;
             let place = chunk.places.get(subject).and_then(|place| place.checked_sub(chunk.first));
             if let Some(found) = place.and_then(|place| records.get_mut(place)) {
                 *found = Some(record);
@@ -297,7 +284,7 @@ fn take(
             Ok(Next::Message)
         }
         Some((_, END_OF_BATCH)) => match (named, number(&headers, &UP_TO_SEQUENCE)) {
-            _ if named != *previous => Err(Error::unavailable("the server's answers did not all arrive")),
+            _ if named != *previous => Err(gap()),
             (Some(after), Some(up_to)) if number(&headers, &NUM_PENDING).unwrap_or(0) > 0 => {
                 Ok(Next::More { after, up_to })
             }
@@ -316,7 +303,29 @@ fn take(
     }
 }
 
-fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
+/// Takes a message that names the one before it, with its subject.
+pub(super) fn following<'h>(
+    headers: &'h HeaderMap,
+    payload: Bytes,
+    previous: &mut Option<u64>,
+) -> Result<(&'h str, Record)> {
+    if previous.is_some() && number(headers, &NATS_LAST_SEQUENCE) != *previous {
+        return Err(gap());
+    }
+    let record = Record::from_direct(Some(headers), payload)?;
+    *previous = Some(record.sequence);
+    let subject = headers.get(NATS_SUBJECT).map(HeaderValue::as_str);
+    let subject = subject.ok_or_else(|| Error::unavailable("the server answered a read without a subject"))?;
+    Ok((subject, record))
+}
+
+/// A message of an answer was lost.
+pub(super) fn gap() -> Error {
+    Error::unavailable("the server's answers did not all arrive")
+}
+
+/// A number in the headers.
+pub(super) fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
     headers.get(name.clone()).and_then(|value| value.as_str().parse().ok())
 }
 
@@ -324,7 +333,8 @@ fn unanswered() -> Error {
     Error::unavailable("the server did not answer for every key")
 }
 
-fn refused(status: StatusCode) -> Error {
+/// A status that is none of those that are known.
+pub(super) fn refused(status: StatusCode) -> Error {
     Error::unavailable(format!("the server refused to read with status {}", status.as_u16()))
 }
 

@@ -2,7 +2,11 @@
 //!
 //! A bucket keeps one message a subject, so that the stream from some sequence on is every key that was last written since. A key
 //! that is written during the walk moves to its end, and comes (again) there.
+//!
+//! The end itself is asked of the stream ([`tail`]). What a consumer says is left falls short while keys are overwritten: the
+//! server takes off the old message before it adds the new one (seen with nats-server 2.15.1).
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +23,9 @@ use crate::key::Key;
 
 use super::codec::Filter;
 use super::error::{Failure, api_failure, lost, publish_failure};
-use super::read;
 use super::record::Record;
 use super::session::Session;
+use super::tail::{self, Tail};
 
 /// The most messages asked for at once.
 pub(super) const BATCH: u64 = 4096;
@@ -56,6 +60,9 @@ pub(super) struct Scan {
     delivered: u64,
     asked: u64,
     pending: u64,
+    /// From when the consumer had no more: what comes after its last message, and is not looked at yet.
+    tail: Option<VecDeque<Seen>>,
+    is_tail_whole: bool,
 }
 
 impl Scan {
@@ -96,7 +103,19 @@ impl Scan {
         let replies = client.subscribe(inbox.clone()).await.map_err(|error| lost().with_source(error))?;
         let session = Arc::clone(session);
         let pending = info.num_pending;
-        Ok(Self { session, consumer, inbox, replies, filter, last: sequence, delivered: 0, asked: 0, pending })
+        Ok(Self {
+            session,
+            consumer,
+            inbox,
+            replies,
+            filter,
+            last: sequence,
+            delivered: 0,
+            asked: 0,
+            pending,
+            tail: None,
+            is_tail_whole: false,
+        })
     }
 
     /// How many messages are left, as far as the server has said.
@@ -106,7 +125,7 @@ impl Scan {
 
     /// Whether the walk can go on later: nothing is on the way that would grow old.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.asked == 0 && self.session.is_usable()
+        self.asked == 0 && self.tail.is_none() && self.session.is_usable()
     }
 
     /// Whether it walks on this connection.
@@ -120,17 +139,30 @@ impl Scan {
     }
 
     /// Whether no message comes after the last one.
-    ///
-    /// The stream itself is asked. What a consumer says is left falls short while keys are overwritten: the server takes off the
-    /// old message before it adds the new one (seen with nats-server 2.15.1).
     pub(super) async fn is_at_end(&mut self, cx: &Context) -> Result<bool> {
-        if self.pending > 0 {
+        if self.pending > 0 || self.tail.as_ref().is_some_and(|tail| !tail.is_empty()) {
             return Ok(false);
         }
-        let at_end = !read::is_any_after(&self.session, &self.filter, self.last, cx).await?;
-        if at_end {
-            self.asked = 0;
+        if self.is_tail_whole {
+            return Ok(true);
         }
+        if self.session.bucket.is_replicated {
+            let at_end = !tail::is_any_after(&self.session, &self.filter, self.last, cx).await?;
+            if at_end {
+                self.asked = 0;
+            }
+            return Ok(at_end);
+        }
+        let Tail { messages, is_whole } = tail::after(&self.session, &self.filter, self.last, cx).await?;
+        self.is_tail_whole = is_whole;
+        let seen = messages.into_iter().map(|(subject, record)| Seen {
+            sequence: record.sequence,
+            key: self.session.bucket.key(&subject),
+            record,
+        });
+        let tail: VecDeque<_> = seen.collect();
+        let at_end = is_whole && tail.is_empty();
+        self.tail = Some(tail);
         Ok(at_end)
     }
 
@@ -138,6 +170,11 @@ impl Scan {
         loop {
             if self.is_at_end(cx).await? {
                 return Ok(None);
+            }
+            if let Some(tail) = &mut self.tail {
+                let Some(seen) = tail.pop_front() else { continue };
+                self.last = seen.sequence;
+                return Ok(Some(seen));
             }
             if self.asked == 0 {
                 self.ask(wanted).await?;
