@@ -162,7 +162,10 @@ impl HybridClock {
         if stamp.is_plausible() {
             // Another writer's stamp of the same time may be newer than the last that was given.
             let passed = stamp.time + u64::from(stamp.writer != self.writer);
-            self.last.fetch_max(passed, Ordering::SeqCst);
+            // Nearly always it knows, and threads that only look do not wait for each other.
+            if self.last.load(Ordering::SeqCst) < passed {
+                self.last.fetch_max(passed, Ordering::SeqCst);
+            }
         }
     }
 

@@ -17,6 +17,7 @@ mod scan;
 mod step;
 mod store;
 mod succession;
+mod to_end;
 mod write;
 
 pub use capabilities::{Capabilities, Listing, RevisionKind};
@@ -31,6 +32,7 @@ pub use scan::{Cursor, KeyPage, ListOptions};
 pub use step::{Step, StepAck};
 pub use store::{CacheBackend, DatabaseBackend, IncrementOptions, Store};
 pub use succession::{AppendOrder, Succession};
+pub(crate) use to_end::ToEnd;
 #[cfg(feature = "sqlite")]
 pub(crate) use write::Refused;
 pub(crate) use write::in_order;

@@ -141,3 +141,18 @@ async fn a_batch_whose_caller_went_away_does_not_land_over_what_was_written_sinc
     assert_eq!(later.await.unwrap().unwrap().durability, Durability::Primary);
     assert_eq!((rig.stored("a").await, rig.stored("b").await), (Some(1), Some(2)));
 }
+
+#[tokio::test]
+async fn a_write_whose_caller_went_away_keeps_its_key_until_it_is_done() {
+    let rig = Rig::new().await;
+    rig.primary.let_puts(false);
+    let put = rig.cache.set("k", Value::from_integer(1));
+    assert!(tokio::time::timeout(Duration::from_millis(5), put).await.is_err());
+    let cache = rig.cache.clone();
+    let later = tokio::spawn(async move { cache.set("k", Value::from_integer(2)).await });
+    tokio::task::yield_now().await;
+    assert_eq!(rig.primary.take_log().iter().filter(|call| *call == "put k").count(), 1, "the later one waits");
+    rig.primary.let_puts(true);
+    assert_eq!(later.await.unwrap().unwrap().durability, Durability::Primary);
+    assert_eq!(rig.stored("k").await, Some(2));
+}

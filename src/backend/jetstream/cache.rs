@@ -2,22 +2,18 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Instant;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::JetstreamConfig;
 use crate::contract::{
     Attempt, CacheBackend, Capabilities, Context, Durability, GetOptions, IncrementOptions, KeyPage, ListOptions,
-    Listing, Lookup, Ping, RevisionKind, Store, Write, WriteAck,
+    Listing, Lookup, Ping, RevisionKind, Store, ToEnd, Write, WriteAck,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, KeyPrefix};
@@ -112,43 +108,6 @@ impl JetstreamCache {
     }
 }
 
-/// A write that runs in its caller, and in a task of its own from when the caller goes away. A task from the start would cost each
-/// write a hand-over from thread to thread.
-struct InCaller {
-    work: Option<BoxFuture<'static, Result<WriteAck>>>,
-    runtime: Handle,
-}
-
-impl InCaller {
-    /// Makes ready to run; must be called in a runtime.
-    fn new(work: impl Future<Output = Result<WriteAck>> + Send + 'static) -> Self {
-        let stopped = |_| Err(Error::new(ErrorKind::Internal, "a write was stopped"));
-        let work = AssertUnwindSafe(work).catch_unwind().map(move |outcome| outcome.unwrap_or_else(stopped));
-        Self { work: Some(work.boxed()), runtime: Handle::current() }
-    }
-}
-
-impl Future for InCaller {
-    type Output = Result<WriteAck>;
-
-    fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let Some(work) = &mut self.work else {
-            return Poll::Ready(Err(Error::internal("a write was polled after its end")));
-        };
-        let outcome = ready!(work.as_mut().poll(task));
-        self.work = None;
-        Poll::Ready(outcome)
-    }
-}
-
-impl Drop for InCaller {
-    fn drop(&mut self) {
-        if let Some(work) = self.work.take() {
-            self.runtime.spawn(work);
-        }
-    }
-}
-
 #[async_trait]
 impl Store for JetstreamCache {
     async fn get(&self, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup> {
@@ -186,7 +145,8 @@ impl Store for JetstreamCache {
             drop(place);
             outcome
         };
-        InCaller::new(work).await
+        let stopped = |_| Err(Error::new(ErrorKind::Internal, "a write was stopped"));
+        ToEnd::new(AssertUnwindSafe(work).catch_unwind()).await.unwrap_or_else(stopped)
     }
 
     async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {

@@ -171,7 +171,9 @@ impl Store for CacheChain {
         let is_first = self.core.close();
         if is_first {
             // What is on its way may yet make its key dirty. Whoever has its turn after this is turned away.
-            drop(self.core.in_flight.enter(Scope::Prefix(KeyPrefix::empty()), cx).await);
+            // The other half of the time is for what is to be deleted.
+            let half = Context::with_timeout(cx.remaining() / 2);
+            drop(self.core.in_flight.enter(Scope::Prefix(KeyPrefix::empty()), &half).await);
             self.stop();
             reconcile::finish(&self.core, cx).await;
             reconcile::warn_of_debts(&self.core);

@@ -1,33 +1,40 @@
 //! What only the primary can do: counters, listings, counts.
 
+use std::sync::Arc;
+
 use crate::chain::gate::{Attempt, Call, away, unsettled};
 use crate::chain::in_flight::Scope;
-use crate::contract::{Context, IncrementOptions, KeyPage, ListOptions};
+use crate::contract::{Context, IncrementOptions, KeyPage, ListOptions, ToEnd};
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
 
 use super::core::Core;
 
-/// Adds to a counter: a counter in two memories is none.
+/// Adds to a counter: a counter in two memories is none. Its key is held until the primary has answered, though the caller goes away.
 pub(super) async fn increment(
-    core: &Core,
+    core: &Arc<Core>,
     key: &Key,
     by: i64,
     options: &IncrementOptions,
     cx: &Context,
 ) -> Result<i64> {
     core.admit(cx)?;
-    let _entered = core.in_flight.enter(Scope::Keys(vec![key.clone()]), cx).await?;
+    let entered = core.in_flight.enter(Scope::Keys(vec![key.clone()]), cx).await?;
     core.admit(cx)?;
     if core.stands_in_for(key) {
         return Err(if core.gate.is_open() { away() } else { still_dirty() });
     }
-    let given_up = core.late.watch_one(key, cx.deadline);
-    let attempt = core.attempt(Call::Write, core.primary.increment(key, by, options, cx)).await;
-    if !matches!(attempt, Attempt::BrokenOff) {
-        given_up.answered();
-    }
-    settled(attempt, unsettled)
+    let (core, key, options, cx) = (Arc::clone(core), key.clone(), *options, *cx);
+    let work = async move {
+        let _entered = entered;
+        let given_up = core.late.watch_one(&key, cx.deadline);
+        let attempt = core.attempt(Call::Write, core.primary.increment(&key, by, &options, &cx)).await;
+        if !matches!(attempt, Attempt::BrokenOff) {
+            given_up.answered();
+        }
+        settled(attempt, unsettled)
+    };
+    ToEnd::new(work).await
 }
 
 pub(super) async fn list(core: &Core, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {

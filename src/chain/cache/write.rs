@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::chain::gate::{Attempt, Call, away, is_of_the_primary, unsettled};
 use crate::chain::in_flight::{Entered, Scope};
-use crate::contract::{self, Context, Write, WriteAck, WriteOp};
+use crate::contract::{self, Context, ToEnd, Write, WriteAck, WriteOp};
 use crate::error::{Error, Result};
 use crate::key::Key;
 
@@ -24,23 +24,20 @@ use super::guarded::still_dirty;
 
 /// Sends each write where it belongs: one answer a write, in their order. The keys are held until every write is settled.
 ///
-/// A primary may take several writes in parts, and goes on with them though the caller went away. So do these, in a task: or a part might
-/// land over what was written since.
+/// A primary may go on with a write though the caller went away. So do these, and hold their keys until then: or it might land over what
+/// was written since.
 pub(super) async fn write_many(core: &Arc<Core>, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
     let count = writes.len();
     let entered = match enter(core, &writes, cx).await {
         Ok(entered) => entered,
         Err(error) => return vec![Err(error); count],
     };
-    if count == 1 {
-        return Batch::new(core, writes).run(cx).await;
-    }
     let (core, cx) = (Arc::clone(core), *cx);
-    let task = tokio::spawn(async move {
+    let work = async move {
         let _entered = entered;
         Batch::new(&core, writes).run(&cx).await
-    });
-    task.await.unwrap_or_else(|_| vec![Err(unsettled()); count])
+    };
+    ToEnd::new(work).await
 }
 
 async fn enter(core: &Core, writes: &[Write], cx: &Context) -> Result<Entered> {
