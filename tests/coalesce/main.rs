@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod deadlines;
+mod lanes;
 mod recorder;
 mod runtimes;
 
@@ -16,8 +17,12 @@ use recorder::{PANIC, POISON, Recorder};
 use tokio::task::{JoinHandle, yield_now};
 
 pub(crate) fn coalesced(recorder: &Arc<Recorder>, max_batch: u32) -> Database {
+    with_lanes(recorder, 1, max_batch)
+}
+
+pub(crate) fn with_lanes(recorder: &Arc<Recorder>, lanes: u32, max_batch: u32) -> Database {
     let mut config = BatchingConfig::default();
-    config.lanes = Some(1);
+    config.lanes = Some(lanes);
     config.max_batch = max_batch;
     let inner: Arc<dyn DatabaseBackend> = recorder.clone();
     Database::new(Arc::new(Coalesce::database(&config, inner)))

@@ -1,6 +1,8 @@
 //! A database that records the batches it gets, and lets each through when it is told to.
 
+use std::collections::HashSet;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use agent_storage::backend::memory::MemoryDatabase;
 use agent_storage::contract::{
@@ -11,6 +13,7 @@ use agent_storage::contract::{
 use agent_storage::{Error, Key, KeyPrefix, Result, Stamp};
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
+use tokio::task::yield_now;
 
 /// A key that spoils every batch it is in.
 pub(crate) const POISON: &str = "poison";
@@ -22,12 +25,29 @@ pub(crate) struct Recorder {
     inner: MemoryDatabase,
     gate: Semaphore,
     batches: Mutex<Vec<Vec<String>>>,
+    written: Mutex<HashSet<String>>,
+    overlaps: AtomicUsize,
+}
+
+/// The keys of writes on their way.
+struct Writing<'a>(&'a Recorder, Vec<String>);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.written.lock().unwrap().retain(|key| !self.1.contains(key));
+    }
 }
 
 impl Recorder {
     /// A database that lets nothing through yet.
     pub(crate) fn closed() -> Self {
-        Self { inner: MemoryDatabase::new(&Default::default()), gate: Semaphore::new(0), batches: Mutex::default() }
+        Self {
+            inner: MemoryDatabase::new(&Default::default()),
+            gate: Semaphore::new(0),
+            batches: Mutex::default(),
+            written: Mutex::default(),
+            overlaps: AtomicUsize::new(0),
+        }
     }
 
     /// Lets some batches through.
@@ -43,6 +63,20 @@ impl Recorder {
     /// The keys of the batches that came in, in their order.
     pub(crate) fn batches(&self) -> Vec<Vec<String>> {
         self.batches.lock().unwrap().clone()
+    }
+
+    /// How many writes came while another of their key was on its way.
+    pub(crate) fn overlaps(&self) -> usize {
+        self.overlaps.load(Ordering::SeqCst)
+    }
+
+    /// Notes writes until what is answered is dropped.
+    fn writing<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> Writing<'_> {
+        let keys: Vec<String> = keys.map(ToString::to_string).collect();
+        let mut written = self.written.lock().unwrap();
+        let overlaps = keys.iter().filter(|key| !written.insert((*key).clone())).count();
+        self.overlaps.fetch_add(overlaps, Ordering::SeqCst);
+        Writing(self, keys)
     }
 
     async fn enter<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> Result<()> {
@@ -80,13 +114,17 @@ impl Store for Recorder {
     }
 
     async fn write(&self, write: Write, cx: &Context) -> Result<WriteAck> {
+        let _writing = self.writing(std::iter::once(&write.key));
         self.enter(std::iter::once(&write.key)).await?;
+        yield_now().await;
         // What was sent is applied, though its caller's deadline has passed meanwhile.
         let _ = cx;
         self.inner.write(write, &Context::with_timeout(Context::MAX_TIMEOUT)).await
     }
 
     async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
+        let _writing = self.writing(writes.iter().map(|write| &write.key));
+        yield_now().await;
         match self.enter(writes.iter().map(|write| &write.key)).await {
             Ok(()) => self.inner.write_many(writes, cx).await,
             Err(error) => fail_all(writes.len(), &error),

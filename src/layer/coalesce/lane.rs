@@ -1,4 +1,4 @@
-//! One lane: at most so many calls or batches on their way, and a queue of what waits.
+//! The lanes of one kind of call: so many calls or batches on their way, and one queue of what waits for them.
 
 use std::fmt;
 use std::mem;
@@ -19,7 +19,7 @@ use super::slot::Slot;
 use super::watch::{Alarm, Watch};
 use super::work::Work;
 
-/// One lane of a store.
+/// The lanes of one kind of call before a store.
 pub(super) struct Lane<W: Work> {
     pub(super) work: Arc<W>,
     limits: Limits,
@@ -59,12 +59,12 @@ impl<W: Work> Lane<W> {
     ) -> Result<Entered<W>> {
         let mut state = self.lock();
         let alarm = state.watch.set(deadline);
-        // What waits before a free lane was left behind by a runtime that ended. It goes first.
+        // What waits before a free lane follows a call of its key in another, or was left behind by a runtime that ended. It goes first.
         let stranded = !state.queue.is_empty();
-        let free = state.free();
-        let entered = match free {
-            Some((index, flight)) if !stranded => {
-                *flight = Flight::Alone { deadline, caller: Some(task.clone()) };
+        let follows = W::ORDERED && state.flights.iter().any(|flight| flight.carries(key_hash));
+        let entered = match state.free() {
+            Some((index, flight)) if !stranded && !follows => {
+                *flight = Flight::Alone { key_hash, deadline, caller: Some(task.clone()) };
                 Ok(Entered::Alone(slot, index))
             }
             _ => state.queue.push(slot, key_hash, deadline, task).map(Entered::Queued),
@@ -129,6 +129,7 @@ impl<W: Work> Lane<W> {
     fn next_or_free(&self, flight: usize, keys: &mut KeyHashes) -> Option<Batch<W>> {
         loop {
             let mut state = self.lock();
+            state.keys_of_others(flight, keys);
             let taken = state.queue.take(self.limits, keys);
             let next = if taken.is_empty() { Flight::Free } else { Flight::boarding(&taken) };
             let before = state.put(flight, next);
@@ -155,10 +156,10 @@ impl<W: Work> Lane<W> {
         }
     }
 
-    /// Nobody waits for this flight any more, though it goes on.
+    /// Nobody waits for this lone call any more, though it goes on.
     pub(super) fn forget(&self, flight: usize) {
-        let before = self.lock().put(flight, Flight::Batch(Vec::new()));
-        drop(before);
+        let caller = self.lock().flights.get_mut(flight).and_then(Flight::forget_caller);
+        drop(caller);
     }
 
     /// A flight ended with the runtime that it was in: who waited for it is told so, and who waits for the next one is to see to it.
@@ -208,8 +209,17 @@ impl<W: Work> State<W> {
     /// Takes a free flight for what waits.
     fn claim(&mut self) -> Option<usize> {
         let (index, flight) = self.free()?;
-        *flight = Flight::Boarding(None);
+        *flight = Flight::Boarding(Vec::new(), None);
         Some(index)
+    }
+
+    /// The keys that are on their way in other lanes, if their calls must keep their order.
+    fn keys_of_others(&self, own: usize, keys: &mut KeyHashes) {
+        keys.clear();
+        if W::ORDERED {
+            let others = self.flights.iter().enumerate().filter(|(index, _)| *index != own);
+            others.for_each(|(_, flight)| flight.note_keys(keys));
+        }
     }
 
     /// Replaces what is on its way and hands it out, to be dropped when the lane is unlocked.

@@ -66,7 +66,7 @@ impl Load {
 pub(super) struct Waiting<W: Work> {
     pub(super) slot: Arc<Slot<W>>,
     pub(super) deadline: Instant,
-    key_hash: u64,
+    pub(super) key_hash: u64,
     /// Fewer than [`MAX_WAITING_BYTES`], in little room because many wait.
     bytes: u32,
     kind: W::Kind,
@@ -114,9 +114,9 @@ impl<W: Work> Queue<W> {
         Ok(slot)
     }
 
-    /// Takes what may be sent together, from the front; nothing if nothing waits. Calls that may not go along keep their order.
+    /// Takes what may be sent together, from the front; nothing if nothing may. Calls that may not go along, because of their kind or
+    /// because their key is among `keys`, keep their order.
     pub(super) fn take(&mut self, limits: Limits, keys: &mut KeyHashes) -> Vec<Waiting<W>> {
-        keys.clear();
         let mut taken: Vec<Waiting<W>> = Vec::with_capacity(self.waiting.len().min(limits.calls));
         let (mut bytes, mut kept) = (0_usize, Vec::new());
         for _ in 0..limits.calls.saturating_mul(LOOK_AHEAD) {
@@ -126,8 +126,8 @@ impl<W: Work> Queue<W> {
                 break;
             }
             // A key that was passed over is passed over again, so that its calls keep their order.
-            let is_first = !W::ONE_OF_A_KEY || keys.insert(call.key_hash);
-            if is_first && taken.first().is_none_or(|first| first.kind == call.kind) {
+            let is_free = if W::ONE_OF_A_KEY { keys.insert(call.key_hash) } else { !keys.contains(&call.key_hash) };
+            if is_free && taken.first().is_none_or(|first| first.kind == call.kind) {
                 bytes = bytes.saturating_add(call.bytes());
                 taken.push(call);
             } else {

@@ -69,33 +69,23 @@ impl<B: Store + ?Sized> fmt::Debug for Coalesce<B> {
     }
 }
 
-/// The lanes of one kind of call.
+/// The lanes of one kind of call, with the hasher of its keys. They share one queue, so that no call waits for a lane while another
+/// is free, unless it follows one of its key.
 struct Lanes<W: Work> {
-    first: Arc<Lane<W>>,
-    others: Box<[Arc<Lane<W>>]>,
+    lane: Arc<Lane<W>>,
     hasher: RandomState,
 }
 
 impl<W: Work> Lanes<W> {
-    /// Makes the lanes. Where order does not count, they share one queue, so that no call waits for a lane while another is free.
     fn new(work: W, config: &BatchingConfig, load: &Arc<Load>) -> Self {
-        let work = Arc::new(work);
         let count = config.lanes.unwrap_or(DEFAULT_LANES).max(1);
-        let (count, width) = if W::ORDERED { (count, 1) } else { (1, count) };
-        let lane = || Lane::new(Arc::clone(&work), width, Limits::from(config), Arc::clone(load));
-        Self { first: lane(), others: (1..count).map(|_| lane()).collect(), hasher: RandomState::default() }
+        let lane = Lane::new(Arc::new(work), count, Limits::from(config), Arc::clone(load));
+        Self { lane, hasher: RandomState::default() }
     }
 
-    /// Sends a call by the lane of its key.
     fn call(&self, item: W::Item, cx: &Context) -> Call<'_, W> {
-        if !W::ORDERED {
-            return Call::new(&self.first, 0, item, cx);
-        }
-        let key_hash = self.hasher.hash_one(W::key(&item));
-        // Not by the lowest bits, nor the highest: by those the keys of a lane are told apart.
-        let lane = (key_hash >> 32).checked_rem(self.others.len() as u64 + 1);
-        let other = lane.and_then(|lane| self.others.get(usize::try_from(lane).ok()?.checked_sub(1)?));
-        Call::new(other.unwrap_or(&self.first), key_hash, item, cx)
+        let key_hash = if W::ORDERED { self.hasher.hash_one(W::key(&item)) } else { 0 };
+        Call::new(&self.lane, key_hash, item, cx)
     }
 }
 
