@@ -17,6 +17,8 @@ use tokio::task::coop::unconstrained;
 pub struct Context {
     /// The moment by which the call must have ended.
     pub deadline: Instant,
+    /// When the call began, if this was made for it alone.
+    began: Option<Instant>,
 }
 
 impl Context {
@@ -26,7 +28,23 @@ impl Context {
     /// Makes a context whose call must end within `timeout` from now, at most [`Context::MAX_TIMEOUT`].
     #[must_use]
     pub fn with_timeout(timeout: Duration) -> Self {
-        Self { deadline: Instant::now() + timeout.min(Self::MAX_TIMEOUT) }
+        Self::until(Instant::now() + timeout.min(Self::MAX_TIMEOUT))
+    }
+
+    /// Makes a context whose call must end by then.
+    pub(crate) const fn until(deadline: Instant) -> Self {
+        Self { deadline, began: None }
+    }
+
+    /// Makes a context for one call, which begins now, as [`Context::with_timeout`] does for any number of calls.
+    pub(crate) fn of_call(timeout: Duration) -> Self {
+        let began = Instant::now();
+        Self { deadline: began + timeout.min(Self::MAX_TIMEOUT), began: Some(began) }
+    }
+
+    /// A moment within the call: when it began, else now. To read the clock takes a good part of a read in memory.
+    pub(crate) fn moment(&self) -> Instant {
+        self.began.unwrap_or_else(Instant::now)
     }
 
     /// The time left; zero once the deadline has passed.

@@ -145,7 +145,7 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     }
 
     pub(super) fn context(&self) -> Context {
-        Context::with_timeout(self.timeout)
+        Context::of_call(self.timeout)
     }
 
     pub(super) fn stamp(&self) -> Stamp {

@@ -59,7 +59,11 @@ impl Table {
 
     /// The present moment, if the call may go on: the table is open and the one that is expected, and the deadline has not passed.
     pub(super) fn admit(&self, cx: &Context) -> Result<Moment<'_>> {
-        let moment = self.admit_any(cx)?;
+        self.admit_at(Instant::now(), cx)
+    }
+
+    fn admit_at(&self, instant: Instant, cx: &Context) -> Result<Moment<'_>> {
+        let moment = self.admit_any_at(instant, cx)?;
         if self.foreign.load(Ordering::Acquire) {
             let why = "another database than this one, or a later state of it, is expected";
             return Err(Error::unavailable(why).with_outage(Outage::Foreign));
@@ -69,10 +73,13 @@ impl Table {
 
     /// As [`Table::admit`], whichever database is expected.
     pub(super) fn admit_any(&self, cx: &Context) -> Result<Moment<'_>> {
+        self.admit_any_at(Instant::now(), cx)
+    }
+
+    fn admit_any_at(&self, instant: Instant, cx: &Context) -> Result<Moment<'_>> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::closed());
         }
-        let instant = Instant::now();
         if cx.is_expired_at(instant) {
             return Err(Error::unavailable("the deadline had passed before the call began"));
         }
@@ -131,8 +138,9 @@ impl Table {
         Ok(run(self.lock_shard(hash)?.record_hashed(hash, key)))
     }
 
+    /// Reads a value as it stands, and as old as it is at one moment of the call.
     pub(super) fn get(&self, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup> {
-        let now = self.admit(cx)?.now;
+        let now = self.admit_at(cx.moment(), cx)?.now;
         let hash = self.hasher.hash_one(key);
         Ok(match self.lock_shard(hash)?.use_cell_hashed(hash, key, now) {
             Some(cell) => Lookup::Found(cell.entry(options)),

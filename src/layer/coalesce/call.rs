@@ -116,7 +116,7 @@ struct Alone<'a, W: Work> {
 
 impl<'a, W: Work> Alone<'a, W> {
     fn new(lane: &'a Arc<Lane<W>>, flight: usize, item: W::Item, deadline: Instant) -> Self {
-        let call = AssertUnwindSafe(Arc::clone(&lane.work).send_one(item, Context { deadline })).catch_unwind();
+        let call = AssertUnwindSafe(Arc::clone(&lane.work).send_one(item, Context::until(deadline))).catch_unwind();
         let call = call.map(|answer| answer.unwrap_or_else(|_| Err(panicked())));
         Self { lane, flight, call: Some(Box::pin(call)) }
     }

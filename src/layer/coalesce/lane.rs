@@ -116,7 +116,7 @@ impl<W: Work> Lane<W> {
     async fn drain(self: Arc<Self>, flight: usize, first: Batch<W>, mut keys: KeyHashes, busy: Busy<W>) {
         let mut next = Some(first);
         while let Some(Batch { items, deadline }) = next {
-            let answers = batch::send(&self.work, items, Context { deadline }).await;
+            let answers = batch::send(&self.work, items, Context::until(deadline)).await;
             self.answer(flight, answers);
             // Those who were answered run first: whoever calls again goes along with the next batch, and not alone before it.
             yield_now().await;
