@@ -148,9 +148,21 @@ impl HybridClock {
     /// Gives a stamp newer than all that this clock gave or was shown.
     #[must_use]
     pub fn issue(&self) -> Stamp {
+        self.issue_block(1)
+    }
+
+    /// Gives as many stamps, one right after the other, for one look at the clock.
+    pub(crate) fn issue_many(&self, count: usize) -> impl Iterator<Item = Stamp> + use<> {
+        let Stamp { time: first, writer } = self.issue_block(count as u64);
+        (first..).take(count).map(move |time| Stamp { time, writer })
+    }
+
+    /// Gives the first of as many stamps in a row.
+    fn issue_block(&self, count: u64) -> Stamp {
         let physical = self.wall.now().as_millis() << COUNTER_BITS;
         let next = |last: u64| physical.max(last.saturating_add(1));
-        let time = match self.last.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(next(last))) {
+        let given = |last: u64| next(last).saturating_add(count.saturating_sub(1));
+        let time = match self.last.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(given(last))) {
             Ok(last) | Err(last) => next(last),
         };
         Stamp { time, writer: self.writer }
@@ -257,6 +269,16 @@ mod tests {
         let other = Stamp { writer: theirs.writer(), ..third };
         ours.observe(other);
         assert!(!ours.are_newest([third]) && ours.issue() > other);
+    }
+
+    #[test]
+    fn many_stamps_follow_each_other_and_what_was_given_before() {
+        let clock = HybridClock::new(Clock::manual());
+        let before = clock.issue();
+        let many: Vec<Stamp> = clock.issue_many(3).collect();
+        assert!(before < many[0] && many.is_sorted() && clock.are_newest(many.iter().copied()));
+        assert!(clock.issue() > many[2]);
+        assert_eq!(clock.issue_many(0).count(), 0);
     }
 
     #[test]

@@ -50,7 +50,7 @@ struct Waiter {
 /// What a write is about.
 #[derive(Clone, Debug)]
 pub(super) enum Scope {
-    /// These keys.
+    /// These keys. One may be named twice.
     Keys(Vec<Key>),
     /// All keys with a prefix.
     Prefix(KeyPrefix),

@@ -42,10 +42,7 @@ pub(super) async fn write_many(core: &Arc<Core>, writes: Vec<Write>, cx: &Contex
 
 async fn enter(core: &Core, writes: &[Write], cx: &Context) -> Result<Entered> {
     core.admit(cx)?;
-    let keys = match writes {
-        [write] => vec![write.key.clone()],
-        _ => writes.iter().map(|write| &write.key).collect::<HashSet<_>>().into_iter().cloned().collect(),
-    };
+    let keys = writes.iter().map(|write| write.key.clone()).collect();
     let entered = core.in_flight.enter(Scope::Keys(keys), cx).await?;
     core.admit(cx)?;
     Ok(entered)

@@ -40,10 +40,7 @@ async fn enter<I: Item>(core: &Arc<Core>, items: &[I], cx: &Context) -> Result<E
             core.rounds.admit(owed).await;
         }
     }
-    let keys = match items {
-        [item] => vec![item.key().clone()],
-        _ => items.iter().map(Item::key).collect::<HashSet<_>>().into_iter().cloned().collect(),
-    };
+    let keys = items.iter().map(|item| item.key().clone()).collect();
     let entered = core.in_flight.enter(Scope::Keys(keys), cx).await?;
     core.admit(cx)?;
     Ok(entered)

@@ -74,10 +74,18 @@ pub(super) fn stamp_in_turn<S: Stamped>(core: &Core, items: &mut [S]) {
     if core.stamps.are_newest(stamps) {
         return;
     }
-    for item in items {
-        if let Some((stamp, Attempt::First)) = item.stamped() {
-            *stamp = core.stamps.issue_after(*stamp);
-        }
+    let mut ours: Vec<&mut Stamp> = items.iter_mut().filter_map(ours_to_stamp).collect();
+    if let Some(newest) = ours.iter().max() {
+        core.stamps.observe(**newest);
+    }
+    let anew = core.stamps.issue_many(ours.len());
+    ours.iter_mut().zip(anew).for_each(|(stamp, anew)| **stamp = anew);
+}
+
+fn ours_to_stamp<S: Stamped>(item: &mut S) -> Option<&mut Stamp> {
+    match item.stamped() {
+        Some((stamp, Attempt::First)) => Some(stamp),
+        _ => None,
     }
 }
 
