@@ -40,6 +40,16 @@ async fn writes_keep_their_order_though_the_clock_jumps_while_they_are_made() {
     assert_eq!(machine.lost().await, []);
 }
 
+/// The next process begins in an outage, when the clock is set right, and writes the key too.
+async fn write_over_it_with_an_earlier_clock(machine: &Machine) {
+    machine.clock.rewind(HOURS);
+    machine.fall();
+    let heir = machine.start().await;
+    heir.owe("k", 2).await;
+    machine.faults.heal();
+    heir.until(|status| status.state == ChainState::Normal).await;
+}
+
 #[tokio::test]
 async fn a_process_that_begins_after_the_clock_jumped_back_gives_no_older_stamps() {
     let machine = Machine::new();
@@ -49,12 +59,7 @@ async fn a_process_that_begins_after_the_clock_jumped_back_gives_no_older_stamps
     // It ends in order, or has run on for a while: then it has written down how far its clock was.
     process.chain.close(&soon()).await.unwrap();
     machine.kill([process]).await;
-    machine.clock.rewind(HOURS);
-    machine.fall();
-    let heir = machine.start().await;
-    heir.owe("k", 2).await;
-    machine.faults.heal();
-    heir.until(|status| status.state == ChainState::Normal).await;
+    write_over_it_with_an_earlier_clock(&machine).await;
     assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(2));
     // What it replaced is kept: by its stamp, somebody else wrote it after the outage had begun.
     assert_eq!(machine.lost().await, [("k".to_owned(), 1)]);
@@ -67,12 +72,7 @@ async fn what_a_clock_that_jumped_right_before_a_crash_outvotes_is_kept() {
     machine.clock.advance(HOURS);
     process.set("k", 1).await;
     machine.kill([process]).await;
-    machine.clock.rewind(HOURS);
-    machine.fall();
-    let heir = machine.start().await;
-    heir.owe("k", 2).await;
-    machine.faults.heal();
-    heir.until(|status| status.state == ChainState::Normal).await;
+    write_over_it_with_an_earlier_clock(&machine).await;
     assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(1));
     assert_eq!(machine.lost().await, [("k".to_owned(), 2)], "nobody can tell which was later, so both are there");
 }

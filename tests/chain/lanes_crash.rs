@@ -75,6 +75,14 @@ impl Machine {
         self.primary.range_json(key, 0, -1).await.unwrap()
     }
 
+    /// Lets the heir bring the primary what it is owed, and then what is late arrive.
+    async fn settle(&self, heir: &Process, acknowledged: [bool; 4], fates: Fates) {
+        heir.recover().await;
+        self.check(acknowledged, fates).await;
+        self.faulty.deliver().await;
+        self.check(acknowledged, fates).await;
+    }
+
     /// What the heir wrote stands, what was acknowledged before is there once, and what was not is there at most once.
     async fn check(&self, acknowledged: [bool; 4], fates: Fates) {
         for key in ["set", "delete", "batch:1"] {
@@ -116,10 +124,7 @@ async fn in_every_combination_a_crash_loses_nothing_that_was_acknowledged() {
         machine.faults.heal();
         let heir = machine.start().await;
         write_on(&heir.database).await;
-        heir.recover().await;
-        machine.check(acknowledged, fates).await;
-        machine.faulty.deliver().await;
-        machine.check(acknowledged, fates).await;
+        machine.settle(&heir, acknowledged, fates).await;
         is_reached
     })
     .await;
@@ -141,10 +146,7 @@ async fn in_every_combination_a_crash_in_an_outage_loses_nothing_that_was_acknow
         write_on(&heir.database).await;
         assert!(heir.chain.status().pending > 0);
         machine.faults.heal();
-        heir.recover().await;
-        machine.check(acknowledged, fates).await;
-        machine.faulty.deliver().await;
-        machine.check(acknowledged, fates).await;
+        machine.settle(&heir, acknowledged, fates).await;
         is_reached
     })
     .await;

@@ -25,16 +25,7 @@ pub(crate) fn tests(suite: &mut Suite) {
 }
 
 async fn what_is_written_while_the_server_is_dead_is_there_when_it_lives_again() {
-    let rig = Rig::new().await;
-    rig.prepare().await;
-    rig.server.kill();
-    rig.owe().await;
-    rig.until(|status| status.state == ChainState::Degraded).await;
-    rig.assert_owed().await;
-    rig.server.restart();
-    rig.until_normal().await;
-    rig.assert_paid().await;
-    assert!(rig.others.conflicts().collect().await.unwrap().is_empty());
+    Rig::new().await.outlive_the_server().await;
 }
 
 async fn what_is_written_while_the_server_is_frozen_is_not_undone_when_it_thaws() {

@@ -2,8 +2,6 @@
 
 use std::net::SocketAddr;
 
-use agent_storage::chain::ChainState;
-
 use crate::rig::Rig;
 use crate::support::{Postgres, PostgresOptions, Server, Suite};
 
@@ -18,16 +16,7 @@ pub(crate) fn tests(suite: &mut Suite) {
 }
 
 async fn what_is_written_while_the_server_behind_a_pooler_is_away_is_there_when_it_is_back() {
-    let rig = Rig::behind_a_pooler().await;
-    rig.prepare().await;
-    rig.server.kill();
-    rig.owe().await;
-    rig.until(|status| status.state == ChainState::Degraded).await;
-    rig.assert_owed().await;
-    rig.server.restart();
-    rig.until_normal().await;
-    rig.assert_paid().await;
-    assert!(rig.others.conflicts().collect().await.unwrap().is_empty());
+    Rig::behind_a_pooler().await.outlive_the_server().await;
 }
 
 async fn a_server_that_a_pooler_leads_to_meanwhile_gets_nothing() {

@@ -115,6 +115,19 @@ impl Rig {
         assert_eq!((self.chain.status().pending, self.chain.status().parked), (0, 0));
     }
 
+    /// Writes while the server is dead, and finds all of it when the server lives again.
+    pub(crate) async fn outlive_the_server(&self) {
+        self.prepare().await;
+        self.server.kill();
+        self.owe().await;
+        self.until(|status| status.state == ChainState::Degraded).await;
+        self.assert_owed().await;
+        self.server.restart();
+        self.until_normal().await;
+        self.assert_paid().await;
+        assert!(self.others.conflicts().collect().await.unwrap().is_empty());
+    }
+
     /// Cuts the application off, and waits until it knows.
     pub(crate) async fn cut_off(&self) {
         self.proxy.set(NetworkFault::Refuse).await.unwrap();
