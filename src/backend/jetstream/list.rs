@@ -67,7 +67,7 @@ impl Lister {
             keys.extend(found);
             looked_at += 1;
             if keys.len() >= limit || looked_at >= LOOKED_AT_A_PAGE {
-                if scan.is_at_end(cx).await? {
+                if scan.is_at_end(limit as u64, cx).await? {
                     break;
                 }
                 self.rest(prefix, sequence, scan);

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::pull::Config as Consumer;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, Info, IntoConsumerConfig};
@@ -36,8 +36,9 @@ pub(super) const CONSUMER_IDLE: Duration = Duration::from_secs(30);
 /// How long the removal of a consumer may take.
 const REMOVAL: Duration = Duration::from_secs(5);
 
-/// How long no message may come before the server is asked again. It lowers what it was asked for to what it has at that
-/// moment, and does not say so: where messages went away since it last told how many are left, fewer come than were asked for.
+/// How long no message may come before the server is asked again, if the way there and back is short. It lowers what it was
+/// asked for to what it has at that moment, and does not say so: where messages went away since it last told how many are left,
+/// fewer come than were asked for.
 const SILENCE: Duration = Duration::from_millis(200);
 
 /// A message on the way.
@@ -60,6 +61,7 @@ pub(super) struct Scan {
     delivered: u64,
     asked: u64,
     pending: u64,
+    silence: Duration,
     /// From when the consumer had no more: what comes after its last message, and is not looked at yet.
     tail: Option<VecDeque<Seen>>,
     is_tail_whole: bool,
@@ -98,8 +100,10 @@ impl Scan {
         // The guard first: a consumer whose creation is not answered is removed too.
         let consumer = EphemeralConsumer { client: client.clone(), stream: stream.to_owned(), name };
         let operation = format!("CONSUMER.CREATE.{stream}.{}", consumer.name);
+        let began = Instant::now();
         let info = session.api::<_, Info>(&operation, Some(&request), cx).await.map_err(Failure::of_read)?;
         let info = info.map_err(api_failure)?;
+        let silence = SILENCE.max(began.elapsed() * 4);
         let replies = client.subscribe(inbox.clone()).await.map_err(|error| lost().with_source(error))?;
         let session = Arc::clone(session);
         let pending = info.num_pending;
@@ -113,6 +117,7 @@ impl Scan {
             delivered: 0,
             asked: 0,
             pending,
+            silence,
             tail: None,
             is_tail_whole: false,
         })
@@ -138,8 +143,8 @@ impl Scan {
         cx.limit(self.advance(wanted, cx)).await.unwrap_or_else(|| Err(late()))
     }
 
-    /// Whether no message comes after the last one.
-    pub(super) async fn is_at_end(&mut self, cx: &Context) -> Result<bool> {
+    /// Whether no message comes after the last one. So many are wanted if some do.
+    pub(super) async fn is_at_end(&mut self, wanted: u64, cx: &Context) -> Result<bool> {
         if self.pending > 0 || self.tail.as_ref().is_some_and(|tail| !tail.is_empty()) {
             return Ok(false);
         }
@@ -153,7 +158,7 @@ impl Scan {
             }
             return Ok(at_end);
         }
-        let Tail { messages, is_whole } = tail::after(&self.session, &self.filter, self.last, cx).await?;
+        let Tail { messages, is_whole } = tail::after(&self.session, &self.filter, self.last, wanted, cx).await?;
         self.is_tail_whole = is_whole;
         let seen = messages.into_iter().map(|(subject, record)| Seen {
             sequence: record.sequence,
@@ -168,7 +173,7 @@ impl Scan {
 
     async fn advance(&mut self, wanted: u64, cx: &Context) -> Result<Option<Seen>> {
         loop {
-            if self.is_at_end(cx).await? {
+            if self.is_at_end(wanted, cx).await? {
                 return Ok(None);
             }
             if let Some(tail) = &mut self.tail {
@@ -179,7 +184,7 @@ impl Scan {
             if self.asked == 0 {
                 self.ask(wanted).await?;
             }
-            let Ok(message) = tokio::time::timeout(SILENCE, self.replies.next()).await else {
+            let Ok(message) = tokio::time::timeout(self.silence, self.replies.next()).await else {
                 (self.asked, self.pending) = (0, 0);
                 continue;
             };

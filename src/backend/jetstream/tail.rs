@@ -18,8 +18,12 @@ use super::read::{self, END_OF_BATCH, NUM_PENDING};
 use super::record::Record;
 use super::session::Session;
 
-/// The most messages of one answer.
-const BATCH: usize = 65_536;
+/// How many messages one answer may have for one that is wanted: to come to the end before those who write.
+const AHEAD: u64 = 16;
+
+/// The most messages of one answer, and how many it may have at least.
+const MOST: u64 = 65_536;
+const LEAST: u64 = 1024;
 
 /// The most bytes of one answer, but for its last message: they come with their values.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
@@ -51,19 +55,20 @@ pub(super) struct Tail {
 
 /// Reads the messages beneath a subject filter that come after a sequence, the first of them if they are many. They come from the
 /// one server of a bucket without replicas: of several, another than the leader may answer, and be behind.
-pub(super) async fn after(session: &Session, filter: &str, sequence: u64, cx: &Context) -> Result<Tail> {
-    read::in_time(walk(session, filter, sequence, cx), cx).await
+pub(super) async fn after(session: &Session, filter: &str, sequence: u64, wanted: u64, cx: &Context) -> Result<Tail> {
+    let batch = wanted.saturating_mul(AHEAD).clamp(LEAST, MOST);
+    read::in_time(walk(session, filter, sequence, batch, cx), cx).await
 }
 
-async fn walk(session: &Session, filter: &str, sequence: u64, cx: &Context) -> Result<Tail> {
+async fn walk(session: &Session, filter: &str, sequence: u64, batch: u64, cx: &Context) -> Result<Tail> {
     #[derive(Serialize)]
     struct Request<'f> {
         seq: u64,
         next_by_subj: &'f str,
-        batch: usize,
+        batch: u64,
         max_bytes: usize,
     }
-    let request = Request { seq: sequence + 1, next_by_subj: filter, batch: BATCH, max_bytes: MAX_BYTES };
+    let request = Request { seq: sequence + 1, next_by_subj: filter, batch, max_bytes: MAX_BYTES };
     let mut replies = read::send(session, &request, cx).await?;
     let (mut messages, mut previous) = (Vec::new(), None);
     loop {
@@ -79,7 +84,7 @@ async fn walk(session: &Session, filter: &str, sequence: u64, cx: &Context) -> R
                     return Err(read::gap());
                 }
                 // It breaks off at its limits, or where nothing comes next. What is left it counts afterwards.
-                let is_whole = messages.len() < BATCH && read::number(&headers, &NUM_PENDING) == Some(0);
+                let is_whole = (messages.len() as u64) < batch && read::number(&headers, &NUM_PENDING) == Some(0);
                 return Ok(Tail { messages, is_whole });
             }
             Some((StatusCode::NOT_FOUND, _)) => return Ok(Tail { messages, is_whole: true }),
