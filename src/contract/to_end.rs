@@ -13,13 +13,13 @@ use tokio::runtime::Handle;
 /// a hand-over from thread to thread.
 pub(crate) struct ToEnd<T: Send + 'static> {
     work: Option<BoxFuture<'static, T>>,
-    runtime: Handle,
+    runtime: Option<Handle>,
 }
 
 impl<T: Send + 'static> ToEnd<T> {
-    /// Makes ready to run; must be called in a runtime.
+    /// Makes ready to run. Outside a runtime there is nobody to take it to its end: it ends with its caller.
     pub(crate) fn new(work: impl Future<Output = T> + Send + 'static) -> Self {
-        Self { work: Some(work.boxed()), runtime: Handle::current() }
+        Self { work: Some(work.boxed()), runtime: Handle::try_current().ok() }
     }
 }
 
@@ -39,8 +39,8 @@ impl<T: Send + 'static> Future for ToEnd<T> {
 
 impl<T: Send + 'static> Drop for ToEnd<T> {
     fn drop(&mut self) {
-        if let Some(work) = self.work.take() {
-            self.runtime.spawn(work);
+        if let (Some(work), Some(runtime)) = (self.work.take(), &self.runtime) {
+            runtime.spawn(work);
         }
     }
 }
@@ -68,6 +68,12 @@ mod tests {
         drop(call);
         go.send(()).unwrap();
         assert_eq!(is_done.await, Ok(7));
+    }
+
+    #[test]
+    fn it_needs_no_runtime() {
+        assert_eq!(ToEnd::new(async { 7 }).now_or_never(), Some(7));
+        drop(ToEnd::new(std::future::pending::<()>()));
     }
 
     #[tokio::test]
