@@ -130,6 +130,31 @@ fn operations_are_counted_and_timed() {
     assert_eq!((conflicts, durations), (1, 5));
 }
 
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
+#[tokio::test]
+async fn who_takes_the_fallback_out_is_told_what_the_database_is_still_owed() {
+    let (journal, folder) = (Journal::default(), tempfile::tempdir().unwrap());
+    let _guard = tracing::subscriber::set_default(journal.clone());
+    let path = folder.path().join("journal").display().to_string();
+    // Nobody listens there.
+    let yaml = |keys: &str| {
+        format!(
+            "storage:\n  cache: {{ type: in-memory }}\n  database:\n    type: postgres\n    host: 127.0.0.1\n    port: 1\n    \
+             database: d\n    username: u\n    journal: {{ path: {path:?} }}\n    {keys}\n"
+        )
+    };
+    let warning = "the database is owed what a journal holds";
+    let declined = StorageManager::from_yaml(&yaml("fallback: none")).unwrap();
+    declined.database().await.unwrap();
+    assert!(!journal.text().contains(warning), "{}", journal.text());
+    let manager = StorageManager::from_yaml(&yaml("")).unwrap();
+    manager.database().await.unwrap().set(KEY, Value::from_integer(1)).await.unwrap();
+    manager.disconnect().await.unwrap();
+    let declined = StorageManager::from_yaml(&yaml("fallback: none")).unwrap();
+    declined.database().await.unwrap();
+    assert!(journal.text().contains(warning) && journal.text().contains("operations=1"), "{}", journal.text());
+}
+
 #[test]
 fn a_recorder_that_comes_later_is_heard() {
     let _guard = tracing::subscriber::set_default(Journal::default());

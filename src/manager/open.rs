@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use crate::backend::memory::{MemoryCache, MemoryDatabase};
+#[cfg(feature = "sqlite")]
+use crate::chain::JournalFile;
 use crate::chain::{CacheChain, ChainOptions, DatabaseChain};
 use crate::config::{
     CacheBackendConfig, CacheConfig, CacheFallback, DatabaseBackendConfig, DatabaseConfig, DatabaseFallback, Fallback,
@@ -139,7 +141,11 @@ async fn database_chain(
     primary: &Arc<dyn DatabaseBackend>,
     config: &DatabaseConfig,
 ) -> Result<Option<Arc<DatabaseChain>>> {
-    let Some(fallback) = config.effective_fallback() else { return Ok(None) };
+    let Some(fallback) = config.effective_fallback() else {
+        #[cfg(feature = "sqlite")]
+        warn_of_debts(config).await;
+        return Ok(None);
+    };
     if !primary.capabilities().replay {
         if matches!(config.fallback, Fallback::To(_)) {
             tracing::warn!("the fallback is not in force, because this database cannot replay a journal");
@@ -156,6 +162,24 @@ async fn database_chain(
     let retried = Retry::new(config.options.retry, Arc::clone(primary)).leaving_outages();
     let opened = DatabaseChain::open(Arc::new(retried), fallback, &config.chain, options).await?;
     Ok(Some(Arc::new(opened)))
+}
+
+/// Says so where a journal holds what the database is owed, and nothing will bring it there, because the fallback was taken out.
+#[cfg(feature = "sqlite")]
+async fn warn_of_debts(config: &DatabaseConfig) {
+    let folder = &config.chain.journal.path;
+    let Some(address) = config.backend.address() else { return };
+    let journals = JournalFile::list(folder).await.unwrap_or_default();
+    let contents = journals.iter().filter_map(|journal| journal.contents.as_ref().ok());
+    let owed = contents.filter(|contents| contents.owed_to.as_deref() == Some(&address));
+    let operations: u64 = owed.map(|contents| contents.pending + contents.parked).sum();
+    if operations > 0 {
+        tracing::warn!(
+            operations,
+            folder = %folder.display(),
+            "the database is owed what a journal holds, and without a fallback nothing brings it there; set `fallback` again until it has"
+        );
+    }
 }
 
 /// Whether calls share round trips: where there are round trips, or commits, to share.

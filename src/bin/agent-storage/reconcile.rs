@@ -34,7 +34,7 @@ impl Reconcile {
 
 /// The chain of the database.
 pub(crate) async fn open(manager: &StorageManager) -> Result<Arc<DatabaseChain>, Failure> {
-    let reason = "nothing stands behind the database, so it cannot be owed anything; see `fallback`";
+    let reason = "nothing stands behind the database, so it is brought nothing; set `fallback` for that";
     manager.open_database_chain().await?.ok_or_else(|| Failure::Input(reason.to_owned()))
 }
 
