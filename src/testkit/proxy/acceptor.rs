@@ -51,12 +51,29 @@ impl Door {
 
     fn shut(self, address: SocketAddr) -> io::Result<Self> {
         let Self::Open(listener) = self else { return Ok(self) };
+        if cfg!(target_os = "linux") {
+            // The port is never free in between, so nobody else gets it for a connection of theirs.
+            let socket = bound(address)?;
+            drop(listener);
+            return Ok(Self::Shut(socket));
+        }
         drop(listener);
-        let socket = TcpSocket::new_v4()?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        Ok(Self::Shut(socket))
+        bound(address).map(Self::Shut)
     }
+}
+
+/// Listens on an address; for port 0 the system chooses one.
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    bound(address)?.listen(BACKLOG)
+}
+
+fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    #[cfg(target_os = "linux")]
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 /// The task that owns the port and all connections.

@@ -6,11 +6,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::acceptor::{Acceptor, Order};
+use super::acceptor::{self, Acceptor, Order};
 use super::fault::NetworkFault;
 use super::rule::Shared;
 
@@ -54,7 +53,7 @@ impl FaultProxy {
     ///
     /// Cancel safe: nothing is left behind.
     pub async fn start(server: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let listener = acceptor::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared::default());
         let (orders, inbox) = mpsc::channel(1);
