@@ -107,7 +107,8 @@ impl Rig {
         let mut watch = self.chain.watch();
         let wait = async { watch.wait_for(|status| reached(status)).await.map(drop) };
         let waited = tokio::time::timeout(PATIENCE, wait).await.is_ok();
-        assert!(waited, "still {:?}", self.chain.status());
+        let pooler = self.pooler.as_ref().map(|pooler| pooler.log()).unwrap_or_default();
+        assert!(waited, "still {:?}\nThe server:\n{}\nThe pooler:\n{pooler}", self.chain.status(), self.server.log());
     }
 
     pub(crate) async fn until_normal(&self) {
