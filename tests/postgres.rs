@@ -15,7 +15,7 @@ use agent_storage::contract::{
     ReplayOptions, ReplayOutcome, Step, Store, Write, WriteAck, WriteMode, WriteOp,
 };
 use agent_storage::testkit::{Direction, FaultProxy, NetworkFault, Point};
-use agent_storage::{Clock, Error, ErrorKind, HybridClock, Key, KeyPrefix, Result, Revision, Stamp, Value};
+use agent_storage::{Clock, Error, ErrorKind, HybridClock, Key, KeyPrefix, Outage, Result, Revision, Stamp, Value};
 use support::process::wait_until;
 use support::{Postgres, PostgresOptions, Server, Suite};
 
@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         a_clear_that_lands_late_removes_nothing_newer
         a_clear_that_breaks_off_in_the_middle_says_so
         a_transaction_that_was_given_up_is_rolled_back
+        a_probe_of_a_frozen_server_is_silence_though_it_has_little_time
         a_hundred_calls_to_a_frozen_server_leave_the_whole_pool
         a_server_that_was_killed_is_used_again
         a_lost_reply_to_a_commit_is_an_unknown_outcome
@@ -388,6 +389,17 @@ async fn a_transaction_that_was_given_up_is_rolled_back() {
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert_eq!(bench.get("a").await.as_deref(), Some("1"));
     assert_eq!(bench.get("b").await.as_deref(), Some("1"));
+}
+
+async fn a_probe_of_a_frozen_server_is_silence_though_it_has_little_time() {
+    let server = Postgres::start(PostgresOptions::default());
+    let database = PostgresDatabase::new(&config(&server, &server.create_database())).unwrap();
+    database.ping(&cx()).await.unwrap();
+    server.freeze();
+    // The connection is there, and takes what is sent.
+    let short = Context::with_timeout(Duration::from_millis(300));
+    assert_eq!(database.ping(&short).await.unwrap_err().outage(), Some(Outage::Silent));
+    server.thaw();
 }
 
 async fn a_hundred_calls_to_a_frozen_server_leave_the_whole_pool() {

@@ -111,12 +111,13 @@ impl Connector {
         if self.closed.load(Ordering::SeqCst) {
             return Err(Error::closed());
         }
-        if Instant::now() >= deadline {
+        let began = Instant::now();
+        if began >= deadline {
             return Err(timed_out(Doubt::None));
         }
         self.ready(deadline).await?;
         let lease = self.pool.lease(deadline).await?;
-        Ok(Session::new(lease, self.shared.clone(), deadline))
+        Ok(Session::new(lease, self.shared.clone(), [began, deadline]))
     }
 
     /// Waits until the schema is up to date. All who come meanwhile share one attempt; one that is over counts no more.

@@ -95,6 +95,7 @@ impl<'a> Sorted<'a> {
 /// Proves that the server takes writes; answers which database it is, and its version.
 pub(super) async fn ping(session: &mut Session) -> Result<(Identity, String)> {
     let sql = Arc::clone(&session.sql);
+    session.become_probe();
     // A canary raised twice, or unseen, harms nothing.
     let rows = session.read(&sql.ping, |statement| statement).await?;
     let row = rows.first().ok_or_else(no_meta)?;

@@ -39,7 +39,10 @@ pub(super) struct Session {
     begin: Text,
     /// Whether each request must be a transaction, because a pooler deals the server's sessions out by transaction.
     wrap: bool,
+    began: Instant,
     deadline: Instant,
+    /// How long the server must have said nothing for its silence to count.
+    patience: Duration,
     in_transaction: bool,
     unclean: Vec<Key>,
 }
@@ -55,9 +58,16 @@ pub(super) struct Shared {
 }
 
 impl Session {
-    pub(super) fn new(lease: Lease, shared: Shared, deadline: Instant) -> Self {
+    /// Makes one for a call that began and must have ended then.
+    pub(super) fn new(lease: Lease, shared: Shared, [began, deadline]: [Instant; 2]) -> Self {
         let Shared { sql, clock, expected, begin, wrap } = shared;
-        Self { lease, sql, clock, expected, begin, wrap, deadline, in_transaction: false, unclean: Vec::new() }
+        let (patience, unclean) = (PATIENCE, Vec::new());
+        Self { lease, sql, clock, expected, begin, wrap, began, deadline, patience, in_transaction: false, unclean }
+    }
+
+    /// This is a probe, which may have little time: half of it without an answer says what there is to know.
+    pub(super) fn become_probe(&mut self) {
+        self.patience = PATIENCE.min(self.deadline.saturating_duration_since(self.began) / 2);
     }
 
     /// Sends a statement that changes nothing, or nothing that matters.
@@ -190,7 +200,7 @@ impl Session {
         let error = match outcome {
             Some(Ok(answer)) => return Ok(answer),
             Some(Err(error)) => self.judged(from_sqlx(error, doubt)),
-            None if sent.elapsed() >= PATIENCE => silent(doubt),
+            None if sent.elapsed() >= self.patience => silent(doubt),
             // The time went by before it was sent, in the queue for a connection: that says nothing of the server.
             None => timed_out(doubt),
         };

@@ -77,7 +77,7 @@ pub(super) async fn run(sweeper: Sweeper, pool: Arc<Pool>, shared: Shared) {
 
 async fn round(sweeper: &Sweeper, pool: &Arc<Pool>, shared: &Shared) -> Result<()> {
     let deadline = Instant::now() + ROUND_WITHIN;
-    let mut session = Session::new(pool.lease(deadline).await?, shared.clone(), deadline);
+    let mut session = Session::new(pool.lease(deadline).await?, shared.clone(), [Instant::now(), deadline]);
     let outcome = sweep(sweeper, &mut session).await;
     session.rollback().await;
     session.end();
