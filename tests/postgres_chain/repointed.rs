@@ -148,6 +148,7 @@ async fn a_server_that_the_address_leads_to_meanwhile_gets_nothing_and_nothing_i
     let rig = Rig::new().await;
     rig.database.set_json("other", &1).await.unwrap();
     rig.keep("older");
+    rig.reconnect().await;
     rig.until_normal().await;
     // The canary is raised by probes; one more than the copy has seen is enough.
     rig.database.ping().await.unwrap();

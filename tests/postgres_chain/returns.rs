@@ -46,6 +46,7 @@ async fn an_empty_server_is_fenced_off_and_stays_empty() {
 async fn an_older_state_is_fenced_off() {
     let mut rig = Rig::new().await;
     rig.keep("older");
+    rig.reconnect().await;
     rig.until_normal().await;
     rig.prepare().await;
     // The canary is raised by probes; one more than the copy has seen is enough.

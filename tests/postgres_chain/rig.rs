@@ -143,13 +143,12 @@ impl Rig {
 
     /// Lets the others, whom nobody retries for, find out which of their connections ended with the server.
     pub(crate) async fn reconnect_others(&self) {
-        let mut in_a_row = 0;
-        let connected = async {
-            while in_a_row < 20 {
-                in_a_row = if self.others.ping().await.is_ok() { in_a_row + 1 } else { 0 };
-            }
-        };
-        assert!(tokio::time::timeout(PATIENCE, connected).await.is_ok(), "the others find no server");
+        reconnect(&self.others.reader).await;
+    }
+
+    /// Lets the application find out which of its connections ended with the server.
+    pub(crate) async fn reconnect(&self) {
+        reconnect(&self.database).await;
     }
 
     /// Writes what is read by [`Rig::assert_owed`] and [`Rig::assert_paid`], while the primary is away.
@@ -350,6 +349,16 @@ async fn open(yaml: &str) -> (StorageManager, Arc<DatabaseChain>, Database) {
     let database = manager.database().await.unwrap();
     let chain = manager.open_database_chain().await.unwrap().expect("a chain by default");
     (manager, chain, database)
+}
+
+async fn reconnect(database: &Database) {
+    let mut in_a_row = 0;
+    let connected = async {
+        while in_a_row < 20 {
+            in_a_row = if database.ping().await.is_ok() { in_a_row + 1 } else { 0 };
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, connected).await.is_ok(), "no server is found");
 }
 
 #[track_caller]
