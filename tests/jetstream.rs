@@ -910,12 +910,10 @@ async fn a_full_bucket_can_be_emptied() {
     config.max_bytes = Some(10_000);
     let cache = open(&config);
     set(&cache, "a", "1").await;
-    let of = |size: usize| {
-        (0..100).map(move |number| put(&format!("{size}:{number}"), Value::binary(vec![1; size]).unwrap()))
-    };
     for size in [1000, 100, 10, 1] {
-        for write in of(size) {
-            if cache.write(write, &cx()).await.is_err() {
+        for number in 0..100 {
+            let value = Value::binary(vec![1; size]).unwrap();
+            if cache.write(put(&format!("{size}:{number}"), value), &cx()).await.is_err() {
                 break;
             }
         }

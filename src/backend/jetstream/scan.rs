@@ -61,6 +61,7 @@ pub(super) struct Scan {
     delivered: u64,
     asked: u64,
     pending: u64,
+    /// How long no message may come: [`SILENCE`], or more where the server is far away.
     silence: Duration,
     /// From when the consumer had no more: what comes after its last message, and is not looked at yet.
     tail: Option<VecDeque<Seen>>,
