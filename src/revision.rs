@@ -30,6 +30,9 @@ pub struct Revision {
 }
 
 impl Revision {
+    /// In the place of a revision that a read did not ask for. No entry has it.
+    pub const NOT_ASKED: Self = Self { length: 0, bytes: [0; MAX_BYTES] };
+
     /// The revision of an entry that was written under a stamp.
     #[must_use]
     pub fn from_stamp(stamp: Stamp) -> Self {
@@ -66,7 +69,7 @@ impl Revision {
         self.as_bytes().try_into().ok()
     }
 
-    /// The bytes: 8, 16 or 20 of them.
+    /// The bytes: 8, 16 or 20 of them; none of [`Revision::NOT_ASKED`].
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.length)).unwrap_or(&self.bytes)

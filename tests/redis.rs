@@ -16,7 +16,7 @@ use agent_storage::contract::{
     Store, Write, WriteAck, WriteMode, WriteOp,
 };
 use agent_storage::testkit::{Direction, FaultProxy, NetworkFault, Point};
-use agent_storage::{Error, ErrorKind, HybridClock, Key, KeyPrefix, Outage, Result, Ttl, Value};
+use agent_storage::{Error, ErrorKind, HybridClock, Key, KeyPrefix, Outage, Result, Revision, Ttl, Value};
 use redis::{Commands, Connection};
 use support::process::wait_until;
 use support::{Redis, Server, Suite};
@@ -68,6 +68,7 @@ fn main() -> ExitCode {
         an_increment_counts_as_the_memory_cache_does,
         an_increment_sets_the_expiry_only_where_it_creates,
         identical_values_have_identical_revisions,
+        a_value_is_digested_only_where_somebody_asks,
         a_batch_over_the_limits_is_cut_up,
         a_write_whose_caller_went_away_is_applied,
         closing_waits_and_refuses_what_comes_later,
@@ -734,6 +735,25 @@ async fn identical_values_have_identical_revisions() {
     assert_ne!(first, binary);
     let read = cache.get(&key("digest:a"), &GetOptions::default(), &cx()).await.unwrap();
     assert_eq!(read.into_entry().map(|entry| entry.revision), first);
+}
+
+async fn a_value_is_digested_only_where_somebody_asks() {
+    let cache = cache(Redis::shared());
+    let keys = [key("undigested:a"), key("undigested:b")];
+    for key in &keys {
+        let write = Write::put(key.clone(), json("{}"), HybridClock::process().issue());
+        cache.write(write, &cx()).await.unwrap();
+    }
+    for asked in [GetOptions::default(), GetOptions::default().with_expiry()] {
+        for options in [asked, asked.without_revision()] {
+            let mut answers = cache.get_many(&keys, &options, &cx()).await;
+            answers.push(cache.get(&keys[0], &options, &cx()).await);
+            for answer in answers {
+                let entry = answer.unwrap().into_entry().unwrap();
+                assert_eq!(entry.revision == Revision::NOT_ASKED, options.without_revision, "{options:?}");
+            }
+        }
+    }
 }
 
 async fn a_batch_over_the_limits_is_cut_up() {

@@ -16,6 +16,7 @@ use crate::value::Value;
 
 use super::base::Handle;
 use super::load::{FillPermit, Loads};
+use super::read::VALUE_ONLY;
 
 /// A handle to a cache.
 ///
@@ -81,7 +82,7 @@ impl Cache {
     {
         let key = key.into_key()?;
         let full_key = self.namespace.join(&key)?;
-        match self.lookup(&key).await {
+        match self.lookup_with(&key, VALUE_ONLY).await {
             Ok(Lookup::Found(entry)) => return Ok(entry.value),
             Ok(Lookup::Missing { .. }) => {}
             Err(error) => tracing::debug!(%error, "the cache could not be read, so the value is loaded"),

@@ -11,6 +11,9 @@ use crate::value::Value;
 use super::base::{Handle, HandleBackend};
 use super::keys::KeyStream;
 
+/// What a read asks for that tells its caller the value alone.
+pub(super) const VALUE_ONLY: GetOptions = GetOptions { expiry: false, without_revision: true };
+
 /// # Errors
 ///
 /// Every method: [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey) if a key, prefix or pattern is not one,
@@ -42,7 +45,7 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     /// # Ok::<(), agent_storage::Error>(()) }).unwrap();
     /// ```
     pub async fn get(&self, key: impl IntoKey) -> Result<Option<Value>> {
-        let lookup = self.backend.get(&key.into_key()?, &GetOptions::default(), &self.context()).await?;
+        let lookup = self.backend.get(&key.into_key()?, &VALUE_ONLY, &self.context()).await?;
         Ok(lookup.into_value())
     }
 
@@ -121,8 +124,8 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
     #[doc(alias = "mget")]
     pub async fn get_many<K: IntoKey>(&self, keys: impl IntoIterator<Item = K> + Send) -> Vec<Result<Option<Value>>> {
         let keys = keys.into_iter().map(IntoKey::into_key).collect();
-        let (options, cx) = (GetOptions::default(), self.context());
-        let send = |keys: Vec<Key>| async move { self.backend.get_many(&keys, &options, &cx).await };
+        let cx = self.context();
+        let send = |keys: Vec<Key>| async move { self.backend.get_many(&keys, &VALUE_ONLY, &cx).await };
         answer_each(keys, send).await.into_iter().map(|answer| answer.map(Lookup::into_value)).collect()
     }
 

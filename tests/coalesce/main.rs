@@ -258,12 +258,15 @@ async fn reads_share_a_round_trip_and_each_gets_what_it_asked_for() {
         tokio::spawn(async move { database.get_json::<i64>(key).await })
     };
     let (first, second, third) = (read("a"), read("a"), read("b"));
+    let looking = database.clone();
+    let revised = tokio::spawn(async move { looking.lookup("a").await.unwrap().into_entry().unwrap() });
     settle().await;
     recorder.open();
+    assert!(revised.await.unwrap().revision.to_stamp().is_some(), "the others did without");
     assert_eq!(first.await.unwrap().unwrap(), Some(1));
     assert_eq!(second.await.unwrap().unwrap(), Some(1));
     assert_eq!(third.await.unwrap().unwrap(), None);
-    assert_eq!(recorder.batches(), [vec!["a"], vec!["a"], vec!["a", "b"]]);
+    assert_eq!(recorder.batches(), [vec!["a"], vec!["a"], vec!["a", "b", "a"]]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,7 @@ use agent_storage::contract::{
     Identity, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step, StepAck, Store,
     Write, WriteAck,
 };
-use agent_storage::{Error, Key, KeyPrefix, Result, Stamp};
+use agent_storage::{Error, Key, KeyPrefix, Result, Revision, Stamp};
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
@@ -91,6 +91,14 @@ impl Recorder {
     }
 }
 
+/// Tells no revision that was not asked for, as Redis does.
+fn as_asked(mut lookup: Lookup, options: &GetOptions) -> Lookup {
+    if let (Lookup::Found(entry), true) = (&mut lookup, options.without_revision) {
+        entry.revision = Revision::NOT_ASKED;
+    }
+    lookup
+}
+
 fn fail_all<T>(count: usize, error: &Error) -> Vec<Result<T>> {
     (0..count).map(|_| Err(error.clone())).collect()
 }
@@ -99,12 +107,15 @@ fn fail_all<T>(count: usize, error: &Error) -> Vec<Result<T>> {
 impl Store for Recorder {
     async fn get(&self, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup> {
         self.enter(std::iter::once(key)).await?;
-        self.inner.get(key, options, cx).await
+        Ok(as_asked(self.inner.get(key, options, cx).await?, options))
     }
 
     async fn get_many(&self, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
         match self.enter(keys.iter()).await {
-            Ok(()) => self.inner.get_many(keys, options, cx).await,
+            Ok(()) => {
+                let answers = self.inner.get_many(keys, options, cx).await;
+                answers.into_iter().map(|answer| Ok(as_asked(answer?, options))).collect()
+            }
             Err(error) => fail_all(keys.len(), &error),
         }
     }

@@ -11,6 +11,7 @@ use super::script::{self, Calls};
 use crate::contract::{Context, Entry, GetOptions, Lookup};
 use crate::error::Result;
 use crate::key::Key;
+use crate::revision::Revision;
 use crate::time::Timestamp;
 
 /// The most keys of one pipeline. A larger one saves no time, and the server holds its replies until the last is written.
@@ -23,7 +24,8 @@ pub(super) async fn get(lanes: &Lanes, key: &Key, options: &GetOptions, cx: &Con
     if matches!(&reply, Reply::ServerError(refusal) if error::is_unknown_script(refusal)) {
         reply = link.send_one(&question(key, options, &mut Calls::in_full()), Effect::Read, cx).await?;
     }
-    codec::compute(size(&reply), move || lookup(reply)).await?
+    let options = *options;
+    codec::compute(size(&reply), move || lookup(reply, options)).await?
 }
 
 /// Reads several values, one answer a key.
@@ -70,7 +72,8 @@ async fn get_chunk(lanes: &Lanes, keys: &[Key], options: &GetOptions, cx: &Conte
         together(&link, keys, cx).await?
     };
     let bytes = replies.iter().map(size).sum();
-    codec::compute(bytes, move || replies.into_iter().map(lookup).collect()).await
+    let options = *options;
+    codec::compute(bytes, move || replies.into_iter().map(|reply| lookup(reply, options)).collect()).await
 }
 
 /// Asks for each key in a command of its own.
@@ -146,15 +149,15 @@ fn size(reply: &Reply) -> usize {
 }
 
 /// Reads the reply to one key: the value, or the value and its expiry.
-fn lookup(reply: Reply) -> Result<Lookup> {
+fn lookup(reply: Reply, options: GetOptions) -> Result<Lookup> {
     match reply {
         Reply::Nil => Ok(Lookup::missing()),
-        Reply::BulkString(stored) => entry(stored).map(Lookup::Found),
+        Reply::BulkString(stored) => entry(stored, options).map(Lookup::Found),
         Reply::Array(parts) => match <[Reply; 2]>::try_from(parts) {
             Ok([Reply::BulkString(stored), Reply::Int(at)]) => {
                 // The only negative number is that of an entry which stays.
                 let expiry = u64::try_from(at).ok().map(Timestamp::from_millis);
-                Ok(Lookup::Found(entry(stored)?.with_expiry(expiry)))
+                Ok(Lookup::Found(entry(stored, options)?.with_expiry(expiry)))
             }
             _ => Err(error::unexpected_reply()),
         },
@@ -163,7 +166,7 @@ fn lookup(reply: Reply) -> Result<Lookup> {
     }
 }
 
-fn entry(stored: Vec<u8>) -> Result<Entry> {
-    let revision = codec::revision(&stored);
+fn entry(stored: Vec<u8>, options: GetOptions) -> Result<Entry> {
+    let revision = if options.without_revision { Revision::NOT_ASKED } else { codec::revision(&stored) };
     Ok(Entry::new(codec::decode(stored)?, revision))
 }

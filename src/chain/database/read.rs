@@ -28,12 +28,12 @@ pub(super) async fn get(core: &Core, key: &Key, options: &GetOptions, cx: &Conte
     {
         return Ok(lookup);
     }
-    guessed(core, learned(core, read(core, core.primary.get(key, options, cx)).await), missing)
+    guessed(core, learned(core, read(core, core.primary.get(key, &with_revision(options), cx)).await), missing)
 }
 
 pub(super) async fn get_many(core: &Core, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
     let owed = |key: Key| async move { in_time(cx, owed_value(core, &key, options, cx)).await };
-    let send = |keys: Vec<Key>| async move { core.primary.get_many(&keys, options, cx).await };
+    let send = |keys: Vec<Key>| async move { core.primary.get_many(&keys, &with_revision(options), cx).await };
     let answers = in_part(core, keys, cx, owed, send).await;
     answers.into_iter().map(|answer| guessed(core, learned(core, answer), missing)).collect()
 }
@@ -43,6 +43,11 @@ pub(super) async fn exists(core: &Core, keys: &[Key], cx: &Context) -> Vec<Resul
     let send = |keys: Vec<Key>| async move { core.primary.exists(&keys, cx).await };
     let answers = in_part(core, keys, cx, owed, send).await;
     answers.into_iter().map(|answer| guessed(core, answer, || false)).collect()
+}
+
+/// The clock learns from the revision, whoever else does without it.
+const fn with_revision(options: &GetOptions) -> GetOptions {
+    GetOptions { without_revision: false, ..*options }
 }
 
 /// Answers what is owed from here, and asks the primary for the rest in one batch.

@@ -79,6 +79,7 @@ impl<B: Store + ?Sized> Work for Reads<B> {
     async fn send_many(self: Arc<Self>, items: Vec<Self::Item>, cx: Context) -> Vec<Result<Lookup>> {
         let mut options = GetOptions::default();
         options.expiry = items.iter().any(|(_, options)| options.expiry);
+        options.without_revision = items.iter().all(|(_, options)| options.without_revision);
         let (keys, asked): (Vec<Key>, Vec<GetOptions>) = items.into_iter().unzip();
         let answers = self.0.get_many(&keys, &options, &cx).await;
         answers.into_iter().zip(asked).map(|(answer, asked)| Ok(as_asked(answer?, asked))).collect()

@@ -1,7 +1,7 @@
 //! Conditions: create, update, conditional delete. Losing is a conflict.
 
 use super::tools::{assert_conflict, assert_kind, assert_value, binary, json, peek, revised};
-use crate::contract::{RevisionKind, Store, Write, WriteMode, WriteOp};
+use crate::contract::{GetOptions, RevisionKind, Store, Write, WriteMode, WriteOp};
 use crate::testkit::case::cases;
 use crate::testkit::{Case, Outcome, Subject};
 use crate::{ErrorKind, Revision, Stamp, Ttl};
@@ -31,12 +31,14 @@ pub(super) fn cases() -> Vec<Case<dyn Store>> {
         touch_keeps_the_value,
         touch_of_a_missing_key_is_no_error_and_writes_nothing,
         a_revision_survives_its_text,
+        a_value_read_without_its_revision_is_the_same,
     ]
 }
 
 /// Revisions of every kind that no entry of the suite has.
-fn foreign_revisions() -> [Revision; 6] {
+fn foreign_revisions() -> [Revision; 7] {
     [
+        Revision::NOT_ASKED,
         Revision::from_stamp(Stamp::MIN),
         Revision::from_stamp(Stamp::from_bytes([0x7f; 16])),
         Revision::from_sequence(0),
@@ -268,5 +270,27 @@ async fn a_revision_survives_its_text(subject: Subject<dyn Store>) -> Outcome {
     let revision: Revision = revision.to_string().parse()?;
     let op = WriteOp::Put { value: json("2"), mode: WriteMode::Update(revision), ttl: None };
     subject.write(Write::new(subject.key("k"), op, subject.stamp())).await?;
+    Ok(())
+}
+
+async fn a_value_read_without_its_revision_is_the_same(subject: Subject<dyn Store>) -> Outcome {
+    for (key, value) in [("a", json("1")), ("b", binary([0, 1]))] {
+        subject.put_for(key, value, Ttl::from_secs(3600)?).await?;
+    }
+    let (backend, keys, cx) = (subject.backend(), subject.keys(["a", "b", "missing"]), subject.cx());
+    for options in [GetOptions::default(), GetOptions::default().with_expiry()] {
+        let without = options.without_revision();
+        let mut answers = backend.get_many(&keys, &without, &cx).await;
+        answers.push(backend.get(&subject.key("a"), &without, &cx).await);
+        let mut expected = backend.get_many(&keys, &options, &cx).await;
+        expected.push(backend.get(&subject.key("a"), &options, &cx).await);
+        for (answer, expected) in answers.into_iter().zip(expected) {
+            let (found, mut expected) = (answer?.into_entry(), expected?.into_entry());
+            if found.as_ref().is_some_and(|found| found.revision == Revision::NOT_ASKED) {
+                expected.as_mut().into_iter().for_each(|expected| expected.revision = Revision::NOT_ASKED);
+            }
+            assert_eq!(found, expected);
+        }
+    }
     Ok(())
 }
