@@ -76,7 +76,10 @@ const OF_THE_MODEL: &[(&str, &[Test])] = &[
         &[(DEGRADED, "a_write_is_kept_and_read_back_and_what_the_primary_holds_is_never_called_missing")],
     ),
     ("owed_key_is_journaled", &[(AMBIGUITY, "a_newer_write_of_the_key_follows_into_the_journal")]),
-    ("owed_key_is_not_judged", &[(DEGRADED, "what_needs_the_primary_is_unavailable")]),
+    (
+        "owed_key_is_not_judged",
+        &[(AMBIGUITY, "what_only_the_primary_can_judge_is_unavailable_for_a_key_that_is_owed_something")],
+    ),
     ("one_write_in_flight", &[("src/chain/in_flight.rs", "a_key_is_held_by_one_and_then_by_the_next")]),
     ("unknown_if_sent", &[(AMBIGUITY, "a_condition_whose_reply_was_lost_is_looked_up_or_unknown_and_never_journaled")]),
     (

@@ -7,10 +7,10 @@ use agent_storage::chain::ChainState;
 use agent_storage::config::MemoryDatabaseConfig;
 use agent_storage::contract::{DatabaseBackend, Durability, Freshness};
 use agent_storage::testkit::Fault;
-use agent_storage::{ErrorKind, Key, SetOptions, Stamp, Value};
+use agent_storage::{ErrorKind, Key, Revision, SetOptions, Stamp, Value};
 
 use crate::picky::Picky;
-use crate::rig::{Rig, read, soon};
+use crate::rig::{Rig, read, soon, unavailable};
 
 #[tokio::test]
 async fn a_write_whose_reply_was_lost_is_kept_and_has_effect_once() {
@@ -26,13 +26,17 @@ async fn a_write_whose_reply_was_lost_is_kept_and_has_effect_once() {
     }
 }
 
-#[tokio::test]
-async fn a_newer_write_of_the_key_follows_into_the_journal() {
+/// A rig whose primary takes writes, and no replays: what is owed stays so.
+async fn owing() -> (Rig, Arc<Picky>) {
     let memory = MemoryDatabase::new(&MemoryDatabaseConfig::default());
     let picky = Arc::new(Picky::new(Arc::new(memory), Value::from_integer(-1)));
-    // The primary takes writes, and no replay: what is owed stays so.
     picky.take_replays(0);
-    let rig = Rig::over(picky.clone(), |_| ()).await;
+    (Rig::over(picky.clone(), |_| ()).await, picky)
+}
+
+#[tokio::test]
+async fn a_newer_write_of_the_key_follows_into_the_journal() {
+    let (rig, picky) = owing().await;
     rig.faults.set_for_next(Fault::FailAfter, 1);
     assert_eq!(rig.set("k", 1).await, Durability::Volatile);
     assert_eq!(read(rig.database.lookup("k").await).0, Some(1));
@@ -49,6 +53,26 @@ async fn a_newer_write_of_the_key_follows_into_the_journal() {
     rig.recover().await;
     assert_eq!((rig.stored("k").await, rig.items("list").await), (Some(2), vec![1, 2]));
     assert_eq!(read(rig.database.lookup("k").await), (Some(2), Freshness::Primary));
+}
+
+#[tokio::test]
+async fn what_only_the_primary_can_judge_is_unavailable_for_a_key_that_is_owed_something() {
+    let (rig, picky) = owing().await;
+    rig.faults.set_for_next(Fault::Hang, 1);
+    assert_eq!(rig.set("k", 1).await, Durability::Volatile);
+    let one = || Value::from_integer(1);
+    unavailable(rig.database.set_with("k", one(), SetOptions::new().if_absent()).await);
+    unavailable(rig.database.delete_if("k", Revision::from_stamp(Stamp::MIN)).await);
+    unavailable(rig.database.trim("k", 1).await);
+    unavailable(rig.database.transaction().set("k", one()).unwrap().commit().await);
+    let apart = rig.database.transaction().set("other", one()).unwrap().append("k", one()).unwrap();
+    unavailable(apart.commit().await);
+    assert_eq!(rig.stored("k").await, None, "nothing was sent to the primary");
+    rig.database.transaction().set("other", one()).unwrap().commit().await.unwrap();
+    assert_eq!((rig.chain.status().pending, rig.chain.status().state), (1, ChainState::Reconciling));
+    picky.take_replays(u64::MAX);
+    rig.recover().await;
+    assert_eq!(rig.stored("k").await, Some(1));
 }
 
 #[tokio::test]
