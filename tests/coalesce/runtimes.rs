@@ -1,11 +1,12 @@
 //! Callers of several runtimes share a store, and runtimes come and go.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Context as TaskContext, Waker};
 use std::time::Duration;
 
 use agent_storage::{ErrorKind, Value};
+use futures_util::FutureExt;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
@@ -92,4 +93,90 @@ fn a_call_that_moves_to_another_task_is_woken_there() {
         end(first).await.unwrap();
         end(moved).await.unwrap();
     });
+}
+
+#[test]
+fn what_waits_behind_a_runtime_that_rests_is_sent_by_another() {
+    let (database, recorder) = subject();
+    let (other, ours) = (runtime(), runtime());
+    let first: Call = other.block_on(set(&database, "a", 1));
+    let waiting: Call = ours.block_on(set(&database, "b", 1));
+    recorder.let_through(1);
+    // The first call ends, and its runtime rests before it has sent what waits.
+    other.block_on(first).unwrap().unwrap();
+    recorder.open();
+    ours.block_on(end(waiting)).unwrap();
+    assert_eq!(recorder.batches(), [["a"], ["b"]]);
+    ours.block_on(async { end(set(&database, "c", 1).await).await.unwrap() });
+}
+
+#[test]
+fn a_batch_in_a_runtime_that_rests_is_answered_by_another() {
+    let (database, recorder) = subject();
+    let (other, ours) = (runtime(), runtime());
+    let first: Call = other.block_on(set(&database, "a", 1));
+    let sent: Call = ours.block_on(set(&database, "b", 1));
+    recorder.let_through(1);
+    other.block_on(async { end(first).await.unwrap() });
+    other.block_on(settle());
+    assert_eq!(recorder.batches(), [["a"], ["b"]], "the other runtime sent the batch");
+    let waiting: Call = ours.block_on(set(&database, "b", 2));
+    recorder.open();
+    ours.block_on(async {
+        end(sent).await.unwrap();
+        end(waiting).await.unwrap();
+    });
+    // What it finds when it goes on is not its own any more.
+    other.block_on(settle());
+    assert_eq!(recorder.batches(), [["a"], ["b"], ["b"]]);
+    drop(other);
+    ours.block_on(async { end(set(&database, "c", 1).await).await.unwrap() });
+}
+
+/// Polls a call once, and holds on to it.
+async fn begun<F: Future>(call: F) -> Pin<Box<F>> {
+    let mut call = Box::pin(call);
+    assert!(call.as_mut().now_or_never().is_none());
+    call
+}
+
+#[tokio::test]
+async fn a_call_that_is_held_and_not_polled_keeps_nobody_waiting() {
+    let (database, recorder) = subject();
+    let held = begun(database.get("a")).await;
+    assert_eq!(recorder.batches(), [["a"]]);
+    let reader = database.clone();
+    let waiting = tokio::spawn(async move { reader.get("b").await });
+    settle().await;
+    assert_eq!(recorder.batches(), [["a"]]);
+    recorder.open();
+    assert_eq!(tokio::time::timeout(Duration::from_secs(4), waiting).await.unwrap().unwrap().unwrap(), None);
+    assert_eq!(held.await.unwrap(), None, "its answer has waited for it");
+}
+
+#[tokio::test]
+async fn a_write_that_is_held_and_not_polled_is_in_its_keys_order_and_in_nobodys_way() {
+    let (database, recorder) = subject();
+    let held = begun(database.set("a", Value::from_integer(1))).await;
+    let waiting = [set(&database, "a", 2).await, set(&database, "b", 2).await];
+    recorder.open();
+    for call in waiting {
+        end(call).await.unwrap();
+    }
+    assert_eq!(recorder.batches(), [vec!["a"], vec!["a", "b"]]);
+    assert_eq!(database.get_json::<i64>("a").await.unwrap(), Some(2));
+    held.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_write_that_is_held_beyond_its_deadline_goes_to_its_end() {
+    let (database, recorder) = subject();
+    let hurried = database.clone().with_timeout(Duration::from_millis(50));
+    let held = begun(async move { hurried.set("a", Value::from_integer(1)).await }).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    recorder.open();
+    assert_eq!(held.await.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+    settle().await;
+    assert_eq!(database.get_json::<i64>("a").await.unwrap(), Some(1), "it was taken over");
+    assert_eq!(recorder.overlaps(), 0);
 }

@@ -9,14 +9,13 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Instant;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use tokio::runtime::Handle;
 
 use crate::contract::Context;
 use crate::error::{Error, Result};
 
 use super::batch::panicked;
-use super::lane::{Busy, Entered, Lane};
+use super::driven::{Answers, FIRST};
+use super::lane::{Entered, Lane};
 use super::slot::Slot;
 use super::work::Work;
 
@@ -50,12 +49,12 @@ impl<'a, W: Work> Call<'a, W> {
                 self.stage = Stage::Waiting(slot);
                 Poll::Pending
             }
-            Entered::Alone(slot, flight) => {
-                let Some(item) = Arc::into_inner(slot).and_then(Slot::into_item) else {
+            Entered::Alone(slot, flight, driven) => {
+                let Some(item) = slot.send() else {
                     self.lane.release(flight);
                     return Poll::Ready(Err(Error::internal("a call began twice")));
                 };
-                let mut alone = Alone::new(self.lane, flight, item, self.deadline);
+                let mut alone = Alone::begin(self.lane, flight, slot, driven, item, self.deadline);
                 let answer = alone.poll(task);
                 if answer.is_pending() {
                     self.stage = Stage::Alone(alone);
@@ -84,12 +83,13 @@ impl<W: Work> Future for Call<'_, W> {
                 }
                 answer
             }
-            Stage::Alone(alone) => match alone.poll(task) {
-                Poll::Pending if this.lane.is_late(alone.flight, this.deadline, task.waker()) => {
-                    Poll::Ready(Err(W::unanswered()))
+            Stage::Alone(alone) => {
+                let answer = alone.poll(task);
+                if answer.is_pending() {
+                    this.lane.tend(this.deadline);
                 }
-                answer => answer,
-            },
+                answer
+            }
         };
         if answer.is_ready() {
             this.stage = Stage::Over;
@@ -107,43 +107,47 @@ impl<W: Work> Drop for Call<'_, W> {
     }
 }
 
-/// A call on its way alone. If its caller goes away, a task of ours takes it to its end; the lane is free then.
+/// A call on its way alone, in its caller. Should the caller go away, or keep others waiting, a task of ours takes it to its end.
 struct Alone<'a, W: Work> {
     lane: &'a Arc<Lane<W>>,
     flight: usize,
-    call: Option<BoxFuture<'static, Result<W::Answer>>>,
+    /// Where the answer comes if somebody else drives the call.
+    slot: Arc<Slot<W>>,
+    driven: Arc<Answers<W>>,
+    is_over: bool,
 }
 
 impl<'a, W: Work> Alone<'a, W> {
-    fn new(lane: &'a Arc<Lane<W>>, flight: usize, item: W::Item, deadline: Instant) -> Self {
+    fn begin(
+        lane: &'a Arc<Lane<W>>,
+        flight: usize,
+        slot: Arc<Slot<W>>,
+        driven: Arc<Answers<W>>,
+        item: W::Item,
+        deadline: Instant,
+    ) -> Self {
         let call = AssertUnwindSafe(Arc::clone(&lane.work).send_one(item, Context::until(deadline))).catch_unwind();
-        let call = call.map(|answer| answer.unwrap_or_else(|_| Err(panicked())));
-        Self { lane, flight, call: Some(Box::pin(call)) }
+        driven.begin(call.map(|answer| vec![answer.unwrap_or_else(|_| Err(panicked()))]));
+        Self { lane, flight, slot, driven, is_over: false }
     }
 
     fn poll(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<W::Answer>> {
-        let Some(call) = &mut self.call else {
-            return Poll::Ready(Err(Error::internal("a call was polled after its end")));
-        };
-        let Poll::Ready(answer) = call.as_mut().poll(task) else { return Poll::Pending };
-        self.call = None;
-        self.lane.release(self.flight);
-        Poll::Ready(answer)
+        if self.driven.poll(FIRST, task).is_ready()
+            && let Some(answer) = self.driven.fetch(FIRST).and_then(|mut answers| answers.pop())
+        {
+            self.is_over = true;
+            self.lane.release(self.flight);
+            return Poll::Ready(answer);
+        }
+        self.slot.poll(task.waker())
     }
 }
 
 impl<W: Work> Drop for Alone<'_, W> {
     fn drop(&mut self) {
-        let Some(call) = self.call.take() else { return };
-        self.lane.forget(self.flight);
-        let (lane, flight) = (Arc::clone(self.lane), self.flight);
-        let busy = Busy::new(Arc::clone(&lane), flight);
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move {
-                let _ = call.await;
-                busy.settled();
-                lane.release(flight);
-            });
+        if !self.is_over {
+            self.slot.leave();
+            self.lane.leave(self.flight, &self.driven);
         }
     }
 }

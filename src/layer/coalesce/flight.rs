@@ -1,26 +1,40 @@
 //! What is on its way in a lane: the [`Flight`].
 
 use std::mem;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Id;
+
+use super::driven::{Answers, FIRST};
 use super::queue::{KeyHashes, Waiting};
 use super::work::Work;
 
 /// How soon a deadline is looked at again whose batch was just being made up.
 const SOON: Duration = Duration::from_millis(1);
 
+/// How long calls wait behind one that nobody may be driving before it is taken over; twice as long each further time. A call
+/// that is only slow loses nothing by it.
+pub(super) const PATIENCE: Duration = Duration::from_millis(10);
+
+/// How often at most that time is doubled.
+const MOST_DOUBLINGS: u32 = 10;
+
 /// The room for one call or batch on its way, and what is in it.
 pub(super) enum Flight<W: Work> {
     /// Nothing.
     Free,
-    /// A call that runs in its caller. The caller is taken out when the deadline has passed, or it is gone.
-    Alone { key_hash: u64, deadline: Instant, caller: Option<Waker> },
+    /// A call that runs in its caller.
+    Alone { call: Waiting<W>, driven: Arc<Answers<W>>, since: Instant },
     /// A batch that is being made up: the hashes of its keys, and the first of its deadlines.
     Boarding(Vec<u64>, Option<Instant>),
-    /// A batch on its way, until it is answered.
-    Batch(Vec<Waiting<W>>),
+    /// A batch on its way in a task of ours; its calls until they are answered.
+    Batch { calls: Vec<Waiting<W>>, driven: Arc<Answers<W>>, turn: u32, runtime: Option<Id>, since: Instant },
 }
+
+/// Whoever took a flight over: what to drive, and whose turn it is.
+pub(super) type TakenOver<W> = (Arc<Answers<W>>, u32);
 
 impl<W: Work> Flight<W> {
     pub(super) const fn is_free(&self) -> bool {
@@ -33,13 +47,18 @@ impl<W: Work> Flight<W> {
         Self::Boarding(keys, taken.iter().map(|call| call.deadline).min())
     }
 
+    /// A batch that sets out now.
+    pub(super) fn batch(calls: Vec<Waiting<W>>, driven: Arc<Answers<W>>, runtime: Option<Id>) -> Self {
+        Self::Batch { calls, driven, turn: FIRST, runtime, since: Instant::now() }
+    }
+
     /// Adds the keys that are on their way.
     pub(super) fn note_keys(&self, keys: &mut KeyHashes) {
         match self {
             Self::Free => {}
-            Self::Alone { key_hash, .. } => keys.extend([*key_hash]),
+            Self::Alone { call, .. } => keys.extend([call.key_hash]),
             Self::Boarding(boarding, _) => keys.extend(boarding),
-            Self::Batch(waiting) => keys.extend(waiting.iter().map(|call| call.key_hash)),
+            Self::Batch { calls, .. } => keys.extend(calls.iter().map(|call| call.key_hash)),
         }
     }
 
@@ -47,43 +66,65 @@ impl<W: Work> Flight<W> {
     pub(super) fn carries(&self, key: u64) -> bool {
         match self {
             Self::Free => false,
-            Self::Alone { key_hash, .. } => *key_hash == key,
+            Self::Alone { call, .. } => call.key_hash == key,
             Self::Boarding(boarding, _) => boarding.contains(&key),
-            Self::Batch(waiting) => waiting.iter().any(|call| call.key_hash == key),
+            Self::Batch { calls, .. } => calls.iter().any(|call| call.key_hash == key),
         }
     }
 
     /// Ends the waiting of those whose time is up and notes whom to wake; says when the next one's is.
     pub(super) fn expire(&mut self, now: Instant, wakers: &mut Vec<Waker>) -> Option<Instant> {
-        match self {
-            Self::Free => None,
-            Self::Alone { deadline, caller, .. } if *deadline <= now => {
-                wakers.extend(caller.take());
-                None
-            }
-            Self::Alone { deadline, .. } => Some(*deadline),
-            Self::Boarding(_, first) => first.map(|first| first.max(now + SOON)),
-            Self::Batch(waiting) => {
-                let (late, early): (Vec<_>, Vec<_>) = waiting.iter().partition(|call| call.deadline <= now);
-                wakers.extend(late.into_iter().filter_map(|call| call.slot.expire()));
-                early.into_iter().map(|call| call.deadline).min()
-            }
-        }
+        let calls = match self {
+            Self::Free => return None,
+            Self::Boarding(_, first) => return first.map(|first| first.max(now + SOON)),
+            Self::Alone { call, .. } => std::slice::from_ref(call),
+            Self::Batch { calls, .. } => calls,
+        };
+        let (late, early): (Vec<_>, Vec<_>) = calls.iter().partition(|call| call.deadline <= now);
+        wakers.extend(late.into_iter().filter_map(|call| call.slot.expire()));
+        early.into_iter().map(|call| call.deadline).min()
     }
 
-    /// Takes out the caller of a lone call.
-    pub(super) fn forget_caller(&mut self) -> Option<Waker> {
+    /// From when on somebody in this runtime takes over what others wait for; never what a task of the same runtime drives. A lone
+    /// call is taken over at its deadline, though nobody waits for it.
+    pub(super) fn stalls_at(&self, runtime: Id, is_waited_for: bool) -> Option<Instant> {
         match self {
-            Self::Alone { caller, .. } => caller.take(),
+            Self::Alone { since, .. } if is_waited_for => Some(*since + PATIENCE),
+            Self::Alone { call, .. } => Some(call.deadline),
+            Self::Batch { turn, runtime: driver, since, .. } if *driver != Some(runtime) => {
+                Some(*since + PATIENCE * (1 << (*turn).min(MOST_DOUBLINGS)))
+            }
             _ => None,
         }
     }
 
-    /// Has `task` woken at the deadline of a lone call, in the place of the one that is returned; none if it has passed.
-    pub(super) fn replace_caller(&mut self, task: &Waker) -> Option<Waker> {
+    /// Takes the flight over, for a task of this runtime. None if it is being driven at this moment.
+    pub(super) fn take_over(&mut self, by: Option<Id>, now: Instant) -> Option<TakenOver<W>> {
+        if let Self::Batch { driven, turn, runtime, since, .. } = self {
+            *turn = driven.take_over_or_done()?;
+            (*runtime, *since) = (by, now);
+            return Some((Arc::clone(driven), *turn));
+        }
+        let Self::Alone { driven, .. } = self else { return None };
+        let turn = driven.take_over()?;
+        let Self::Alone { call, driven, .. } = mem::replace(self, Self::Free) else { return None };
+        *self = Self::Batch { calls: vec![call], driven: Arc::clone(&driven), turn, runtime: by, since: now };
+        Some((driven, turn))
+    }
+
+    /// Whether this is what is on its way.
+    pub(super) fn is(&self, other: &Arc<Answers<W>>) -> bool {
         match self {
-            Self::Alone { caller: Some(caller), .. } => Some(mem::replace(caller, task.clone())),
-            _ => None,
+            Self::Alone { driven, .. } | Self::Batch { driven, .. } => Arc::ptr_eq(driven, other),
+            Self::Free | Self::Boarding(..) => false,
+        }
+    }
+
+    /// Hands out the calls of a batch, to be answered.
+    pub(super) fn land(&mut self) -> Vec<Waiting<W>> {
+        match self {
+            Self::Batch { calls, .. } => mem::take(calls),
+            _ => Vec::new(),
         }
     }
 }

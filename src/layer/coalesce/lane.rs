@@ -7,14 +7,15 @@ use std::task::Waker;
 use std::time::Instant;
 
 use tokio::runtime::{Handle, Id};
-use tokio::task::yield_now;
 
 use crate::contract::Context;
 use crate::error::Result;
 
 use super::batch::{self, Batch};
-use super::flight::Flight;
-use super::queue::{KeyHashes, Limits, Load, Queue};
+use super::driven::{Answers, Driven};
+use super::driver::Driver;
+use super::flight::{Flight, PATIENCE, TakenOver};
+use super::queue::{KeyHashes, Limits, Load, Queue, Waiting};
 use super::slot::Slot;
 use super::watch::{Alarm, Watch};
 use super::work::Work;
@@ -30,13 +31,15 @@ struct State<W: Work> {
     /// Whoever takes a free one must see to it that [`Lane::release`] or [`Lane::abandon`] is called.
     flights: Box<[Flight<W>]>,
     queue: Queue<W>,
+    /// No later than the first deadline of what waits or is on its way, unless there is none.
+    first_deadline: Option<Instant>,
     watch: Watch,
 }
 
 /// How a call gets in.
 pub(super) enum Entered<W: Work> {
-    /// At once, as this flight.
-    Alone(Arc<Slot<W>>, usize),
+    /// At once, as this flight. What it sends is to be begun there.
+    Alone(Arc<Slot<W>>, usize, Arc<Answers<W>>),
     Queued(Arc<Slot<W>>),
 }
 
@@ -44,7 +47,7 @@ impl<W: Work> Lane<W> {
     /// Makes a lane for so many calls or batches at a time.
     pub(super) fn new(work: Arc<W>, width: u32, limits: Limits, load: Arc<Load>) -> Arc<Self> {
         let flights = (0..width).map(|_| Flight::Free).collect();
-        let state = State { flights, queue: Queue::new(load), watch: Watch::default() };
+        let state = State { flights, queue: Queue::new(load), first_deadline: None, watch: Watch::default() };
         Arc::new(Self { work, limits, state: Mutex::new(state) })
     }
 
@@ -52,47 +55,38 @@ impl<W: Work> Lane<W> {
     /// a queued call.
     pub(super) fn enter(
         self: &Arc<Self>,
-        slot: Arc<Slot<W>>,
+        mut slot: Arc<Slot<W>>,
         key_hash: u64,
         deadline: Instant,
         task: &Waker,
     ) -> Result<Entered<W>> {
         let mut state = self.lock();
-        let alarm = state.watch.set(deadline);
         // What waits before a free lane follows a call of its key in another, or was left behind by a runtime that ended. It goes first.
         let stranded = !state.queue.is_empty();
         let follows = W::ORDERED && state.flights.iter().any(|flight| flight.carries(key_hash));
         let entered = match state.free() {
             Some((index, flight)) if !stranded && !follows => {
-                *flight = Flight::Alone { key_hash, deadline, caller: Some(task.clone()) };
-                Ok(Entered::Alone(slot, index))
+                let (call, driven) = (Waiting::new(&mut slot, key_hash, deadline, task)?, Arc::new(Driven::new()));
+                *flight = Flight::Alone { call, driven: Arc::clone(&driven), since: Instant::now() };
+                Ok(Entered::Alone(slot, index, driven))
             }
             _ => state.queue.push(slot, key_hash, deadline, task).map(Entered::Queued),
         };
+        let alarm = state.wake_by(deadline);
         let resumed = if stranded { state.claim() } else { None };
         drop(state);
         self.go_on(alarm, resumed);
         entered
     }
 
-    /// Looks after a queued call that was woken without an answer: its runtime may be another one now, or the one that had to send
-    /// it may have ended.
+    /// Looks after a call that was woken without an answer: its runtime may be another one now, or the one that had to send it may
+    /// have ended.
     pub(super) fn tend(self: &Arc<Self>, deadline: Instant) {
         let mut state = self.lock();
-        let alarm = state.watch.set(deadline);
+        let alarm = state.wake_by(deadline);
         let resumed = if state.queue.is_empty() { None } else { state.claim() };
         drop(state);
         self.go_on(alarm, resumed);
-    }
-
-    /// Whether the deadline of a lone call has passed; if not, `task` is woken when it does.
-    pub(super) fn is_late(self: &Arc<Self>, flight: usize, deadline: Instant, task: &Waker) -> bool {
-        let mut state = self.lock();
-        let alarm = state.watch.set(deadline);
-        let before = state.flights.get_mut(flight).and_then(|flight| flight.replace_caller(task));
-        drop(state);
-        self.go_on(alarm, None);
-        before.is_none()
     }
 
     fn go_on(self: &Arc<Self>, alarm: Alarm, resumed: Option<usize>) {
@@ -102,33 +96,26 @@ impl<W: Work> Lane<W> {
         }
     }
 
-    /// A flight has ended: the lane is free, or goes on with what waits in a task of its own.
+    /// A flight has ended, or was taken for what waits: the lane is free, or goes on with what waits in a task of its own.
     pub(super) fn release(self: &Arc<Self>, flight: usize) {
         let mut keys = KeyHashes::default();
-        let Some(batch) = self.next_or_free(flight, &mut keys) else { return };
-        let busy = Busy::new(Arc::clone(self), flight);
-        // Without a runtime nobody is left to send it; whoever waits is told so.
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(Arc::clone(self).drain(flight, batch, keys, busy));
+        if let Some(driven) = self.next_or_free(flight, &mut keys, |_| true) {
+            Driver::first(Arc::clone(self), flight, driven).set_out();
         }
     }
 
-    async fn drain(self: Arc<Self>, flight: usize, first: Batch<W>, mut keys: KeyHashes, busy: Busy<W>) {
-        let mut next = Some(first);
-        while let Some(Batch { items, deadline }) = next {
-            let answers = batch::send(&self.work, items, Context::until(deadline)).await;
-            self.answer(flight, answers);
-            // Those who were answered run first: whoever calls again goes along with the next batch, and not alone before it.
-            yield_now().await;
-            next = self.next_or_free(flight, &mut keys);
+    /// What waits, as a batch on its way; if nothing does, the flight is free. Neither, if it is not `ours`.
+    pub(super) fn next_or_free(
+        &self,
+        flight: usize,
+        keys: &mut KeyHashes,
+        ours: impl FnOnce(&Flight<W>) -> bool,
+    ) -> Option<Arc<Answers<W>>> {
+        let mut state = self.lock();
+        if !state.flights.get(flight).is_some_and(ours) {
+            return None;
         }
-        busy.settled();
-    }
-
-    /// What waits, as a batch on its way; if nothing does, the flight is free.
-    fn next_or_free(&self, flight: usize, keys: &mut KeyHashes) -> Option<Batch<W>> {
         loop {
-            let mut state = self.lock();
             state.keys_of_others(flight, keys);
             let taken = state.queue.take(self.limits, keys);
             let next = if taken.is_empty() { Flight::Free } else { Flight::boarding(&taken) };
@@ -138,55 +125,85 @@ impl<W: Work> Lane<W> {
             if taken.is_empty() {
                 return None;
             }
-            let (batch, waiting) = Batch::of(taken);
-            self.lock().put(flight, Flight::Batch(waiting));
-            if batch.is_some() {
-                return batch;
+            let (batch, calls) = Batch::of(taken);
+            if let Some(Batch { items, deadline }) = batch {
+                let (work, driven) = (Arc::clone(&self.work), Arc::new(Driven::new()));
+                driven.begin(async move { batch::send(&work, items, Context::until(deadline)).await });
+                let runtime = Handle::try_current().ok().map(|runtime| runtime.id());
+                self.lock().put(flight, Flight::batch(calls, Arc::clone(&driven), runtime));
+                return Some(driven);
             }
+            state = self.lock();
         }
     }
 
-    fn answer(&self, flight: usize, answers: Vec<Result<W::Answer>>) {
-        let flown = self.lock().put(flight, Flight::Batch(Vec::new()));
-        let Some(Flight::Batch(waiting)) = flown else { return };
-        for (call, answer) in waiting.into_iter().zip(answers) {
+    /// Answers the calls of a batch that is done; `false` if somebody else took it over.
+    pub(super) fn land(&self, flight: usize, driven: &Answers<W>, turn: u32) -> bool {
+        let mut state = self.lock();
+        if !driven.is_turn(turn) {
+            return false;
+        }
+        let answers = driven.fetch(turn).unwrap_or_default();
+        let calls = state.flights.get_mut(flight).map(Flight::land).unwrap_or_default();
+        drop(state);
+        for (call, answer) in calls.into_iter().zip(answers) {
             if let Some(caller) = call.slot.answer(answer) {
                 caller.wake();
             }
         }
+        true
     }
 
-    /// Nobody waits for this lone call any more, though it goes on.
-    pub(super) fn forget(&self, flight: usize) {
-        let caller = self.lock().flights.get_mut(flight).and_then(Flight::forget_caller);
-        drop(caller);
+    /// The caller of a lone call went away: a task of ours takes the call to its end, and the lane is free then.
+    pub(super) fn leave(self: &Arc<Self>, flight: usize, driven: &Arc<Answers<W>>) {
+        let runtime = Handle::try_current().ok().map(|runtime| runtime.id());
+        let mut state = self.lock();
+        let ours = state.flights.get_mut(flight).filter(|flight| flight.is(driven));
+        let taken = ours.and_then(|flight| flight.take_over(runtime, Instant::now()));
+        drop(state);
+        if let Some(taken) = taken {
+            self.drive(flight, taken);
+        }
+    }
+
+    fn drive(self: &Arc<Self>, flight: usize, (driven, turn): TakenOver<W>) {
+        Driver::of(Arc::clone(self), flight, driven, turn).set_out();
     }
 
     /// A flight ended with the runtime that it was in: who waited for it is told so, and who waits for the next one is to see to it.
-    fn abandon(&self, flight: usize) {
+    pub(super) fn abandon(&self, flight: usize, driven: &Arc<Answers<W>>, turn: u32) {
         let mut state = self.lock();
+        if !driven.is_turn(turn) || !state.flights.get(flight).is_some_and(|flight| flight.is(driven)) {
+            return;
+        }
         let before = state.put(flight, Flight::Free);
         let queued: Vec<Waker> = state.queue.wakers().collect();
         drop(state);
-        if let Some(Flight::Batch(waiting)) = before {
-            let broken_off = |call: &super::queue::Waiting<W>| call.slot.answer(Err(W::unanswered()));
-            waiting.iter().filter_map(broken_off).for_each(Waker::wake);
+        driven.give_up();
+        if let Some(Flight::Batch { calls, .. }) = before {
+            let broken_off = |call: &Waiting<W>| call.slot.answer(Err(W::unanswered()));
+            calls.iter().filter_map(broken_off).for_each(Waker::wake);
         }
         queued.into_iter().for_each(Waker::wake);
     }
 
-    /// Ends the waiting of those whose time is up, if it is time to look; says when it is next.
-    pub(super) fn look(&self, runtime: Id, timer: &Waker) -> Option<Instant> {
+    /// Ends the waiting of those whose time is up and takes over what nobody drives, if it is time to look; says when it is next.
+    pub(super) fn look(self: &Arc<Self>, runtime: Id, timer: &Waker) -> Option<Instant> {
         // The clock of the timer, which a test may have stopped.
         let now = tokio::time::Instant::now().into_std();
-        let mut late = Vec::new();
+        let (mut late, mut taken) = (Vec::new(), Vec::new());
         let mut state = self.lock();
         let mut next = state.watch.next(runtime);
         if next.is_some_and(|next| next <= now) {
+            taken = state.take_over(runtime, now);
             next = state.expire(now, &mut late);
+            // What was being driven a moment ago is looked at again, but not at once.
+            let stalls = state.stalls_at(runtime).map(|at| at.max(now + PATIENCE));
+            next = next.into_iter().chain(stalls).min();
         }
         state.watch.reset(runtime, next, timer);
         drop(state);
+        taken.into_iter().for_each(|(flight, taken)| self.drive(flight, taken));
         late.into_iter().for_each(Waker::wake);
         next
     }
@@ -227,10 +244,34 @@ impl<W: Work> State<W> {
         Some(mem::replace(self.flights.get_mut(flight)?, next))
     }
 
+    /// Sees to it that a timer of the current runtime looks in time, at this deadline and for what may stand in the way.
+    fn wake_by(&mut self, deadline: Instant) -> Alarm {
+        self.first_deadline = Some(self.first_deadline.map_or(deadline, |first| first.min(deadline)));
+        let runtime = Handle::current();
+        let moment = self.stalls_at(runtime.id()).map_or(deadline, |stalls| stalls.min(deadline));
+        self.watch.set(moment, runtime)
+    }
+
+    /// When the first flight may have to be taken over by somebody in this runtime.
+    fn stalls_at(&self, runtime: Id) -> Option<Instant> {
+        let is_waited_for = !self.queue.is_empty();
+        self.flights.iter().filter_map(|flight| flight.stalls_at(runtime, is_waited_for)).min()
+    }
+
+    fn take_over(&mut self, runtime: Id, now: Instant) -> Vec<(usize, TakenOver<W>)> {
+        let is_waited_for = !self.queue.is_empty();
+        let stalled = |flight: &Flight<W>| flight.stalls_at(runtime, is_waited_for).is_some_and(|at| at <= now);
+        let flights = self.flights.iter_mut().enumerate().filter(|(_, flight)| stalled(flight));
+        flights.filter_map(|(index, flight)| Some((index, flight.take_over(Some(runtime), now)?))).collect()
+    }
+
     fn expire(&mut self, now: Instant, wakers: &mut Vec<Waker>) -> Option<Instant> {
-        let queued = self.queue.expire(now, wakers);
-        let flying = self.flights.iter_mut().filter_map(|flight| flight.expire(now, wakers)).min();
-        queued.into_iter().chain(flying).min()
+        if self.first_deadline.is_none_or(|first| first <= now) {
+            let queued = self.queue.expire(now, wakers);
+            let flying = self.flights.iter_mut().filter_map(|flight| flight.expire(now, wakers)).min();
+            self.first_deadline = queued.into_iter().chain(flying).min();
+        }
+        self.first_deadline
     }
 }
 
@@ -238,30 +279,5 @@ impl<W: Work> fmt::Debug for Lane<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let busy = self.lock().flights.iter().filter(|flight| !flight.is_free()).count();
         f.debug_struct("Lane").field("busy", &busy).finish_non_exhaustive()
-    }
-}
-
-/// A flight in the hands of a task. Should the task end early, with its runtime, the lane is free again.
-pub(super) struct Busy<W: Work> {
-    lane: Option<Arc<Lane<W>>>,
-    flight: usize,
-}
-
-impl<W: Work> Busy<W> {
-    pub(super) const fn new(lane: Arc<Lane<W>>, flight: usize) -> Self {
-        Self { lane: Some(lane), flight }
-    }
-
-    /// The task has come to its end and has said so to the lane.
-    pub(super) fn settled(mut self) {
-        self.lane = None;
-    }
-}
-
-impl<W: Work> Drop for Busy<W> {
-    fn drop(&mut self) {
-        if let Some(lane) = self.lane.take() {
-            lane.abandon(self.flight);
-        }
     }
 }

@@ -15,6 +15,8 @@
 
 mod batch;
 mod call;
+mod driven;
+mod driver;
 mod flight;
 mod lane;
 mod queue;

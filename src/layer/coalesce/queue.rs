@@ -73,6 +73,16 @@ pub(super) struct Waiting<W: Work> {
 }
 
 impl<W: Work> Waiting<W> {
+    /// A call that nobody else knows yet.
+    pub(super) fn new(slot: &mut Arc<Slot<W>>, key_hash: u64, deadline: Instant, task: &Waker) -> Result<Self> {
+        let known = || Error::internal("a call began to wait twice");
+        let call = Arc::get_mut(slot).ok_or_else(known)?;
+        let (bytes, kind) = call.item().map(|item| (W::bytes(item), W::kind(item))).ok_or_else(known)?;
+        call.wait(task);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        Ok(Self { slot: Arc::clone(slot), deadline, key_hash, bytes, kind })
+    }
+
     fn bytes(&self) -> usize {
         usize::try_from(self.bytes).unwrap_or(usize::MAX)
     }
@@ -104,13 +114,9 @@ impl<W: Work> Queue<W> {
         deadline: Instant,
         task: &Waker,
     ) -> Result<Arc<Slot<W>>> {
-        let known = || Error::internal("a call began to wait twice");
-        let call = Arc::get_mut(&mut slot).ok_or_else(known)?;
-        let (bytes, kind) = call.item().map(|item| (W::bytes(item), W::kind(item))).ok_or_else(known)?;
-        self.load.add(bytes)?;
-        call.wait(task);
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.waiting.push_back(Waiting { slot: Arc::clone(&slot), deadline, key_hash, bytes, kind });
+        let call = Waiting::new(&mut slot, key_hash, deadline, task)?;
+        self.load.add(call.bytes())?;
+        self.waiting.push_back(call);
         Ok(slot)
     }
 

@@ -36,14 +36,6 @@ impl<W: Work> Slot<W> {
         }
     }
 
-    /// Takes out what the call wants to send, to send it at once.
-    pub(super) fn into_item(self) -> Option<W::Item> {
-        match self.0.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Stage::Queued { item, .. } => Some(item),
-            _ => None,
-        }
-    }
-
     /// Says who waits, before anybody else knows the call.
     pub(super) fn wait(&mut self, task: &Waker) {
         if let Stage::Queued { waker, .. } = self.0.get_mut().unwrap_or_else(PoisonError::into_inner) {

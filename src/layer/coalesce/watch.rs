@@ -42,9 +42,8 @@ impl Watch {
     ///
     /// # Panics
     ///
-    /// Outside a runtime with timers, as every wait does.
-    pub(super) fn set(&mut self, deadline: Instant) -> Alarm {
-        let runtime = Handle::current();
+    /// In a runtime without timers, as every wait does.
+    pub(super) fn set(&mut self, deadline: Instant, runtime: Handle) -> Alarm {
         let id = runtime.id();
         match self.timers.iter_mut().find(|timer| timer.runtime == id) {
             Some(timer) if timer.next <= deadline => Alarm::Set,
