@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use agent_storage::backend::memory::{MemoryCache, MemoryDatabase};
 use agent_storage::config::{MemoryCacheConfig, MemoryDatabaseConfig, RetryConfig};
-use agent_storage::contract::{CacheBackend, DatabaseBackend, ItemId};
+use agent_storage::contract::{CacheBackend, Context, DatabaseBackend, ItemId};
 use agent_storage::layer::Retry;
 use agent_storage::testkit::{Fault, FaultBackend, Faults};
 use agent_storage::{Cache, Database, ErrorKind, SetOptions, Value};
@@ -118,6 +118,20 @@ async fn an_unknown_outcome_stays_unknown_when_the_later_attempts_are_not_applie
     faults.set_for_next(Fault::FailAfter, 1);
     let error = database.set("k", json("1")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_outcome_stays_unknown_when_the_store_is_closed_meanwhile() {
+    let faults = Faults::seeded(1);
+    let memory: Arc<dyn DatabaseBackend> = Arc::new(MemoryDatabase::new(&MemoryDatabaseConfig::default()));
+    let faulty: Arc<dyn DatabaseBackend> = Arc::new(FaultBackend::new(Arc::clone(&memory), faults.clone()));
+    let database = Database::new(Arc::new(Retry::new(RetryConfig::default(), faulty)));
+    faults.set_for_next(Fault::FailAfter, 1);
+    let cx = Context::with_timeout(Duration::from_secs(1));
+    let (answer, closed) = tokio::join!(database.set("k", json("1")), memory.close(&cx));
+    closed.unwrap();
+    assert_eq!(answer.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+    assert_eq!(faults.counts().calls, 2);
 }
 
 #[tokio::test(start_paused = true)]

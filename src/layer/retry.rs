@@ -202,7 +202,7 @@ fn is_unknown<A>(answer: &Result<A>) -> bool {
 
 /// After an attempt that may have been applied, a later one that was not does not settle the outcome.
 fn as_unknown(error: Error) -> Error {
-    if error.kind() != ErrorKind::Unavailable {
+    if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Closed | ErrorKind::Config | ErrorKind::Internal) {
         return error;
     }
     let unknown = Error::outcome_unknown("an earlier attempt may have been applied, and the later ones were not");
