@@ -34,7 +34,8 @@ pub(super) async fn run(core: Arc<Core>, folder: Arc<JournalFolder>, journal: Ar
             () = core.recognised.notified() => if core.owed_elsewhere().is_none() { continue },
         }
         if core.owed_elsewhere().is_some() {
-            look_again(&core, &folder, &journal, Readers::Already).await;
+            // Nobody has read through the chain: it was fenced from its start.
+            look_again(&core, &folder, &journal, Readers::NotYet).await;
             continue;
         }
         let _turn = folder.turn().await;
@@ -56,8 +57,8 @@ pub(super) async fn look_again(core: &Core, folder: &JournalFolder, journal: &Di
     match folder.adopt(journal).await {
         Ok(found) => {
             core.set_left_journals(folder.left());
-            core.set_owed_elsewhere(found.owed_elsewhere());
             take_in(core, folder, journal, readers).await;
+            core.set_owed_elsewhere(found.owed_elsewhere());
         }
         Err(error) => tracing::warn!(%error, "the folder of the journals cannot be read"),
     }

@@ -9,7 +9,7 @@ use crate::config::BreakerConfig;
 use crate::error::Outage;
 
 /// The longest wait before a flapping primary is used again.
-const LONGEST_HOLD: Duration = Duration::from_secs(60);
+const LONGEST_HOLD: Duration = Duration::from_secs(10);
 
 /// How long a primary must have been used without a break for one of its flaps to be forgotten.
 const FLAP_MEMORY: Duration = Duration::from_secs(120);
@@ -246,7 +246,7 @@ mod tests {
             }
             waits.push((now - opened).as_secs());
         }
-        assert_eq!(waits, [0, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(waits, [0, 1, 2, 4, 8, 10, 10, 10, 10, 10]);
         now += FLAP_MEMORY * 20;
         breaker.open(now);
         assert!(breaker.probe_succeeded(now));

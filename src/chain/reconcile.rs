@@ -12,34 +12,65 @@ use super::gate::{Attempt, Call};
 use super::journal::{Action, Episode, Journal, Operation, REPLACED};
 use super::owed::{Owed, Replaced};
 
-/// The most operations of one replay.
-const BATCH: usize = 512;
+/// The pace of the replay while all goes well.
+const FIRST_PACE: Pace = Pace { operations: 512, bytes: 4 << 20, timeout: Duration::from_secs(5) };
 
-/// The most bytes of values of one replay.
-const BATCH_BYTES: usize = 4 << 20;
-
-/// How long one replay may take.
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest that one replay may take, for a large value on a slow line.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The pause after a replay that failed for a reason that passes.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// How much is replayed at once, and how long that may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pace {
+    operations: usize,
+    /// Of values; one operation is always taken.
+    bytes: usize,
+    timeout: Duration,
+}
+
+impl Pace {
+    /// A replay that was not answered was too much for the line, or its connection is dead: less at once, and more time for it.
+    fn after_silence(self) -> Self {
+        Self {
+            operations: (self.operations / 4).max(1),
+            bytes: self.bytes / 4,
+            timeout: (self.timeout * 2).min(LONGEST_TIMEOUT),
+        }
+    }
+
+    /// What came through may be more the next time. The time stays until all of it is as at first.
+    fn after_success(self) -> Self {
+        let (operations, bytes) = (self.operations.saturating_mul(2), self.bytes.saturating_mul(2).max(1 << 10));
+        if operations >= FIRST_PACE.operations && bytes >= FIRST_PACE.bytes {
+            return FIRST_PACE;
+        }
+        Self { operations: operations.min(FIRST_PACE.operations), bytes: bytes.min(FIRST_PACE.bytes), ..self }
+    }
+}
 
 /// Replays whenever something is owed and the primary is there, for ever.
 pub(super) async fn run(core: Arc<Core>) {
     let Some(journal) = core.journal.clone() else { return };
     // How many operations the last replay settled.
     let mut settled = 0;
+    let mut pace = FIRST_PACE;
     loop {
         while core.is_open() || core.owed().pending() == 0 {
             core.rounds.rest();
             core.debts.notified().await;
         }
-        match round(&core, &*journal, settled).await {
+        match round(&core, &*journal, settled, pace).await {
             Ok(count) => {
                 settled = count;
+                pace = pace.after_success();
                 core.hinder_replay(None);
             }
             Err(error) => {
+                if error.kind() == ErrorKind::OutcomeUnknown {
+                    pace = pace.after_silence();
+                }
                 core.rounds.rest();
                 core.hinder_replay(Some(&error));
                 tracing::debug!(%error, "a replay of the journal did not come through; it is tried again");
@@ -54,13 +85,13 @@ pub(super) async fn run(core: Arc<Core>) {
 }
 
 /// Replays the next operations: what the primary took is removed, what it will never take is put aside. Answers how many it took.
-async fn round(core: &Core, journal: &dyn Journal, settled_last: usize) -> Result<usize> {
+async fn round(core: &Core, journal: &dyn Journal, settled_last: usize, pace: Pace) -> Result<usize> {
     let (seqs, pending) = {
         let owed = core.owed();
-        (owed.next(BATCH), owed.pending())
+        (owed.next(pace.operations), owed.pending())
     };
     core.rounds.begin(settled_last, pending);
-    let operations = journal.read_many(seqs.clone(), BATCH_BYTES).await?;
+    let operations = journal.read_many(seqs.clone(), pace.bytes).await?;
     forget_missing(core, &seqs, &operations);
     let Some((_, first)) = operations.first() else { return Ok(settled_last) };
     let Episode { since, succession } = journal.episode().await?;
@@ -70,7 +101,7 @@ async fn round(core: &Core, journal: &dyn Journal, settled_last: usize) -> Resul
     let now = core.clock.now();
     let (seqs, steps): (Vec<u64>, Vec<Step>) =
         operations.into_iter().map(|(seq, operation)| (seq, step(operation, now))).unzip();
-    let cx = Context::with_timeout(TIMEOUT);
+    let cx = Context::with_timeout(pace.timeout);
     let outcomes = match core.attempt(Call::Write, core.primary.replay(steps, &options, &cx)).await {
         Attempt::Answered(outcomes) => outcomes,
         Attempt::NotSent | Attempt::BrokenOff => return Err(Error::unavailable("the primary is away")),
@@ -194,4 +225,25 @@ fn sort(seqs: &[u64], outcomes: Vec<Result<ReplayOutcome>>) -> Result<Sorted> {
         }
     }
     Ok(sorted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replay_that_is_too_much_for_the_line_becomes_less_and_more_patient_until_it_comes_through() {
+        let mut pace = FIRST_PACE;
+        for _ in 0..20 {
+            pace = pace.after_silence();
+        }
+        assert_eq!(pace, Pace { operations: 1, bytes: 0, timeout: LONGEST_TIMEOUT });
+        let mut successes = 0;
+        while pace != FIRST_PACE {
+            pace = pace.after_success();
+            successes += 1;
+        }
+        assert!(successes < 20, "{successes}");
+        assert_eq!(FIRST_PACE.after_success(), FIRST_PACE);
+    }
 }

@@ -7,7 +7,7 @@ use agent_storage::chain::ChainState;
 use agent_storage::config::MemoryDatabaseConfig;
 use agent_storage::contract::{DatabaseBackend, Durability, Freshness};
 use agent_storage::testkit::Fault;
-use agent_storage::{ErrorKind, Key, Revision, SetOptions, Stamp, Value};
+use agent_storage::{Error, ErrorKind, Key, Outage, Revision, SetOptions, Stamp, Value};
 
 use crate::picky::Picky;
 use crate::rig::{Rig, read, soon, unavailable};
@@ -73,6 +73,24 @@ async fn what_only_the_primary_can_judge_is_unavailable_for_a_key_that_is_owed_s
     picky.take_replays(u64::MAX);
     rig.recover().await;
     assert_eq!(rig.stored("k").await, Some(1));
+}
+
+#[tokio::test]
+async fn an_item_that_a_later_one_of_its_list_overtook_is_not_kept() {
+    let memory = MemoryDatabase::new(&MemoryDatabaseConfig::default());
+    let picky = Arc::new(Picky::new(Arc::new(memory), Value::from_integer(-1)));
+    let rig = Rig::over(picky.clone(), |_| ()).await;
+    let down = Error::unavailable("there is no room for this one").with_outage(Outage::Down);
+    for (list, failure) in [("down", down), ("lost", Error::outcome_unknown("the reply was lost"))] {
+        picky.fail_the_first_append(failure.clone());
+        let items = [(list, 1), ("other", 2), (list, 3)].map(|(list, number)| (list, Value::from_integer(number)));
+        let answers = rig.database.append_many(items).await;
+        let told: Vec<_> = answers.into_iter().map(|answer| answer.map(|ack| ack.durability)).collect();
+        assert_eq!(told[0].as_ref().unwrap_err().kind(), failure.kind());
+        assert!(matches!(told[1..], [Ok(Durability::Primary), Ok(Durability::Primary)]), "{told:?}");
+        rig.recover().await;
+        assert_eq!(rig.items(list).await, [3], "an item that is told to be lost does not come behind");
+    }
 }
 
 #[tokio::test]
@@ -167,15 +185,23 @@ async fn a_caller_that_goes_away_in_the_middle_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_clear_whose_reply_was_lost_is_unknown_where_the_journal_takes_nothing() {
+async fn what_was_sent_is_unknown_where_the_journal_takes_nothing() {
     let rig = Rig::with(|config| config.journal.max_bytes = 1).await;
     rig.set("a:1", 1).await;
     for fault in [Fault::FailAfter, Fault::HangAfter] {
         rig.faults.set_for_next(fault, 1);
         assert_eq!(rig.database.clear("a:").await.unwrap_err().kind(), ErrorKind::OutcomeUnknown, "{fault:?}");
+        rig.faults.set_for_next(fault, 1);
+        let set = rig.database.set("a:2", Value::from_integer(2)).await;
+        assert_eq!(set.unwrap_err().kind(), ErrorKind::OutcomeUnknown, "{fault:?}");
+        rig.faults.set_for_next(fault, 1);
+        let append = rig.database.append("list", Value::from_integer(2)).await;
+        assert_eq!(append.unwrap_err().kind(), ErrorKind::OutcomeUnknown, "{fault:?}");
     }
     rig.faults.set_for_next(Fault::FailBefore, 1);
     assert_eq!(rig.database.clear("a:").await.unwrap_err().kind(), ErrorKind::Unavailable);
+    rig.faults.set_for_next(Fault::FailBefore, 1);
+    unavailable(rig.database.set("a:2", Value::from_integer(2)).await);
 }
 
 #[tokio::test]

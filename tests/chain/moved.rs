@@ -56,7 +56,11 @@ async fn the_same_database_is_recognised_at_the_new_address_as_soon_as_it_is_bac
     machine.fall();
     let process = machine.start_at(Arc::clone(&machine.backend), "there").await;
     assert_eq!(process.chain.status().left_journals.len(), 1);
+    machine.picky.take_replays(0);
     machine.faults.heal();
+    process.until(|status| status.state == ChainState::Reconciling).await;
+    assert_eq!(process.number("k").await, Some(1), "what is owed is known before anything is read");
+    machine.picky.take_replays(u64::MAX);
     process.until(|status| status.state == ChainState::Normal).await;
     assert!(process.chain.status().left_journals.is_empty());
     assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(1));

@@ -9,7 +9,7 @@ use agent_storage::config::MemoryDatabaseConfig;
 use agent_storage::contract::{DatabaseBackend, Durability, Freshness};
 
 use crate::picky::Picky;
-use crate::rig::{Rig, read, unavailable};
+use crate::rig::{Rig, guessing, read, unavailable};
 
 /// A rig whose primary does not take the number 13, until it is told to.
 async fn rig() -> (Rig, Arc<Picky>) {
@@ -172,4 +172,22 @@ async fn a_delete_that_was_put_aside_hides_nothing_newer() {
     for key in ["stuck", "stuck:1"] {
         assert_eq!((read(rig.database.lookup(key).await).0, rig.items(key).await), (Some(5), vec![7]), "{key}");
     }
+}
+
+#[tokio::test]
+async fn who_wants_guesses_gets_none_of_what_is_owed() {
+    let memory = MemoryDatabase::new(&MemoryDatabaseConfig::default());
+    let picky = Arc::new(Picky::new(Arc::new(memory), Value::from_integer(13)));
+    let rig = Rig::over(picky, guessing).await;
+    rig.set("stuck", 0).await;
+    rig.fall().await;
+    rig.database.delete("stuck").await.unwrap();
+    rig.recover().await;
+    assert_eq!(rig.chain.status().parked, 1);
+    rig.fall().await;
+    unavailable(rig.database.get("stuck").await);
+    unavailable(rig.database.exists("stuck").await);
+    let mut answers = rig.database.get_many(["stuck", "any"]).await;
+    assert_eq!(answers.pop().unwrap().unwrap(), None, "a guess");
+    unavailable(answers.pop().unwrap());
 }

@@ -130,6 +130,8 @@ impl Rig {
         self.faults.heal();
         self.until(|status| status.state == ChainState::Normal).await;
         assert_eq!(self.chain.status().pending, 0);
+        let left = self.chain.journaled(0).await.unwrap();
+        assert_eq!(left.len(), self.chain.status().parked, "what was replayed is out of the journal: {left:?}");
     }
 
     /// Waits until the primary was called so many times more, by the probes if by nobody else.

@@ -139,10 +139,16 @@ impl<I: Item> Batch<'_, I> {
             Attempt::NotSent => sent.iter().map(|_| Some(Err(away()))).collect(),
             Attempt::BrokenOff => sent.iter().map(|_| Some(Err(unsettled()))).collect(),
         };
+        let overtaken = self.overtaken(&sent, &answers);
         let mut diverted: HashSet<Key> = HashSet::new();
         let mut outcome = Sent::default();
         for (index, answer) in sent.into_iter().zip(&mut answers) {
-            let Some(item) = self.items.get(index) else { continue };
+            let Some(item) = self.items.get(index).filter(|_| !overtaken.contains(&index)) else {
+                if let Some(slot) = self.answers.get_mut(index) {
+                    *slot = answer.take();
+                }
+                continue;
+            };
             let error = answer.as_ref().and_then(|answer| answer.as_ref().err());
             if let Some(part) = error.and_then(|error| self.core.learn_behind(error)) {
                 let known = self.parts.entry(index).or_insert(Behind::NOT_BEGUN);
@@ -166,6 +172,25 @@ impl<I: Item> Batch<'_, I> {
             outcome.journaled.extend(diverted);
         }
         outcome
+    }
+
+    /// The items that the primary did not take, though it took a later one of their list: where they would be brought now is not
+    /// their place any more, so they are not kept.
+    fn overtaken(&self, sent: &[usize], answers: &[Option<Result<I::Ack>>]) -> HashSet<usize> {
+        let mut taken: HashSet<&Key> = HashSet::new();
+        let mut overtaken = HashSet::new();
+        if !I::KEEPS_PLACE || answers.iter().all(|answer| matches!(answer, Some(Ok(_)))) {
+            return overtaken;
+        }
+        for (index, answer) in sent.iter().zip(answers).rev() {
+            let Some(item) = self.items.get(*index) else { continue };
+            if matches!(answer, Some(Ok(_))) {
+                taken.insert(item.key());
+            } else if taken.contains(item.key()) {
+                overtaken.insert(*index);
+            }
+        }
+        overtaken
     }
 
     /// Says of items that were behind what their earlier attempts did.

@@ -19,6 +19,9 @@ use super::stamping::Stamped;
 pub(super) trait Item: Stamped + Send + Sync + Sized + 'static {
     type Ack: Send + 'static;
 
+    /// Whether its place among those of its key tells, and not its stamp alone.
+    const KEEPS_PLACE: bool;
+
     fn key(&self) -> &Key;
 
     /// Sends items to the primary.
@@ -40,6 +43,8 @@ pub(super) trait Item: Stamped + Send + Sync + Sized + 'static {
 #[async_trait]
 impl Item for Write {
     type Ack = WriteAck;
+
+    const KEEPS_PLACE: bool = false;
 
     fn key(&self) -> &Key {
         &self.key
@@ -104,6 +109,8 @@ pub(super) fn is_live(value: OwedValue, now: Timestamp) -> Option<bool> {
 #[async_trait]
 impl Item for Append {
     type Ack = AppendAck;
+
+    const KEEPS_PLACE: bool = true;
 
     fn key(&self) -> &Key {
         &self.key

@@ -34,15 +34,13 @@ pub(super) async fn get(core: &Core, key: &Key, options: &GetOptions, cx: &Conte
 pub(super) async fn get_many(core: &Core, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
     let owed = |key: Key| async move { in_time(cx, owed_value(core, &key, options, cx)).await };
     let send = |keys: Vec<Key>| async move { core.primary.get_many(&keys, &with_revision(options), cx).await };
-    let answers = in_part(core, keys, cx, owed, send).await;
-    answers.into_iter().map(|answer| guessed(core, learned(core, answer), missing)).collect()
+    in_part(core, keys, cx, owed, send, |answer| guessed(core, learned(core, answer), missing)).await
 }
 
 pub(super) async fn exists(core: &Core, keys: &[Key], cx: &Context) -> Vec<Result<bool>> {
     let owed = |key: Key| async move { owed_existence(core, &key, cx).await };
     let send = |keys: Vec<Key>| async move { core.primary.exists(&keys, cx).await };
-    let answers = in_part(core, keys, cx, owed, send).await;
-    answers.into_iter().map(|answer| guessed(core, answer, || false)).collect()
+    in_part(core, keys, cx, owed, send, |answer| guessed(core, answer, || false)).await
 }
 
 /// The clock learns from the revision, whoever else does without it.
@@ -50,13 +48,14 @@ const fn with_revision(options: &GetOptions) -> GetOptions {
     GetOptions { without_revision: false, ..*options }
 }
 
-/// Answers what is owed from here, and asks the primary for the rest in one batch.
+/// Answers what is owed from here, and asks the primary for the rest in one batch; `asked` has the last word on its answers.
 async fn in_part<T, O, F>(
     core: &Core,
     keys: &[Key],
     cx: &Context,
     owed: impl Fn(Key) -> O,
     send: impl FnOnce(Vec<Key>) -> F,
+    asked: impl Fn(Result<T>) -> Result<T>,
 ) -> Vec<Result<T>>
 where
     O: Future<Output = Result<Option<T>>>,
@@ -76,7 +75,8 @@ where
     let count = rest.len();
     let from_primary = if rest.is_empty() { Vec::new() } else { reads(core, count, send(rest)).await };
     let mut from_primary = from_primary.into_iter();
-    let mut next = || from_primary.next().unwrap_or_else(|| Err(Error::internal("a key of a batch was not answered")));
+    let unanswered = || Err(Error::internal("a key of a batch was not answered"));
+    let mut next = || asked(from_primary.next().unwrap_or_else(unanswered));
     answers.into_iter().map(|answer| answer.unwrap_or_else(&mut next)).collect()
 }
 
