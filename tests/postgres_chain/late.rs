@@ -1,12 +1,13 @@
 //! Statements that land late: their server process is frozen while it holds them, they are given up, journaled and replayed, something
 //! newer is written, and then the process thaws.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use agent_storage::chain::ChainState;
 use agent_storage::contract::Durability;
 use agent_storage::testkit::{Direction, NetworkFault, Point};
-use agent_storage::{Database, ErrorKind, SetOptions, Value};
+use agent_storage::{Database, ErrorKind, SetOptions, Ttl, Value};
 use tokio::task::JoinHandle;
 
 use crate::rig::Rig;
@@ -19,7 +20,10 @@ pub(crate) fn tests(suite: &mut Suite) {
     }
     tests! {
         a_set_that_lands_late_changes_nothing
+        an_entry_that_lands_late_ends_when_it_was_to_end
+        an_entry_that_landed_late_and_is_replayed_after_its_end_is_gone
         a_delete_that_lands_late_removes_nothing_newer
+        a_delete_that_lost_where_the_primary_wins_takes_nothing_when_it_lands
         an_append_that_lands_late_is_there_once
         a_clear_that_lands_late_removes_nothing_newer
         a_replay_that_is_frozen_in_the_middle_has_effect_once
@@ -172,6 +176,43 @@ async fn a_set_that_lands_late_changes_nothing() {
     assert!(rig.others.conflicts().collect().await.unwrap().is_empty());
 }
 
+async fn an_entry_that_lands_late_ends_when_it_was_to_end() {
+    let rig = Rig::new().await;
+    rig.prepare().await;
+    let set = |database: Database| async move {
+        let options = SetOptions::new().with_ttl(Ttl::from_secs(600).unwrap());
+        database.set_with("other", Value::from_integer(2), options).await.unwrap().durability
+    };
+    let expiry =
+        || rig.query("SELECT expires_at FROM agent_storage.kv WHERE key = 'other'").trim().parse::<i64>().unwrap();
+    let replayed = Cell::new(0);
+    let newer = || async { replayed.set(expiry()) };
+    assert_eq!(land_late(&rig, "kv", "other", set, newer).await, Durability::Local);
+    assert_eq!(expiry(), replayed.get());
+    assert_eq!(rig.others.get_json("other").await.unwrap(), Some(2));
+}
+
+async fn an_entry_that_landed_late_and_is_replayed_after_its_end_is_gone() {
+    let rig = Rig::new().await;
+    rig.prepare().await;
+    let mut late = Late::behind(&rig, &[("kv", "other")]);
+    late.call(|database| async move {
+        let options = SetOptions::new().with_ttl(Ttl::from_secs(3).unwrap());
+        database.set_with("other", Value::from_integer(2), options).await.map(|ack| ack.durability)
+    });
+    let (frozen, told) = late.freeze().await;
+    assert_eq!(told[0].as_ref().unwrap(), &Durability::Local);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    frozen.land();
+    assert_eq!(rig.others.get_json::<i64>("other").await.unwrap(), Some(2), "it counts its time from when it landed");
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    assert_eq!(rig.database.get_json::<i64>("other").await.unwrap(), None, "by what is owed it has ended");
+    rig.connect().await;
+    rig.until_normal().await;
+    assert_eq!(rig.database.get_json::<i64>("other").await.unwrap(), None);
+    assert_eq!(rig.others.get_json::<i64>("other").await.unwrap(), None);
+}
+
 async fn a_delete_that_lands_late_removes_nothing_newer() {
     let rig = Rig::new().await;
     rig.database.set_json("k", &1).await.unwrap();
@@ -185,6 +226,20 @@ async fn a_delete_that_lands_late_removes_nothing_newer() {
     assert_eq!(land_late(&rig, "kv", "k", delete, newer).await, Durability::Local);
     assert_eq!(rig.others.get_json("k").await.unwrap(), Some(2));
     assert_eq!(rig.others.range_json::<i64>("k", 0, -1).await.unwrap(), [3]);
+}
+
+async fn a_delete_that_lost_where_the_primary_wins_takes_nothing_when_it_lands() {
+    let rig = Rig::with("conflicts: primary-wins").await;
+    rig.database.set_json("k", &1).await.unwrap();
+    rig.database.append_json("k", &1).await.unwrap();
+    rig.others.append_json("k", &2).await.unwrap();
+    let delete = |database: Database| async move { database.delete("k").await.unwrap().durability };
+    let newer = || async {
+        assert_eq!(rig.others.range_json::<i64>("k", 0, -1).await.unwrap(), [2]);
+        assert_eq!(rig.others.conflicts().collect().await.unwrap().len(), 1, "the delete is kept");
+    };
+    assert_eq!(land_late(&rig, "kv", "k", delete, newer).await, Durability::Local);
+    assert_eq!(rig.others.range_json::<i64>("k", 0, -1).await.unwrap(), [2]);
 }
 
 async fn an_append_that_lands_late_is_there_once() {

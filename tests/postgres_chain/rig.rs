@@ -60,7 +60,7 @@ impl Rig {
         Self::with(POOLED).await
     }
 
-    async fn with(keys: &'static str) -> Self {
+    pub(crate) async fn with(keys: &'static str) -> Self {
         let server = Postgres::start(PostgresOptions::default());
         let name = server.create_database();
         Self::on(server, name, keys).await

@@ -108,7 +108,13 @@ impl<'a> Judge<'a> {
                 self.put(key, value, ttl.map(|ttl| self.now.after(ttl)), *stamp)
             }
             Step::Expired { key, value, expires_at, stamp } => {
-                self.put(key, value, Some(self.now.min(*expires_at)), *stamp)
+                let expires_at = Some(self.now.min(*expires_at));
+                let outcome = self.put(key, value, expires_at, *stamp)?;
+                // It may have landed late, and counted its time from then.
+                if outcome == ReplayOutcome::AlreadyApplied && self.stands(key, *stamp) {
+                    self.write(key, *stamp, Some((value, expires_at)), false);
+                }
+                Ok(outcome)
             }
             Step::Write(Write { key, op: WriteOp::Delete { .. }, stamp, .. }) => self.delete(key, *stamp),
             Step::Write(_) | Step::Trim { .. } | Step::Clear { .. } => {
@@ -187,6 +193,10 @@ impl<'a> Judge<'a> {
             _ if changes => Ok(ReplayOutcome::Applied),
             _ => Ok(ReplayOutcome::AlreadyApplied),
         }
+    }
+
+    fn stands(&self, key: &Key, stamp: Stamp) -> bool {
+        self.values.get(key).is_some_and(|standing| standing.stamp == Some(stamp))
     }
 
     fn judge_value(&self, key: &Key, stamp: Stamp) -> ReplayDecision {

@@ -65,13 +65,15 @@ const INTO_KV: &str = "
     INSERT INTO {s}.kv AS t (key, stamp, kind, expires_at, json, bin, replaced)
     SELECT key, stamp, kind, CASE WHEN ttl IS NOT NULL THEN {arrived} + 1 + ttl END, json::json, bin, false FROM";
 
-/// What becomes of a row that is there. An expiry is counted from after the wait for its lock.
+/// What becomes of a row that is there. An expiry is counted from after the wait for its lock; a write that was applied before, and lands
+/// late, ends no later for it.
 const OR_REPLACE: &str = "
     ON CONFLICT (key) DO UPDATE SET
         replaced = CASE WHEN t.stamp = excluded.stamp THEN t.replaced ELSE {live} END,
         stamp = excluded.stamp,
         kind = excluded.kind,
-        expires_at = CASE WHEN excluded.expires_at IS NOT NULL THEN excluded.expires_at + ({now} - {arrived}) END,
+        expires_at = CASE WHEN excluded.expires_at IS NOT NULL THEN
+            least(CASE WHEN t.stamp = excluded.stamp THEN t.expires_at END, excluded.expires_at + ({now} - {arrived})) END,
         json = excluded.json,
         bin = excluded.bin";
 
@@ -104,7 +106,7 @@ const PUT_OR_DELETE: &str = "
             removed = CASE WHEN t.floor = excluded.floor THEN t.removed ELSE t.next_position - t.first_position END,
             floor = excluded.floor,
             max_stamp = excluded.max_stamp,
-            first_position = t.next_position
+            first_position = CASE WHEN t.floor = excluded.floor THEN t.first_position ELSE t.next_position END
         WHERE excluded.max_stamp >= t.max_stamp OR length(t.max_stamp) <> 16
         RETURNING t.key, t.removed
     )
