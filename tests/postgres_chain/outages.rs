@@ -1,5 +1,7 @@
 //! The server dies, freezes, or cannot be reached.
 
+use std::time::{Duration, Instant};
+
 use agent_storage::chain::ChainState;
 use agent_storage::contract::{Durability, LostOperation};
 use agent_storage::testkit::{Direction, NetworkFault, Point};
@@ -19,6 +21,7 @@ pub(crate) fn tests(suite: &mut Suite) {
         a_write_whose_reply_is_lost_has_effect_once
         a_transaction_whose_commit_is_not_heard_of_is_looked_up
         a_replay_whose_commit_is_not_heard_of_is_repeated_without_effect
+        a_connection_that_falls_silent_for_good_keeps_neither_a_replay_nor_a_start_waiting
         what_others_write_meanwhile_is_in_conflict_and_kept
         what_is_owed_outlives_the_process
     }
@@ -116,6 +119,28 @@ async fn a_replay_whose_commit_is_not_heard_of_is_repeated_without_effect() {
     assert_eq!(rig.others.range_json::<i64>("list", 0, -1).await.unwrap(), expected);
     assert_eq!(rig.others.get_json("owed").await.unwrap(), Some(2));
     assert!(rig.others.conflicts().collect().await.unwrap().is_empty());
+}
+
+async fn a_connection_that_falls_silent_for_good_keeps_neither_a_replay_nor_a_start_waiting() {
+    let mut rig = Rig::new().await;
+    rig.prepare().await;
+    rig.cut_off().await;
+    rig.owe().await;
+    // All other connections work, and this one is never closed.
+    let lost = || NetworkFault::LoseFrom(Direction::ToClient, Point::postgres_commit());
+    let hits = rig.proxy.hits();
+    rig.proxy.set_once(lost()).await.unwrap();
+    let began = Instant::now();
+    rig.until_normal().await;
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    rig.assert_paid().await;
+    assert_eq!(rig.proxy.hits(), hits + 1);
+    rig.proxy.set_once(lost()).await.unwrap();
+    let began = Instant::now();
+    rig.start_anew().await;
+    rig.until_normal().await;
+    assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
+    assert_eq!(rig.proxy.hits(), hits + 2);
 }
 
 async fn what_others_write_meanwhile_is_in_conflict_and_kept() {

@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Executor};
 
 use crate::error::{Error, Result};
 
-use super::error::{Doubt, column, from_sqlx, is_contention, is_duplicate, is_made_already, replica};
+use super::error::{Doubt, column, from_sqlx, is_contention, is_duplicate, is_made_already, replica, silent};
 use super::expected::{self, Expected, foreign};
 use super::session::unanswered;
 
@@ -26,6 +26,9 @@ const MIGRATIONS: [&str; 4] = [
 
 /// The oldest server that is supported: 12, as the server writes it in `server_version_num`.
 const OLDEST_SERVER: i32 = 120_000;
+
+/// How long a question may take whose answer is at hand.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long to wait before asking for the lock again.
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
@@ -87,7 +90,8 @@ impl Target {
         run(connection, format!("SET LOCAL search_path TO {}", self.quoted)).await?;
         let applied = usize::try_from(version).unwrap_or(usize::MAX);
         for migration in MIGRATIONS.iter().skip(applied) {
-            run(connection, (*migration).to_owned()).await?;
+            // It takes as long as the tables are large.
+            send(connection, (*migration).to_owned()).await?;
         }
         run(connection, format!("UPDATE meta SET schema = {}", newest())).await?;
         tracing::info!(from = version, to = newest(), "migrated the PostgreSQL schema");
@@ -126,7 +130,8 @@ impl Target {
         let text = format!("SELECT identity, canary, pg_is_in_recovery() FROM {}.meta", self.quoted);
         // Prepared, though only for once: text that is sent as it is has bytes answered as text.
         let query = sqlx::query(AssertSqlSafe(text)).persistent(false);
-        let row = connection.fetch_optional(query).await.map_err(|error| from_sqlx(error, Doubt::None))?;
+        let row = tokio::time::timeout(ANSWER_WITHIN, connection.fetch_optional(query));
+        let row = row.await.map_err(|_| silent(Doubt::None))?.map_err(|error| from_sqlx(error, Doubt::None))?;
         let row = row.ok_or_else(foreign)?;
         match expected::identity(&row)?.continues(expected) {
             true if column(&row, 2)? => Err(replica()),
@@ -159,8 +164,14 @@ fn newest() -> i32 {
     i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX)
 }
 
-/// Sends text as it is, without preparing it, so that it may hold several statements and pass a transaction pooler.
+/// Runs what is done at once, or never: everybody who starts waits for it, and a connection whose replies are lost must not keep
+/// them waiting.
 async fn run(connection: &mut PgConnection, text: String) -> Result<Vec<PgRow>> {
+    tokio::time::timeout(ANSWER_WITHIN, send(connection, text)).await.map_err(|_| silent(Doubt::None))?
+}
+
+/// Sends text as it is, without preparing it, so that it may hold several statements and pass a transaction pooler.
+async fn send(connection: &mut PgConnection, text: String) -> Result<Vec<PgRow>> {
     connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(text))).await.map_err(|error| from_sqlx(error, Doubt::None))
 }
 
