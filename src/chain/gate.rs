@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,9 @@ use super::breaker::{Breaker, SILENT_PROBES};
 /// The pause between two probes, however often the primary is suspected.
 const BREATH: Duration = Duration::from_millis(50);
 
+/// How often at most the time of a probe is doubled.
+const MOST_DOUBLINGS: u32 = 10;
+
 /// How many lists the calls on their way are spread over, so that those of different threads do not wait for one lock.
 const SHARDS: usize = 16;
 
@@ -29,8 +32,10 @@ const GENERATIONS: usize = 4;
 pub(super) struct Patience {
     /// From when on a call without an answer makes the primary suspect: no sooner, and no later than half as long again.
     suspect_after: Duration,
-    /// How long a probe waits for its answer.
+    /// How long a probe waits for its answer while calls go to the primary.
     probe_timeout: Duration,
+    /// And at most when it is away.
+    longest_probe_timeout: Duration,
     probe_interval: Duration,
 }
 
@@ -41,6 +46,7 @@ impl Patience {
         Self {
             suspect_after: config.slow_call.min(fifth),
             probe_timeout: config.slow_call.min(fifth),
+            longest_probe_timeout: timeout,
             probe_interval: config.probe_interval,
         }
     }
@@ -54,6 +60,8 @@ pub(super) struct Gate {
     breaker: Mutex<Breaker>,
     on_their_way: [OnTheirWay; SHARDS],
     generation: AtomicUsize,
+    /// How many probes in a row found no answer while the breaker was open.
+    silent_probes: AtomicU32,
     /// Wakes the task that probes.
     suspicion: Notify,
 }
@@ -161,6 +169,7 @@ impl Gate {
             breaker: Mutex::new(Breaker::new(config, Instant::now())),
             on_their_way: Default::default(),
             generation: AtomicUsize::new(0),
+            silent_probes: AtomicU32::new(0),
             suspicion: Notify::new(),
         }
     }
@@ -214,10 +223,14 @@ impl Gate {
         for _ in 0..SILENT_PROBES {
             let began = Instant::now();
             let Err(error) = ask().await else {
+                self.silent_probes.store(0, Ordering::Relaxed);
                 return if self.judge(Breaker::probe_succeeded) { Probed::Closed } else { Probed::Unchanged };
             };
             self.judge(|breaker, now| breaker.probe_failed(error.outage(), began, now));
             if self.is_open() {
+                if error.outage() == Some(Outage::Silent) {
+                    self.silent_probes.fetch_add(1, Ordering::Relaxed);
+                }
                 return Probed::Open(error);
             }
             if error.outage() != Some(Outage::Silent) {
@@ -229,16 +242,28 @@ impl Gate {
 
     /// Asks a store for as long as a probe waits.
     pub(super) async fn ping<S: Store + ?Sized>(&self, store: &S) -> Result<Ping> {
-        let cx = self.probe_context();
+        let timeout = self.probe_timeout();
+        let cx = Context::with_timeout(timeout);
         // The backend knows better than we what it waited for, so it is the first to say that the time is over.
-        let answer = tokio::time::timeout(self.patience.probe_timeout + BREATH, store.ping(&cx)).await;
+        let answer = tokio::time::timeout(timeout + BREATH, store.ping(&cx)).await;
         let silent = |_| Error::unavailable("the primary did not answer a probe in time").with_outage(Outage::Silent);
         answer.map_err(silent)?
     }
 
     /// The context of a question that may wait for as long as a probe.
     pub(super) fn probe_context(&self) -> Context {
-        Context::with_timeout(self.patience.probe_timeout)
+        Context::with_timeout(self.probe_timeout())
+    }
+
+    /// How long a probe waits. While the primary is away no caller waits for it, and on a line with long round trips connecting alone may
+    /// take longer than a probe has else: so twice as long after each that found no answer.
+    fn probe_timeout(&self) -> Duration {
+        let Patience { probe_timeout, longest_probe_timeout, .. } = self.patience;
+        if !self.is_open() {
+            return probe_timeout;
+        }
+        let doubled = 1 << self.silent_probes.load(Ordering::Relaxed).min(MOST_DOUBLINGS);
+        probe_timeout.saturating_mul(doubled).min(longest_probe_timeout)
     }
 
     /// Waits until the next probe is due: for the interval, which `random` shortens by up to a fifth, so that processes do not probe

@@ -21,6 +21,7 @@ pub(crate) fn tests(suite: &mut Suite) {
         a_write_whose_reply_is_lost_has_effect_once
         a_transaction_whose_commit_is_not_heard_of_is_looked_up
         a_replay_whose_commit_is_not_heard_of_is_repeated_without_effect
+        a_line_with_long_round_trips_comes_back
         a_connection_that_falls_silent_for_good_keeps_neither_a_replay_nor_a_start_waiting
         what_others_write_meanwhile_is_in_conflict_and_kept
         what_is_owed_outlives_the_process
@@ -119,6 +120,19 @@ async fn a_replay_whose_commit_is_not_heard_of_is_repeated_without_effect() {
     assert_eq!(rig.others.range_json::<i64>("list", 0, -1).await.unwrap(), expected);
     assert_eq!(rig.others.get_json("owed").await.unwrap(), Some(2));
     assert!(rig.others.conflicts().collect().await.unwrap().is_empty());
+}
+
+async fn a_line_with_long_round_trips_comes_back() {
+    let rig = Rig::new().await;
+    rig.prepare().await;
+    rig.cut_off().await;
+    rig.owe().await;
+    // To connect takes longer than a probe may.
+    rig.proxy.set(NetworkFault::Latency(Duration::from_millis(100))).await.unwrap();
+    let began = Instant::now();
+    rig.until_normal().await;
+    assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
+    rig.assert_paid().await;
 }
 
 async fn a_connection_that_falls_silent_for_good_keeps_neither_a_replay_nor_a_start_waiting() {
