@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         the_longest_key_of_the_worst_alphabet_is_stored,
         many_keys_are_read_at_once,
         many_large_values_are_read_at_once,
+        large_values_that_are_overwritten_meanwhile_are_never_missing,
         an_expired_entry_that_is_still_stored_is_absent,
         a_write_over_an_expired_entry_is_a_creation,
         a_counter_keeps_its_expiry,
@@ -326,6 +327,37 @@ async fn many_large_values_are_read_at_once() {
     let keys: Vec<Key> = (0..100).map(|number| key(&format!("{number}"))).collect();
     for answer in cache.get_many(&keys, &GetOptions::default(), &cx()).await {
         assert_eq!(answer.unwrap().into_value().as_ref(), Some(&large));
+    }
+}
+
+async fn large_values_that_are_overwritten_meanwhile_are_never_missing() {
+    let (config, cache) = shared();
+    let large = Value::binary(vec![7; 1_000_000]).unwrap();
+    let names: Vec<String> = (0..100).map(|number| format!("{number}")).collect();
+    let writes = names.iter().map(|name| put(name, large.clone())).collect();
+    assert!(cache.write_many(writes, &cx()).await.iter().all(Result::is_ok));
+    let keys: Vec<Key> = names.iter().map(|name| key(name)).collect();
+    let writer = open(&config);
+    // They are more than one answer. First some of the last are overwritten before they are asked for, then many.
+    for overwritten in [&names[95..], &names[50..]] {
+        let writes = || overwritten.iter().map(|name| put(name, large.clone())).collect::<Vec<_>>();
+        let reading = async {
+            for _ in 0..4 {
+                let answers = cache.get_many(&keys, &GetOptions::default(), &cx()).await;
+                for (name, answer) in names.iter().zip(answers) {
+                    assert!(answer.unwrap().is_found(), "{name}");
+                }
+            }
+        };
+        let writing = async {
+            loop {
+                assert!(writer.write_many(writes(), &cx()).await.iter().all(Result::is_ok));
+            }
+        };
+        tokio::select! {
+            () = reading => {}
+            () = writing => {}
+        }
     }
 }
 

@@ -26,13 +26,16 @@ use super::session::Session;
 const SUBJECTS_A_REQUEST: usize = 1024;
 
 /// The most of such requests under way at once for one call.
-const REQUESTS: usize = 16;
+const REQUESTS: usize = 8;
+
+/// The most bytes of one answer, but for its last message. All that one call asks for at once is less than what a server holds for
+/// a connection (`max_pending`, 64 MiB): a connection with more is closed. The server's own limit for an answer is all of that.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// The most single reads sent at once where a server cannot answer for many.
 const PIPELINED: usize = 256;
 
 pub(super) const NUM_PENDING: HeaderName = HeaderName::from_static("Nats-Num-Pending");
-const UP_TO_SEQUENCE: HeaderName = HeaderName::from_static("Nats-UpTo-Sequence");
 
 /// The end of a batch.
 pub(super) const END_OF_BATCH: u16 = 204;
@@ -168,9 +171,7 @@ async fn chunk_of(session: &Session, chunk: Chunk<'_>, cx: &Context) -> Answers 
     match in_time(many(session, chunk, cx), cx).await {
         Ok(Batch { records, complete: true }) => records.into_iter().map(Ok).collect(),
         Ok(Batch { records, complete: false }) => {
-            let absent = subjects.iter().zip(&records).filter(|(_, record)| record.is_none());
-            let absent: Vec<&str> = absent.map(|(subject, _)| *subject).collect();
-            let mut answers = one_by_one(session, &absent, cx).await.into_iter();
+            let mut answers = one_by_one(session, &absent(subjects, &records), cx).await.into_iter();
             let mut answer = |record: Option<Record>| match record {
                 Some(record) => Ok(Some(record)),
                 None => answers.next().unwrap_or_else(|| Err(unanswered())),
@@ -181,32 +182,31 @@ async fn chunk_of(session: &Session, chunk: Chunk<'_>, cx: &Context) -> Answers 
     }
 }
 
+/// The subjects without a record.
+fn absent<'a>(subjects: &[&'a str], records: &[Option<Record>]) -> Vec<&'a str> {
+    let absent = subjects.iter().zip(records).filter(|(_, record)| record.is_none());
+    absent.map(|(subject, _)| *subject).collect()
+}
+
 /// What a direct get of many subjects answered.
 struct Batch {
     /// In the order of the subjects.
     records: Vec<Option<Record>>,
-    /// Whether a subject that is not among the records has no message. A batch breaks off where a message was replaced after
-    /// the server had looked up its sequence.
+    /// Whether a subject that is not among the records has no message.
     complete: bool,
 }
 
 #[derive(Serialize)]
 struct MultiLast<'a> {
     multi_last: &'a [&'a str],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seq: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    up_to_seq: Option<u64>,
+    max_bytes: usize,
 }
 
 /// How a server's answer goes on.
 enum Next {
     Message,
-    /// The server stopped at its limit of bytes; the rest begins after this sequence, and ends with the other.
-    More {
-        after: u64,
-        up_to: u64,
-    },
+    /// It broke off after some messages: at its limit of bytes, or where one was replaced after its sequence had been looked up.
+    More,
     End {
         complete: bool,
     },
@@ -215,9 +215,9 @@ enum Next {
 async fn many(session: &Session, chunk: Chunk<'_>, cx: &Context) -> Result<Batch> {
     let mut records = Vec::new();
     records.resize_with(chunk.subjects.len(), || None);
-    let mut request = MultiLast { multi_last: chunk.subjects, seq: None, up_to_seq: None };
-    loop {
-        let mut replies = send(session, &request, cx).await?;
+    let mut wanted = chunk.subjects.to_vec();
+    while !wanted.is_empty() {
+        let mut replies = send(session, &MultiLast { multi_last: &wanted, max_bytes: MAX_BYTES }, cx).await?;
         // Each message names the one before it, so that a lost one is noticed: it must not pass for an absent key.
         let mut previous = None;
         let next = loop {
@@ -228,15 +228,13 @@ async fn many(session: &Session, chunk: Chunk<'_>, cx: &Context) -> Result<Batch
             }
         };
         match next {
-            Next::More { after, up_to } => {
-                (request.seq, request.up_to_seq) = (Some(after + 1), Some(up_to));
-            }
-            Next::End { complete } => {
-                return Ok(Batch { records, complete });
-            }
-            Next::Message => {}
+            // The rest is asked for by name. To go on by sequences would leave out what was replaced since: its only message is
+            // newer than the last one that was to come.
+            Next::More | Next::Message => wanted = absent(chunk.subjects, &records),
+            Next::End { complete } => return Ok(Batch { records, complete }),
         }
     }
+    Ok(Batch { records, complete: true })
 }
 
 /// Waits for an answer of several messages until the deadline.
@@ -283,17 +281,16 @@ fn take(
             }
             Ok(Next::Message)
         }
-        Some((_, END_OF_BATCH)) => match (named, number(&headers, &UP_TO_SEQUENCE)) {
-            _ if named != *previous => Err(gap()),
-            (Some(after), Some(up_to)) if number(&headers, &NUM_PENDING).unwrap_or(0) > 0 => {
-                Ok(Next::More { after, up_to })
-            }
-            _ => Ok(Next::End { complete: true }),
+        Some((_, END_OF_BATCH)) => match number(&headers, &NUM_PENDING) {
+            _ if previous.is_none() || named != *previous => Err(gap()),
+            Some(0) => Ok(Next::End { complete: true }),
+            _ => Ok(Next::More),
         },
-        // Nothing matches, or what matched was replaced meanwhile.
+        // What matched was replaced meanwhile, or nothing matches.
+        Some((StatusCode::NOT_FOUND, _)) if previous.is_some() => Ok(Next::More),
         Some((StatusCode::NOT_FOUND, _)) => {
             let nothing = message.description.as_deref().is_some_and(|text| text.eq_ignore_ascii_case("No Results"));
-            Ok(Next::End { complete: nothing && previous.is_none() })
+            Ok(Next::End { complete: nothing })
         }
         Some((StatusCode::NO_RESPONDERS, _)) => {
             session.retire();
