@@ -69,6 +69,8 @@ fn main() -> ExitCode {
         a_fence_that_is_gone_is_raised_anew,
         clearing_leaves_the_fence,
         a_full_bucket_can_be_emptied,
+        a_fence_is_raised_when_a_full_bucket_has_room_again,
+        a_bucket_that_stays_full_is_not_asked_for_a_fence_each_time,
         a_connection_is_shared_and_made_once,
         keys_that_are_overwritten_meanwhile_are_never_missing,
         keys_that_are_overwritten_meanwhile_are_counted_once,
@@ -959,6 +961,69 @@ async fn a_full_bucket_can_be_emptied() {
     set(&other, "b", "1").await;
     set(&cache, "a", "1").await;
     assert_eq!(list(&cache, "", 100).await, ["a", "b"]);
+}
+
+/// A bucket that somebody else has filled to the last byte, so that a new cache finds no room for its fence.
+async fn full_bucket() -> (JetstreamConfig, JetstreamCache) {
+    let mut config = config_for(Nats::shared());
+    config.max_bytes = Some(10_000);
+    let cache = open(&config);
+    cache.ping(&cx()).await.unwrap();
+    let context = context_of(&config).await;
+    for number in 0.. {
+        let subject = format!("$KV.{}.{number}", config.bucket);
+        let headers = async_nats::HeaderMap::new();
+        if context.publish_with_headers(subject, headers, vec![1; 30].into()).await.unwrap().await.is_err() {
+            break;
+        }
+    }
+    (config, cache)
+}
+
+/// Whether the last message of a key was stored behind a fence.
+async fn is_fenced(config: &JetstreamConfig, name: &str) -> bool {
+    let subject = format!("$KV.{}.{name}", config.bucket);
+    let message = bucket_of(config).await.stream.get_last_raw_message_by_subject(&subject).await.unwrap();
+    message.headers.get("Nats-Expected-Last-Subject-Sequence").is_some()
+}
+
+async fn a_fence_is_raised_when_a_full_bucket_has_room_again() {
+    let room_by_others = async |config: &JetstreamConfig, _: &JetstreamCache| {
+        let stream = context_of(config).await.get_stream(format!("KV_{}", config.bucket)).await.unwrap();
+        stream.purge().await.unwrap();
+    };
+    let (config, cache) = full_bucket().await;
+    assert!(cache.write(put("a", json("1")), &cx()).await.is_err());
+    room_by_others(&config, &cache).await;
+    // What nobody tells it of, it finds after a while.
+    let patience = cx();
+    loop {
+        set(&cache, "a", "1").await;
+        if is_fenced(&config, "a").await {
+            break;
+        }
+        assert!(!patience.is_expired(), "it never raises its fence");
+    }
+    let (config, cache) = full_bucket().await;
+    assert!(cache.write(put("a", json("1")), &cx()).await.is_err());
+    cache.clear(&prefix(""), HybridClock::process().issue(), Attempt::First, &cx()).await.unwrap();
+    set(&cache, "a", "1").await;
+    assert!(is_fenced(&config, "a").await);
+}
+
+async fn a_bucket_that_stays_full_is_not_asked_for_a_fence_each_time() {
+    let (config, cache) = full_bucket().await;
+    let watcher = async_nats::connect(Nats::shared().url()).await.unwrap();
+    let mut raised = watcher.subscribe(format!("$KV.{}.=fence.>", config.bucket)).await.unwrap();
+    watcher.flush().await.unwrap();
+    let began = std::time::Instant::now();
+    for _ in 0..300 {
+        assert!(cache.write(put("a", json("1")), &cx()).await.is_err());
+    }
+    let seconds = began.elapsed().as_secs();
+    watcher.flush().await.unwrap();
+    let count = std::iter::from_fn(|| futures_util::FutureExt::now_or_never(raised.next()).flatten()).count() as u64;
+    assert!((1..=2 + seconds).contains(&count), "{count} times");
 }
 
 async fn a_connection_is_shared_and_made_once() {

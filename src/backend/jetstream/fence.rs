@@ -21,7 +21,7 @@
 //! fifteen times as long.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -36,6 +36,9 @@ use super::session::Session;
 
 /// How long a fence stands. A cache that writes on raises another then, at the cost of one put that is sent twice.
 const FENCE_TTL: Duration = Duration::from_secs(60 * 60);
+
+/// How long a full bucket is not asked again whether it has room for the fence.
+const FULL_PAUSE: Duration = Duration::from_secs(2);
 
 /// The fence of one connection.
 #[derive(Debug)]
@@ -56,8 +59,8 @@ enum State {
     Standing(u64),
     /// Found to be gone. A put that was about to name it still does, and is refused as well: without a fence it could land late.
     Gone(u64),
-    /// The bucket is full. Deleting must still be possible, and replacing by something smaller.
-    Without,
+    /// The bucket was full at this moment. Deleting must still be possible, and replacing by something smaller.
+    Without(Instant),
 }
 
 impl Fence {
@@ -75,7 +78,7 @@ impl Fence {
     pub(super) fn sequence(&self) -> Option<u64> {
         match *self.state() {
             State::Standing(sequence) | State::Gone(sequence) => Some(sequence),
-            State::Down | State::Without => None,
+            State::Down | State::Without(_) => None,
         }
     }
 
@@ -88,8 +91,20 @@ impl Fence {
         }
     }
 
+    /// Takes note that something was removed, so that there may be room for it.
+    pub(super) fn has_room(&self) {
+        let mut state = self.state();
+        if matches!(*state, State::Without(_)) {
+            *state = State::Down;
+        }
+    }
+
     fn is_missing(&self) -> bool {
-        matches!(*self.state(), State::Down | State::Gone(_))
+        match *self.state() {
+            State::Down | State::Gone(_) => true,
+            State::Standing(_) => false,
+            State::Without(since) => since.elapsed() >= FULL_PAUSE,
+        }
     }
 
     /// Raises it unless it stands.
@@ -128,7 +143,7 @@ impl Fence {
             Ok(Published::Stored(sequence)) => State::Standing(sequence),
             // It expects nothing.
             Ok(Published::Conflict) => State::Down,
-            Err(error) if is_full(&error) => State::Without,
+            Err(error) if is_full(&error) => State::Without(Instant::now()),
             Err(error) => return Err(api_failure(error)),
         };
         Ok(())

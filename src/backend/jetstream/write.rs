@@ -135,6 +135,7 @@ impl Writer {
             let before = session.fence.renew(&session, self.stamps.issue(), cx).await?;
             // The server counts messages: markers and what expired too.
             purge(&session, &filter, before, cx).await?;
+            session.fence.has_room();
             return Ok(None);
         }
         let session = self.session(cx).await?;
