@@ -64,6 +64,8 @@ fn main() -> ExitCode {
         a_put_that_is_too_large_fails_alone_in_its_batch,
         an_increment_whose_answer_was_lost_counts_once,
         what_arrives_late_changes_nothing,
+        what_arrives_late_on_the_same_connection_is_deleted_too,
+        a_delete_makes_sure_only_where_a_write_was_given_up,
         a_write_asks_the_leader_wherever_reads_go,
         a_fence_is_raised_once_a_connection,
         a_fence_that_is_gone_is_raised_anew,
@@ -830,6 +832,56 @@ async fn what_arrives_late_changes_nothing() {
     for (name, value) in [("put", "3"), ("touched", "1"), ("counted", "3"), ("updated", "3")] {
         assert_eq!(get(&cache, name).await, Some(json(value)), "{name}");
     }
+}
+
+async fn what_arrives_late_on_the_same_connection_is_deleted_too() {
+    let (proxy, cache) = behind_a_proxy(Nats::shared()).await;
+    for round in 0..20 {
+        let deleted = format!("deleted:{round}");
+        set(&cache, "other", "1").await;
+        proxy.set(NetworkFault::Stall).await.unwrap();
+        let mut given_up: Vec<Write> = (0..500).map(|number| put(&format!("cleared{number}"), json("1"))).collect();
+        given_up.push(put(&deleted, json("1")));
+        for answer in cache.write_many(given_up, &within(50)).await {
+            assert_eq!(answer.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+        }
+        let removing = {
+            let cache = Arc::clone(&cache);
+            tokio::spawn(async move {
+                let (all, stamp, context) = (prefix("clea"), HybridClock::process().issue(), cx());
+                tokio::join!(
+                    cache.write(delete(&deleted), &context),
+                    cache.clear(&all, stamp, Attempt::First, &context)
+                )
+            })
+        };
+        // Until they have been sent, and stand right behind what was given up.
+        assert!(cache.get(&key("other"), &GetOptions::default(), &within(50)).await.is_err());
+        proxy.set(NetworkFault::Pass).await.unwrap();
+        let (deleted, cleared) = removing.await.unwrap();
+        assert_eq!((deleted.unwrap().existed, cleared.unwrap()), (Some(true), Some(500)), "round {round}");
+        // The server has stored by now what came before this.
+        set(&cache, "other", "1").await;
+        assert_eq!(list(&cache, "", 1000).await, ["other"], "round {round}");
+    }
+    assert_eq!(proxy.accepted(), 1);
+}
+
+async fn a_delete_makes_sure_only_where_a_write_was_given_up() {
+    let (proxy, cache) = behind_a_proxy(Nats::shared()).await;
+    let absent = async || assert_eq!(cache.write(delete("absent"), &cx()).await.unwrap().existed, Some(false));
+    // The sequences in between are those of messages that are stored beside the writes.
+    let before = set(&cache, "a", "1").await.to_sequence().unwrap();
+    absent().await;
+    assert_eq!(set(&cache, "a", "2").await.to_sequence(), Some(before + 1));
+    proxy.set(NetworkFault::Stall).await.unwrap();
+    assert_eq!(cache.write(put("a", json("3")), &within(50)).await.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+    proxy.set(NetworkFault::Pass).await.unwrap();
+    for _ in 0..3 {
+        absent().await;
+    }
+    // That which was given up, and one message for all three deletes.
+    assert_eq!(set(&cache, "a", "4").await.to_sequence(), Some(before + 4));
 }
 
 /// Two servers that hold their buckets together.

@@ -45,6 +45,7 @@ const JOBS: &[(&str, &str)] = &[
     ("tail", "the end of a walk over the keys"),
     ("tests", "tests"),
     ("tombstones", "the stamps of what was deleted"),
+    ("unanswered", "writes that were given up without an answer"),
     ("write", "keys written"),
 ];
 

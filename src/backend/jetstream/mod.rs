@@ -11,6 +11,7 @@
 //! | `session` | one connection, used until it is lost and never again |
 //! | `bucket` | the stream behind the bucket: made, or checked |
 //! | `fence` | what keeps an earlier connection from writing |
+//! | `unanswered` | the writes of a connection that went unanswered |
 //! | `codec` | keys as subjects, and back |
 //! | `record` | a stored message, and the headers it is written with |
 //! | `read`, `write`, `list` | the operations |
@@ -33,6 +34,7 @@ mod record;
 mod scan;
 mod session;
 mod tail;
+mod unanswered;
 mod write;
 
 pub use cache::JetstreamCache;

@@ -6,8 +6,11 @@ use serde::Deserialize;
 
 use crate::contract::Context;
 use crate::error::Result;
+use crate::stamp::Stamp;
 
+use super::codec::RESERVED;
 use super::error::{Failure, is_conflict};
+use super::record::{MARKER_TTL, marker_headers};
 use super::session::Session;
 
 /// What became of a message.
@@ -27,7 +30,22 @@ pub(super) async fn publish(
     payload: Bytes,
     cx: &Context,
 ) -> Result<Result<Published, jetstream::Error>, Failure> {
-    understand(&session.request(subject, Some(headers), payload, cx).await?)
+    let sent = session.unanswered.begin();
+    let outcome = session.request(subject, Some(headers), payload, cx).await;
+    if !matches!(outcome, Err(Failure::Unanswered(..))) {
+        sent.end();
+    }
+    understand(&outcome?)
+}
+
+/// Stores a marker under a subject that stands for no key.
+pub(super) async fn ping(
+    session: &Session,
+    stamp: Stamp,
+    cx: &Context,
+) -> Result<Result<Published, jetstream::Error>, Failure> {
+    let subject = session.bucket.subject_of(RESERVED);
+    publish(session, subject, marker_headers(stamp, MARKER_TTL), Bytes::new(), cx).await
 }
 
 /// Reads what JetStream says to a message.

@@ -28,6 +28,7 @@ use crate::error::{Error, Outage, Result};
 use super::bucket::Bucket;
 use super::error::{Failure, lost, no_responders, publish_failure, silence};
 use super::fence::Fence;
+use super::unanswered::Unanswered;
 
 /// The most requests that wait for their replies at once; further ones queue. The client buffers 65536 replies.
 const IN_FLIGHT: usize = 8192;
@@ -77,6 +78,8 @@ pub(super) struct Link {
     retired: AtomicBool,
     denied: Denied,
     router: AbortHandle,
+    /// The writes that were given up.
+    pub(super) unanswered: Unanswered,
 }
 
 /// A message to be stored.
@@ -109,6 +112,7 @@ impl Link {
             retired: AtomicBool::new(false),
             denied,
             router,
+            unanswered: Unanswered::default(),
         })
     }
 
@@ -187,14 +191,14 @@ impl Link {
         self.judge(cx.limit(reply).await, sent_at)
     }
 
-    /// Sends messages in a row and waits for their replies until the deadline: one answer a message, in order.
+    /// Sends messages that are to be stored in a row and waits for their replies until the deadline: one answer a message, in order.
     pub(super) async fn request_all(&self, messages: Vec<Outgoing>, cx: &Context) -> Vec<Result<Message, Failure>> {
         let not_sent = |error: &Error| Err(Failure::NotSent(error.clone()));
         let (tickets, replies) = match self.places_for(messages.len(), cx).await {
             Ok(places) => places,
             Err(error) => return messages.iter().map(|_| not_sent(&error)).collect(),
         };
-        let (mut sent, sent_at) = (0, Instant::now());
+        let (mut sent, sent_at, writes) = (0, Instant::now(), self.unanswered.begin());
         let sending = async {
             for (Outgoing { subject, headers, payload }, token) in messages.into_iter().zip(tickets.first..) {
                 let inbox = format!("{}.{token}", self.inbox);
@@ -215,6 +219,9 @@ impl Link {
                 Some(error) if at >= sent => not_sent(error),
                 _ => self.judge(cx.limit(reply).await, sent_at),
             });
+        }
+        if !answers.iter().any(|answer| matches!(answer, Err(Failure::Unanswered(..)))) {
+            writes.end();
         }
         answers
     }

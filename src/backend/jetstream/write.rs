@@ -21,10 +21,10 @@ use crate::time::{Timestamp, Ttl};
 use crate::value::{Format, Value};
 
 use super::batch;
-use super::codec::{Filter, RESERVED};
+use super::codec::Filter;
 use super::connect::Connector;
 use super::error::{Failure, api_failure};
-use super::publish::{Published, publish};
+use super::publish::{Published, ping, publish};
 use super::read;
 use super::record::{MARKER_TTL, Record, entry_headers, expect_sequence, expect_sequence_of, expiry, marker_headers};
 use super::scan::{Scan, Seen};
@@ -139,15 +139,14 @@ impl Writer {
             return Ok(None);
         }
         let session = self.session(cx).await?;
+        session.unanswered.decide(&session, &self.stamps, cx).await?;
         self.clear_listed(&session, prefix, &filter, stamp, cx).await.map(Some)
     }
 
     /// Stores a marker under a subject that stands for no key.
     pub(super) async fn ping(&self, cx: &Context) -> Result<Arc<Session>> {
         let session = self.connector.session(cx).await?;
-        let subject = session.bucket.subject_of(RESERVED);
-        let headers = marker_headers(self.stamps.issue(), MARKER_TTL);
-        let published = publish(&session, subject, headers, Bytes::new(), cx).await;
+        let published = ping(&session, self.stamps.issue(), cx).await;
         published.map_err(Failure::of_read)?.map_err(api_failure)?;
         Ok(session)
     }
@@ -216,6 +215,8 @@ impl Writer {
         let mut pause = Pause::default();
         loop {
             let session = self.session(target.cx).await?;
+            // What is answered without another message must not be undone by one that is still on its way.
+            session.unanswered.decide(&session, &self.stamps, target.cx).await?;
             let Some(record) = self.live(&session, target).await? else {
                 return Ok(WriteAck::primary(None, Some(false)));
             };
