@@ -7,9 +7,10 @@ use std::time::Duration;
 use agent_storage::backend::memory::MemoryDatabase;
 use agent_storage::config::MemoryDatabaseConfig;
 use agent_storage::contract::{
-    ConflictOptions, Context, DatabaseBackend, ReplayOptions, ReplayOutcome, Step, Store, Write,
+    Attempt, ConflictOptions, Context, DatabaseBackend, ListOptions, ReplayOptions, ReplayOutcome, Step, Store, Write,
 };
 use agent_storage::layer::Prefix;
+use agent_storage::testkit::{Fault, FaultBackend, Faults};
 use agent_storage::{Clock, Database, ErrorKind, HybridClock, Key, KeyPrefix, Stamp, StorageManager, Value};
 
 #[tokio::test]
@@ -25,6 +26,29 @@ async fn a_key_that_is_the_prefix_itself_is_outside() {
     assert_eq!(tenant.clear("").await.unwrap(), Some(3));
     assert!(database.exists("tenant").await.unwrap());
     assert_eq!(database.count("").await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn clearing_around_such_a_key_that_breaks_off_in_the_middle_is_of_unknown_outcome() {
+    let stamp = || HybridClock::process().issue();
+    // The first page is asked for after the look for such a key, the second after the deletes of the first.
+    let kinds = [ErrorKind::Unavailable, ErrorKind::Unavailable, ErrorKind::OutcomeUnknown, ErrorKind::OutcomeUnknown];
+    for (passed, kind) in (1..).zip(kinds) {
+        let whole = Arc::new(MemoryDatabase::new(&MemoryDatabaseConfig::default()));
+        let faults = Faults::seeded(1);
+        let faulty = FaultBackend::new(Arc::clone(&whole), faults.clone());
+        let tenant = Prefix::new(KeyPrefix::parse("tenant").unwrap(), Arc::new(faulty));
+        let put = |name: String| Write::put(key(name), Value::from_integer(1), stamp());
+        whole.write(put("tenant".to_owned()), &cx()).await.unwrap();
+        let page = ListOptions::default().limit;
+        let named = (0..2 * page).map(|number| put(number.to_string())).collect();
+        assert!(tenant.write_many(named, &cx()).await.iter().all(Result::is_ok));
+        faults.set_after(passed, Fault::FailBefore, 1);
+        let error = tenant.clear(&KeyPrefix::empty(), stamp(), Attempt::First, &cx()).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "after {passed} calls");
+        let left = tenant.count(&KeyPrefix::empty(), &cx()).await.unwrap();
+        assert_eq!(left < 2 * page as u64, kind == ErrorKind::OutcomeUnknown, "{left} are left");
+    }
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use crate::contract::{
     GetOptions, Identity, IncrementOptions, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions,
     ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 
@@ -57,10 +57,22 @@ impl<B: Store + ?Sized> Prefix<B> {
     async fn clear_named(&self, stamp: Stamp, cx: &Context) -> Result<u64> {
         let (mut removed, mut options) = (0, ListOptions::default());
         loop {
-            let page = self.list(&KeyPrefix::empty(), &options, cx).await?;
+            let page = self.list(&KeyPrefix::empty(), &options, cx).await;
+            let page = page.map_err(|failure| broken_off(failure, removed))?;
             let deletes = page.keys.into_iter().map(|key| Write::delete(key, stamp)).collect();
-            for ack in self.write_many(deletes, cx).await {
-                removed += u64::from(ack?.existed != Some(false));
+            let mut failure: Option<Error> = None;
+            for answer in self.write_many(deletes, cx).await {
+                match answer {
+                    Ok(ack) => removed += u64::from(ack.existed != Some(false)),
+                    // Of several the one counts that leaves most open.
+                    Err(error) if failure.is_none() || error.kind() == ErrorKind::OutcomeUnknown => {
+                        failure = Some(error)
+                    }
+                    Err(_) => {}
+                }
+            }
+            if let Some(failure) = failure {
+                return Err(broken_off(failure, removed));
             }
             match page.next {
                 Some(next) => options = options.with_cursor(next),
@@ -80,6 +92,14 @@ impl<B: Store + ?Sized> Prefix<B> {
             Step::Clear { prefix, stamp } => Step::Clear { prefix: self.prefix.join_prefix(&prefix)?, stamp },
         })
     }
+}
+
+/// A failure after some keys went is not one of a write that was not applied.
+fn broken_off(failure: Error, removed: u64) -> Error {
+    if removed == 0 || failure.kind() != ErrorKind::Unavailable {
+        return failure;
+    }
+    Error::outcome_unknown("clearing broke off in the middle; some keys are gone").with_source(failure)
 }
 
 #[async_trait]
