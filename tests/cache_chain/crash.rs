@@ -7,7 +7,7 @@ use std::time::Duration;
 use agent_storage::chain::ChainState;
 use agent_storage::contract::{Context, Durability, Freshness, Store};
 use agent_storage::testkit::Fault;
-use agent_storage::{Error, Value};
+use agent_storage::{Error, ErrorKind, Value};
 
 use crate::rig::{Plan, Rig, SCOPE, TIMEOUT, unavailable};
 
@@ -115,6 +115,31 @@ async fn what_could_not_be_marked_is_not_acknowledged() {
     assert_eq!(rig.set("k", 3).await, Durability::Volatile);
     rig.recover().await;
     assert_eq!(rig.stored("k").await, None);
+}
+
+#[tokio::test]
+async fn a_clear_that_may_have_been_applied_and_cannot_be_marked_is_of_unknown_outcome() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::with(plan(folder.path())).await;
+    rig.set("k", 1).await;
+    std::fs::remove_dir_all(folder.path().join("journal")).unwrap();
+    rig.primary.let_deletes(false);
+    let lost = rig.cache.clone().with_timeout(TIMEOUT / 5).clear("k").await;
+    assert_eq!(lost.unwrap_err().kind(), ErrorKind::OutcomeUnknown, "no reply came in time");
+    rig.primary.let_deletes(true);
+    rig.recover().await;
+    rig.primary.let_deletes(false);
+    rig.primary.take_log();
+    let cache = rig.cache.clone();
+    let broken_off = tokio::spawn(async move { cache.clear("k").await });
+    while !rig.primary.take_log().contains(&"clear k".to_owned()) {
+        tokio::task::yield_now().await;
+    }
+    rig.fall().await;
+    assert_eq!(broken_off.await.unwrap().unwrap_err().kind(), ErrorKind::OutcomeUnknown, "it was broken off");
+    unavailable(rig.cache.clear("k").await);
+    rig.primary.let_deletes(true);
+    rig.recover().await;
 }
 
 #[tokio::test]

@@ -127,7 +127,8 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// `Unavailable` if that cannot be written down. It is dirty all the same.
+    /// `Unavailable` if that cannot be written down. It is dirty all the same, so what stands at the primary goes. To the caller nothing
+    /// was applied: an entry of a cache may go at any time.
     pub(super) async fn make_dirty(&self, change: impl FnOnce(&mut Dirty)) -> Result<()> {
         self.change_dirty(change);
         let marked = match &self.marker {

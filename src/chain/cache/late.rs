@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::chain::in_flight::overlap;
 use crate::contract::Write;
 use crate::key::{Key, KeyPrefix};
 
-/// Until when writes that nobody waits for any more may still be sent, by their keys.
+/// Until when writes and clears that nobody waits for any more may still be sent, by their keys and prefixes.
 ///
 /// A backend may carry a write to its end though its caller went away, until the deadline it was given. What was not sent by then
 /// never is; what was is on the connection before whatever is sent now.
@@ -19,6 +20,8 @@ pub(super) struct Late {
 #[derive(Debug, Default)]
 struct Noted {
     until: HashMap<Key, Instant>,
+    /// Of clears. There are few: each had a caller.
+    until_under: Vec<(KeyPrefix, Instant)>,
     /// How many there may be before those whose time is over are looked for.
     most: usize,
 }
@@ -37,18 +40,26 @@ impl Late {
         GivenUp { late: self, keys: Keys::One(key), deadline }
     }
 
+    /// The same for a clear.
+    pub(super) const fn watch_prefix<'a>(&'a self, prefix: &'a KeyPrefix, deadline: Instant) -> GivenUp<'a> {
+        GivenUp { late: self, keys: Keys::Under(prefix), deadline }
+    }
+
     /// Until when something may come under a key.
     pub(super) fn until(&self, key: &Key) -> Option<Instant> {
         let now = Instant::now();
-        self.lock().until.get(key).copied().filter(|until| *until > now)
+        let noted = self.lock();
+        let clears = noted.until_under.iter().filter(|(prefix, _)| prefix.matches(key)).map(|(_, until)| *until);
+        noted.until.get(key).copied().into_iter().chain(clears).filter(|until| *until > now).max()
     }
 
     /// Until when something may come under a prefix.
     pub(super) fn until_under(&self, prefix: &KeyPrefix) -> Option<Instant> {
         let now = Instant::now();
         let noted = self.lock();
-        let under = noted.until.iter().filter(|(key, until)| **until > now && prefix.matches(key));
-        under.map(|(_, until)| *until).max()
+        let writes = noted.until.iter().filter(|(key, _)| prefix.matches(key)).map(|(_, until)| *until);
+        let clears = noted.until_under.iter().filter(|(cleared, _)| overlap(cleared, prefix)).map(|(_, until)| *until);
+        writes.chain(clears).filter(|until| *until > now).max()
     }
 
     fn add<'k>(&self, keys: impl IntoIterator<Item = &'k Key>, deadline: Instant) {
@@ -62,6 +73,13 @@ impl Late {
             noted.until.retain(|_, until| *until > now);
             noted.most = FEW.max(noted.until.len().saturating_mul(2));
         }
+    }
+
+    fn add_prefix(&self, prefix: &KeyPrefix, deadline: Instant) {
+        let now = Instant::now();
+        let mut noted = self.lock();
+        noted.until_under.retain(|(known, until)| *until > now && (known != prefix || *until > deadline));
+        noted.until_under.push((prefix.clone(), deadline));
     }
 
     fn lock(&self) -> MutexGuard<'_, Noted> {
@@ -81,6 +99,7 @@ pub(super) struct GivenUp<'a> {
 enum Keys<'a> {
     Of(&'a [Write]),
     One(&'a Key),
+    Under(&'a KeyPrefix),
     None,
 }
 
@@ -96,6 +115,7 @@ impl Drop for GivenUp<'_> {
         match self.keys {
             Keys::Of(writes) => self.late.add(writes.iter().map(|write| &write.key), self.deadline),
             Keys::One(key) => self.late.add([key], self.deadline),
+            Keys::Under(prefix) => self.late.add_prefix(prefix, self.deadline),
             Keys::None => {}
         }
     }
@@ -120,6 +140,28 @@ mod tests {
         assert_eq!(late.until(&key), Some(later));
         assert_eq!(late.until_under(&KeyPrefix::parse("a:").unwrap()), Some(later));
         assert_eq!(late.until_under(&KeyPrefix::parse("b:").unwrap()), None);
+    }
+
+    #[test]
+    fn a_clear_that_is_given_up_may_come_under_each_key_with_its_prefix() {
+        let (late, now) = (Late::default(), Instant::now());
+        let prefix = |text: &str| KeyPrefix::parse(text).unwrap();
+        let key = |name: &str| Key::parse(name).unwrap();
+        let (soon, later) = (now + Duration::from_secs(60), now + Duration::from_secs(120));
+        late.watch_prefix(&prefix("a:"), later).answered();
+        assert_eq!(late.until(&key("a:1")), None);
+        drop(late.watch_prefix(&prefix("a:"), later));
+        drop(late.watch_prefix(&prefix("a:"), soon));
+        drop(late.watch_one(&key("a:1"), soon));
+        assert_eq!([late.until(&key("a:1")), late.until(&key("b:1"))], [Some(later), None]);
+        for (other, until) in [("", Some(later)), ("a:1:", Some(later)), ("b:", None)] {
+            assert_eq!(late.until_under(&prefix(other)), until, "{other}");
+        }
+        for _ in 0..10 {
+            drop(late.watch_prefix(&prefix("b:"), now));
+        }
+        assert_eq!(late.until_under(&prefix("b:")), None);
+        assert!(late.lock().until_under.len() <= 3, "what has passed is forgotten");
     }
 
     #[test]
