@@ -5,6 +5,7 @@
 mod ambiguity;
 mod crash;
 mod degraded;
+mod late;
 mod ledger;
 mod managed;
 mod primary;

@@ -8,7 +8,7 @@ use agent_storage::contract::{
     Attempt, CacheBackend, Capabilities, Context, GetOptions, IncrementOptions, KeyPage, ListOptions, Lookup, Ping,
     Store, Write, WriteAck, WriteOp,
 };
-use agent_storage::{Error, Key, KeyPrefix, Result, Stamp};
+use agent_storage::{Error, HybridClock, Key, KeyPrefix, Result, Stamp};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 pub(crate) struct Primary {
     inner: Arc<MemoryCache>,
     log: Mutex<Vec<String>>,
-    deletes: watch::Sender<bool>,
+    deletes: Mutex<Arc<watch::Sender<bool>>>,
     puts: watch::Sender<bool>,
     /// Whether the reply to the first write of a batch is lost.
     loses_first: AtomicBool,
@@ -28,7 +28,7 @@ impl Primary {
         Self {
             inner,
             log: Mutex::default(),
-            deletes: watch::Sender::new(true),
+            deletes: Mutex::new(door()),
             puts: watch::Sender::new(true),
             loses_first: AtomicBool::new(false),
         }
@@ -44,9 +44,14 @@ impl Primary {
         std::mem::take(&mut *self.log.lock().unwrap())
     }
 
-    /// Holds batches of deletes back, or lets them through.
+    /// Holds batches of deletes and clears back, or lets them through; those that nobody waits for any more too.
     pub(crate) fn let_deletes(&self, through: bool) {
-        self.deletes.send_replace(through);
+        self.deletes.lock().unwrap().send_replace(through);
+    }
+
+    /// Lets through the batches of deletes and the clears that come from now on. Those that are held back wait for what this gives.
+    pub(crate) fn keep_deletes(&self) -> Arc<watch::Sender<bool>> {
+        std::mem::replace(&mut self.deletes.lock().unwrap(), door())
     }
 
     /// Holds puts back, or lets them through; those that nobody waits for any more too.
@@ -62,6 +67,15 @@ impl Primary {
     fn note(&self, call: impl Into<String>) {
         self.log.lock().unwrap().push(call.into());
     }
+}
+
+fn door() -> Arc<watch::Sender<bool>> {
+    Arc::new(watch::Sender::new(true))
+}
+
+/// The stamp of a delete or a clear: a store that knows no stamps applies it to whatever stands there.
+fn as_it_lands() -> Stamp {
+    HybridClock::process().issue()
 }
 
 async fn open(door: &watch::Sender<bool>) {
@@ -96,16 +110,15 @@ impl Store for Primary {
         carried.await.unwrap()
     }
 
-    async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
+    async fn write_many(&self, mut writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
         let deletes = writes.iter().all(|write| matches!(write.op, WriteOp::Delete { .. }));
         self.note(format!("{} {}", if deletes { "delete" } else { "write" }, writes.len()));
-        if deletes {
-            open(&self.deletes).await;
-        }
-        let (inner, door, cx) = (Arc::clone(&self.inner), self.puts.clone(), *cx);
+        let door = if deletes { Arc::clone(&self.deletes.lock().unwrap()) } else { Arc::new(self.puts.clone()) };
+        let (inner, cx) = (Arc::clone(&self.inner), *cx);
         let carried = tokio::spawn(async move {
-            if !deletes {
-                open(&door).await;
+            open(&door).await;
+            if deletes {
+                writes.iter_mut().for_each(|write| write.stamp = as_it_lands());
             }
             inner.write_many(writes, &cx).await
         });
@@ -126,12 +139,17 @@ impl Store for Primary {
         self.inner.count(prefix, cx).await
     }
 
-    async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, attempt: Attempt, cx: &Context) -> Result<Option<u64>> {
+    async fn clear(&self, prefix: &KeyPrefix, _stamp: Stamp, attempt: Attempt, cx: &Context) -> Result<Option<u64>> {
         self.note(format!("clear {prefix}"));
-        if tokio::time::timeout(cx.remaining(), open(&self.deletes)).await.is_err() {
-            return Err(Error::outcome_unknown("the clear was not answered in time"));
-        }
-        self.inner.clear(prefix, stamp, attempt, cx).await
+        let door = Arc::clone(&self.deletes.lock().unwrap());
+        let (inner, prefix, cx) = (Arc::clone(&self.inner), prefix.clone(), *cx);
+        let carried = tokio::spawn(async move {
+            match cx.limit(open(&door)).await {
+                Some(()) => inner.clear(&prefix, as_it_lands(), attempt, &cx).await,
+                None => Err(Error::outcome_unknown("the clear was not answered in time")),
+            }
+        });
+        carried.await.unwrap()
     }
 
     async fn ping(&self, cx: &Context) -> Result<Ping> {

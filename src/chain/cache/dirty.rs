@@ -125,12 +125,14 @@ impl Dirty {
         self.keys.len() + self.prefixes.len() + usize::from(self.everything != Everything::Clean)
     }
 
-    /// What is to be done next: what covers most comes first. Keys come in turn, at most so many of them.
-    pub(super) fn next(&mut self, most: usize) -> Option<Debt> {
+    /// What is to be done next: what covers most comes first, but a prefix that is not due keeps no key waiting. Keys come in turn, at
+    /// most so many of them.
+    pub(super) fn next(&mut self, most: usize, is_due: impl Fn(&KeyPrefix) -> bool) -> Option<Debt> {
         if self.everything != Everything::Clean {
             return Some(Debt::Everything);
         }
-        if let Some(dirty) = self.prefixes.first() {
+        let due = self.prefixes.iter().find(|dirty| is_due(&dirty.prefix));
+        if let Some(dirty) = due.or_else(|| self.prefixes.first().filter(|_| self.keys.is_empty())) {
             return Some(Debt::Prefix(dirty.prefix.clone()));
         }
         let after = |key: &&Key| self.last.as_ref().is_none_or(|last| *key > last);
@@ -212,6 +214,21 @@ mod tests {
         Debt::Keys(names.iter().map(|name| key(name)).collect())
     }
 
+    fn next(dirty: &mut Dirty, most: usize) -> Option<Debt> {
+        dirty.next(most, |_| true)
+    }
+
+    #[test]
+    fn a_prefix_that_is_not_due_keeps_no_key_waiting() {
+        let mut dirty = Dirty::default();
+        ["a:", "b:"].iter().for_each(|text| dirty.add_prefix(&prefix(text)));
+        dirty.add_key(&key("c"));
+        assert_eq!(dirty.next(10, |prefix| prefix.as_str() == "b:"), Some(Debt::Prefix(prefix("b:"))));
+        assert_eq!(dirty.next(10, |_| false), Some(keys(&["c"])));
+        dirty.settle(&keys(&["c"]));
+        assert_eq!(dirty.next(10, |_| false), Some(Debt::Prefix(prefix("a:"))));
+    }
+
     #[test]
     fn a_dirty_key_is_dirty_until_it_is_settled() {
         let mut dirty = Dirty::default();
@@ -219,16 +236,16 @@ mod tests {
         dirty.add_key(&key("a"));
         assert!(dirty.covers(&key("a")) && !dirty.covers(&key("b")));
         assert!(dirty.touches(&prefix("")) && dirty.touches(&prefix("a")) && !dirty.touches(&prefix("b")));
-        assert_eq!((dirty.len(), dirty.next(10)), (1, Some(keys(&["a"]))));
+        assert_eq!((dirty.len(), next(&mut dirty, 10)), (1, Some(keys(&["a"]))));
         assert!(dirty.settle(&keys(&["a"])));
-        assert_eq!((dirty.len(), dirty.bytes, dirty.next(10)), (0, 0, None));
+        assert_eq!((dirty.len(), dirty.bytes, next(&mut dirty, 10)), (0, 0, None));
     }
 
     #[test]
     fn keys_that_stay_do_not_keep_others_from_their_turn() {
         let mut dirty = Dirty::default();
         ["a", "b", "c"].iter().for_each(|name| dirty.add_key(&key(name)));
-        let mut next = || dirty.next(2);
+        let mut next = || next(&mut dirty, 2);
         assert_eq!([next(), next(), next()], [keys(&["a", "b"]), keys(&["c"]), keys(&["a", "b"])].map(Some));
     }
 
@@ -242,7 +259,7 @@ mod tests {
         (0..=MOST_PREFIXES).for_each(|number| prefixes.add_prefix(&prefix(&format!("{number}:"))));
         for mut dirty in [many, long, prefixes] {
             assert!(dirty.covers(&key("any")) && dirty.touches(&prefix("any")));
-            assert_eq!((dirty.len(), dirty.next(10)), (1, Some(Debt::Everything)));
+            assert_eq!((dirty.len(), next(&mut dirty, 10)), (1, Some(Debt::Everything)));
             dirty.add_key(&key("more"));
             dirty.add_prefix(&prefix("more"));
             assert_eq!(dirty.len(), 1);
@@ -276,7 +293,7 @@ mod tests {
         dirty.add_prefix(&prefix("a:"));
         dirty.add_prefix(&prefix("a:b:"));
         assert!(dirty.covers(&key("a:1")) && dirty.touches(&prefix("a")) && dirty.touches(&prefix("a:b:c")));
-        let debt = dirty.next(10).unwrap();
+        let debt = next(&mut dirty, 10).unwrap();
         assert_eq!((&debt, dirty.len()), (&Debt::Prefix(prefix("a:")), 1));
         dirty.begin(&debt);
         dirty.add_prefix(&prefix("a:"));

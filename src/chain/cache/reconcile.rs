@@ -96,7 +96,8 @@ async fn settle_marker(core: &Core) {
 
 /// Does what is to be done next.
 async fn round(core: &Core, pace: Pace) -> Result<Round> {
-    let Some(debt) = core.change_dirty(|dirty| dirty.next(pace.most_keys)) else { return Ok(Round::Clean) };
+    let is_due = |prefix: &KeyPrefix| core.late.until_under(prefix).is_none();
+    let Some(debt) = core.change_dirty(|dirty| dirty.next(pace.most_keys, is_due)) else { return Ok(Round::Clean) };
     match debt {
         Debt::Keys(keys) => delete(core, keys).await,
         Debt::Prefix(prefix) => clear(core, &Debt::Prefix(prefix.clone()), &prefix, pace).await,
@@ -105,9 +106,12 @@ async fn round(core: &Core, pace: Pace) -> Result<Round> {
 }
 
 /// Deletes keys. Nobody writes to them meanwhile, so that no delete lands on what is acknowledged after it.
+///
+/// If the breaker opens, the keys are let go and stay dirty, but no other round begins before the delete has ended: a backend may carry
+/// it on until its deadline.
 async fn delete(core: &Core, keys: Vec<Key>) -> Result<Round> {
     let cx = Context::with_timeout(TIMEOUT);
-    let _entered: Entered = core.in_flight.enter(Scope::Keys(keys.clone()), &cx).await?;
+    let entered: Entered = core.in_flight.enter(Scope::Keys(keys.clone()), &cx).await?;
     let mut not_before: Option<Instant> = None;
     let mut due = Vec::with_capacity(keys.len());
     for key in keys {
@@ -121,7 +125,15 @@ async fn delete(core: &Core, keys: Vec<Key>) -> Result<Round> {
     }
     come_behind(core, &cx).await?;
     let deletes = due.iter().map(|key| Write::delete(key.clone(), core.stamps.issue())).collect();
-    let answers = reach(core.attempt(Call::Write, core.primary.write_many(deletes, &cx)).await)?;
+    let mut sent = core.primary.write_many(deletes, &cx);
+    let attempt = core.attempt(Call::Write, &mut sent).await;
+    if matches!(attempt, Attempt::BrokenOff) {
+        // What is written from now on is written here. Whatever the delete is answered, that is not for it to settle.
+        drop(entered);
+        cx.limit(sent).await;
+        return Err(away());
+    }
+    let answers = reach(attempt)?;
     let mut failure = None;
     for (key, answer) in due.into_iter().zip(answers) {
         match answer {
@@ -148,6 +160,9 @@ async fn everything(core: &Core, pace: Pace) -> Result<Round> {
 }
 
 /// Clears a prefix. Its keys are written to meanwhile, but here: they are dirty by themselves.
+///
+/// If the breaker opens, the clear is waited for all the same, as in [`delete`]. That ends with its connection, and at the latest with
+/// the time that it was given; a primary that is still at it would only be given the same work twice.
 async fn clear(core: &Core, debt: &Debt, prefix: &KeyPrefix, pace: Pace) -> Result<Round> {
     if let Some(moment) = core.late.until_under(prefix) {
         return Ok(Round::NotBefore(moment));
@@ -156,10 +171,12 @@ async fn clear(core: &Core, debt: &Debt, prefix: &KeyPrefix, pace: Pace) -> Resu
     let cleared = async {
         let cx = Context::with_timeout(pace.clear_timeout);
         come_behind(core, &cx).await?;
-        reach(
-            core.attempt(Call::Write, core.primary.clear(prefix, core.stamps.issue(), contract::Attempt::First, &cx))
-                .await,
-        )?
+        let mut sent = core.primary.clear(prefix, core.stamps.issue(), contract::Attempt::First, &cx);
+        match core.attempt(Call::Write, &mut sent).await {
+            Attempt::Answered(answer) => answer,
+            Attempt::NotSent => Err(away()),
+            Attempt::BrokenOff => cx.limit(sent).await.unwrap_or_else(|| Err(away())),
+        }
     };
     if let Err(error) = cleared.await {
         core.change_dirty(|dirty| dirty.fail(debt));
