@@ -61,6 +61,7 @@ fn main() -> ExitCode {
         a_ping_leaves_nothing_to_see,
         a_ping_tells_the_version,
         a_replica_does_not_pass_the_ping,
+        what_is_read_comes_from_where_the_writes_go,
         a_hundred_years_are_kept,
         a_put_clears_the_expiry,
         the_expiry_is_told_by_an_older_server_too,
@@ -625,6 +626,37 @@ async fn a_replica_does_not_pass_the_ping() {
     // Promoted, it is used again.
     redis::cmd("REPLICAOF").arg("NO").arg("ONE").exec(&mut raw(&replica)).unwrap();
     cache.ping(&cx()).await.unwrap();
+}
+
+async fn what_is_read_comes_from_where_the_writes_go() {
+    let (first, second) = (Redis::start(&[]), Redis::start(&[]));
+    let address = |server: &Redis| SocketAddr::from(([127, 0, 0, 1], server.port()));
+    let proxy = FaultProxy::start(address(&first)).await.unwrap();
+    let mut config = RedisConfig::new("127.0.0.1", proxy.address().port());
+    config.max_connections = 4;
+    let cache = RedisCache::new(&config).unwrap();
+    // Reads come first: they are there before it is known where the writes go.
+    for _ in 0..config.max_connections {
+        assert_eq!(read(&cache, "key").await.unwrap(), None);
+    }
+    cache.write(put("key", json("1")), &cx()).await.unwrap();
+    for _ in 0..config.max_connections {
+        assert_eq!(read(&cache, "key").await.unwrap(), Some(json("1")));
+    }
+    assert_eq!(proxy.accepted(), 4, "those that lead to the same server stay");
+    // A failover that ends no connection; the former primary does not hear what is written from now on.
+    proxy.lead_to(address(&second)).await;
+    redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1).exec(&mut raw(&first)).unwrap();
+    let written = async {
+        while let Err(refused) = cache.write(put("key", json("2")), &cx()).await {
+            assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
+            tokio::time::sleep(IMPATIENCE).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, written).await.expect("the new primary takes it");
+    for _ in 0..config.max_connections {
+        assert_eq!(read(&cache, "key").await.unwrap(), Some(json("2")));
+    }
 }
 
 async fn a_hundred_years_are_kept() {

@@ -1,6 +1,6 @@
 //! Where calls wait for a connection, share it, and get a new one when it is gone: [`Lane`] and [`Lanes`].
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,11 +42,15 @@ impl Lanes {
     /// Makes the lanes without connecting any: one for writes, the others for reads; a single one serves both.
     pub(super) fn new(config: &RedisConfig) -> Result<Self> {
         let connector = Arc::new(Connector::new(config)?);
-        let lane = || Arc::new(Lane { connector: Arc::clone(&connector), state: Mutex::default() });
-        let write = lane();
+        let writes = Arc::new(Writes::default());
+        let lane = |is_for_writes| {
+            let (connector, writes) = (Arc::clone(&connector), Arc::clone(&writes));
+            Arc::new(Lane { connector, writes, is_for_writes, state: Mutex::default() })
+        };
+        let write = lane(true);
         let read = match config.max_connections {
             0 | 1 => vec![Arc::clone(&write)],
-            several => (1..several).map(|_| lane()).collect(),
+            several => (1..several).map(|_| lane(false)).collect(),
         };
         let in_flight = Arc::new(Semaphore::new(PERMITS as usize));
         Ok(Self { write, read, turn: AtomicUsize::new(0), closed: AtomicBool::new(false), in_flight })
@@ -103,9 +107,49 @@ impl Lanes {
     }
 }
 
+/// The server that the connection for writes leads to.
+///
+/// After a failover the address may lead to another server while connections to the former one stay open, and that answers reads with
+/// what it knew. So each connection for writes begins an era, and one for reads is of use in a later era only if it leads to the same
+/// server. One that was made in this era is of use wherever it leads: the address may stand for several servers.
+#[derive(Debug, Default)]
+struct Writes {
+    era: AtomicU64,
+    server: Mutex<Option<String>>,
+}
+
+impl Writes {
+    /// The era, for a connection that is about to be made.
+    fn era(&self) -> u64 {
+        self.era.load(Ordering::SeqCst)
+    }
+
+    /// From now on writes go there.
+    fn go_to(&self, link: &Link) {
+        let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        *server = link.server().map(str::to_owned);
+        link.era().store(self.era.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+    }
+
+    /// Whether a connection leads where the writes go, as far as that is known.
+    fn agree_with(&self, link: &Link) -> bool {
+        if link.era().load(Ordering::SeqCst) == self.era() {
+            return true;
+        }
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = server.is_some() && server.as_deref() == link.server();
+        if is_same {
+            link.era().store(self.era(), Ordering::SeqCst);
+        }
+        is_same
+    }
+}
+
 /// One connection after the other.
 struct Lane {
     connector: Arc<Connector>,
+    writes: Arc<Writes>,
+    is_for_writes: bool,
     state: Mutex<State>,
 }
 
@@ -139,7 +183,7 @@ impl Lane {
             if state.closed {
                 return Err(Error::closed());
             }
-            if let Some(link) = state.link.as_ref().filter(|link| link.is_usable()) {
+            if let Some(link) = state.link.as_ref().filter(|link| link.is_usable() && self.writes.agree_with(link)) {
                 return Ok(Arc::clone(link));
             }
             state.link = None;
@@ -171,7 +215,7 @@ impl Lane {
 
     async fn connect(self: Arc<Self>, pause: Duration, replaced: Option<Peer>) -> Result<Arc<Link>> {
         tokio::time::sleep(pause).await;
-        let outcome = self.connector.connect(replaced.as_ref()).await.map(Arc::new);
+        let outcome = self.connect_where_writes_go(replaced.as_ref()).await.map(Arc::new);
         let mut state = self.state();
         state.attempt = None;
         match &outcome {
@@ -188,6 +232,23 @@ impl Lane {
             }
         }
         outcome
+    }
+
+    /// Connects, once more where writes begin to go to another server meanwhile: whoever waits for it may have been told that one of them
+    /// was applied there.
+    async fn connect_where_writes_go(&self, replaced: Option<&Peer>) -> Result<Link> {
+        loop {
+            let era = self.writes.era();
+            let link = self.connector.connect(replaced).await?;
+            if self.is_for_writes {
+                self.writes.go_to(&link);
+                return Ok(link);
+            }
+            link.era().store(era, Ordering::SeqCst);
+            if self.writes.agree_with(&link) {
+                return Ok(link);
+            }
+        }
     }
 
     fn close(&self) {

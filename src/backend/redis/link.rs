@@ -1,7 +1,7 @@
 //! One connection that any number of calls use at once: [`Link`].
 
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,10 @@ pub(super) struct Link {
     connection: MultiplexedConnection,
     health: Arc<Health>,
     peer: Option<Peer>,
+    /// Which server it leads to, where it may be asked; another one after each restart.
+    server: Option<String>,
+    /// How many connections for writes there had been when this one was last known to lead where they did; the lanes keep it.
+    era: AtomicU64,
     opened: Instant,
     version: OnceLock<String>,
     /// Whether the keys that were last asked for were all there.
@@ -53,7 +57,7 @@ pub(super) struct Health {
 }
 
 impl Link {
-    /// Learns our name at the server, and has it drop the connection that this one replaces.
+    /// Learns our name at the server and its own, and has it drop the connection that this one replaces.
     ///
     /// The server may hold commands of that connection that it has not run yet, as after a freeze. Were they to run later,
     /// an old write could end up over a newer one. Number and address together name it beyond doubt, also if the server was
@@ -64,17 +68,19 @@ impl Link {
         replaced: Option<&Peer>,
     ) -> Result<Self> {
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("CLIENT").arg("INFO");
+        pipeline.cmd("CLIENT").arg("INFO").cmd("INFO").arg("server");
         if let Some(Peer { id, address }) = replaced {
             pipeline.cmd("CLIENT").arg("KILL").arg("ID").arg(id).arg("ADDR").arg(address);
         }
         let replies = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
-        let described = replies.map_err(error::connecting)?.into_iter().next();
-        let peer = described.and_then(|reply| redis::from_redis_value::<String>(reply).ok());
-        let peer = peer.as_deref().and_then(Peer::parse);
+        let mut texts = replies.map_err(error::connecting)?.into_iter().map(redis::from_redis_value::<String>);
+        let mut text = || texts.next().and_then(|text| text.ok());
+        let peer = text().as_deref().and_then(Peer::parse);
+        let server = text().as_deref().and_then(run_id);
+        let era = AtomicU64::new(0);
         let (opened, version) = (Instant::now(), OnceLock::new());
         let (found_all, apart) = (AtomicBool::new(true), AtomicBool::new(false));
-        Ok(Self { connection, health, peer, opened, version, found_all, apart })
+        Ok(Self { connection, health, peer, server, era, opened, version, found_all, apart })
     }
 
     /// Sends commands in a row and awaits a reply to each; an error of the server is the reply to its command alone.
@@ -140,6 +146,16 @@ impl Link {
         self.peer.as_ref()
     }
 
+    /// Which server it leads to, if that says.
+    pub(super) fn server(&self) -> Option<&str> {
+        self.server.as_deref()
+    }
+
+    /// The number of the connection for writes that it was last known to agree with.
+    pub(super) const fn era(&self) -> &AtomicU64 {
+        &self.era
+    }
+
     /// Whether one command may ask for several keys, and they are likely to be all there.
     pub(super) fn may_ask_together(&self) -> bool {
         self.found_all.load(Ordering::Relaxed) && !self.apart.load(Ordering::Relaxed)
@@ -193,6 +209,11 @@ impl Health {
     }
 }
 
+/// What a server calls itself from its start to its end, within the answer to `INFO server`.
+fn run_id(info: &str) -> Option<String> {
+    info.lines().find_map(|line| line.trim_end().strip_prefix("run_id:")).map(str::to_owned)
+}
+
 fn is_read_only(reply: &Reply) -> bool {
     matches!(reply, Reply::ServerError(error) if error::is_read_only(error))
 }
@@ -206,6 +227,11 @@ mod tests {
         let peer = Peer::parse("id=24 addr=127.0.0.1:46842 laddr=127.0.0.1:7391 fd=8 name= db=0\n").unwrap();
         assert_eq!((peer.id.as_str(), peer.address.as_str()), ("24", "127.0.0.1:46842"));
         assert!(Peer::parse("").is_none());
+        assert_eq!(
+            run_id("# Server\r\nredis_version:7.0.15\r\nrun_id:5a1b\r\ntcp_port:1\r\n").as_deref(),
+            Some("5a1b")
+        );
+        assert_eq!(run_id(""), None);
     }
 
     #[test]
