@@ -16,8 +16,11 @@ use super::fallback;
 /// The most keys of one round: their writes wait for it.
 const BATCH: usize = 256;
 
-/// How long a round may take.
+/// How long a round may wait for its keys.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long its deletes may take. If the breaker opens meanwhile, nothing else is deleted for so long.
+const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the clearing of a prefix may take at first, so that one whose reply is lost is soon repeated, and at most, for a store that
 /// has much to go through.
@@ -27,8 +30,8 @@ const LONGEST_CLEAR_TIMEOUT: Duration = Duration::from_secs(120);
 /// The pause after a round that failed for a reason that passes.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// How much a round dares: after a failure fewer keys, for of many one may be written to all the time, and more time for a clear, which
-/// may have needed it.
+/// How much a round dares: after a failure fewer keys, for of many one may be written to all the time, and more time for a clear that used
+/// up what it had.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
     most_keys: usize,
@@ -38,8 +41,9 @@ struct Pace {
 impl Pace {
     const FIRST: Self = Self { most_keys: BATCH, clear_timeout: CLEAR_TIMEOUT };
 
-    fn after_failure(self) -> Self {
-        Self { most_keys: 1, clear_timeout: (self.clear_timeout * 2).min(LONGEST_CLEAR_TIMEOUT) }
+    fn after_failure(self, took: Duration) -> Self {
+        let longer = if took < self.clear_timeout { self.clear_timeout } else { self.clear_timeout * 2 };
+        Self { most_keys: 1, clear_timeout: longer.min(LONGEST_CLEAR_TIMEOUT) }
     }
 }
 
@@ -61,6 +65,7 @@ pub(super) async fn run(core: Arc<Core>) {
         while core.gate.is_open() || !core.owes_anything() {
             core.debts.notified().await;
         }
+        let began = Instant::now();
         match round(&core, pace).await {
             Ok(Round::Done | Round::Clean) => pace = Pace::FIRST,
             Ok(Round::NotBefore(moment)) => {
@@ -69,7 +74,7 @@ pub(super) async fn run(core: Arc<Core>) {
                 tokio::time::sleep_until(moment.min(soon).into()).await;
             }
             Err(error) => {
-                pace = pace.after_failure();
+                pace = pace.after_failure(began.elapsed());
                 tracing::debug!(%error, "what was written meanwhile could not be deleted yet; it is tried again");
                 tokio::time::sleep(PAUSE).await;
             }
@@ -110,8 +115,7 @@ async fn round(core: &Core, pace: Pace) -> Result<Round> {
 /// If the breaker opens, the keys are let go and stay dirty, but no other round begins before the delete has ended: a backend may carry
 /// it on until its deadline.
 async fn delete(core: &Core, keys: Vec<Key>) -> Result<Round> {
-    let cx = Context::with_timeout(TIMEOUT);
-    let entered: Entered = core.in_flight.enter(Scope::Keys(keys.clone()), &cx).await?;
+    let entered: Entered = core.in_flight.enter(Scope::Keys(keys.clone()), &Context::with_timeout(TIMEOUT)).await?;
     let mut not_before: Option<Instant> = None;
     let mut due = Vec::with_capacity(keys.len());
     for key in keys {
@@ -123,6 +127,7 @@ async fn delete(core: &Core, keys: Vec<Key>) -> Result<Round> {
     if let (true, Some(moment)) = (due.is_empty(), not_before) {
         return Ok(Round::NotBefore(moment));
     }
+    let cx = Context::with_timeout(DELETE_TIMEOUT);
     come_behind(core, &cx).await?;
     let deletes = due.iter().map(|key| Write::delete(key.clone(), core.stamps.issue())).collect();
     let mut sent = core.primary.write_many(deletes, &cx);
