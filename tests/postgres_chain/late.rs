@@ -1,7 +1,7 @@
 //! Statements that land late: their server process is frozen while it holds them, they are given up, journaled and replayed, something
 //! newer is written, and then the process thaws.
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use agent_storage::chain::ChainState;
@@ -185,10 +185,10 @@ async fn an_entry_that_lands_late_ends_when_it_was_to_end() {
     };
     let expiry =
         || rig.query("SELECT expires_at FROM agent_storage.kv WHERE key = 'other'").trim().parse::<i64>().unwrap();
-    let replayed = Cell::new(0);
-    let newer = || async { replayed.set(expiry()) };
+    let replayed = AtomicI64::new(0);
+    let newer = || async { replayed.store(expiry(), Ordering::SeqCst) };
     assert_eq!(land_late(&rig, "kv", "other", set, newer).await, Durability::Local);
-    assert_eq!(expiry(), replayed.get());
+    assert_eq!(expiry(), replayed.load(Ordering::SeqCst));
     assert_eq!(rig.others.get_json("other").await.unwrap(), Some(2));
 }
 
