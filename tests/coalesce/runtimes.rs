@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context as TaskContext, Waker};
 use std::time::Duration;
 
@@ -48,20 +49,21 @@ fn what_waits_behind_a_call_whose_runtime_ends_goes_on_in_its_order() {
 fn a_call_in_a_batch_whose_runtime_ends_is_told_so_at_once() {
     let (database, recorder) = subject();
     let (other, ours) = (runtime(), runtime());
-    let first: Call = other.block_on(set(&database, "a", 1));
+    let first: Call = ours.block_on(set(&database, "a", 1));
     let sent: Call = ours.block_on(set(&database, "b", 1));
+    let _gone: Call = other.block_on(set(&database, "c", 1));
     recorder.let_through(1);
-    // The batch is sent by the runtime in which the lane became free.
-    other.block_on(async { end(first).await.unwrap() });
+    // The batch is sent by the runtime of the call that came last.
+    ours.block_on(async { end(first).await.unwrap() });
     other.block_on(settle());
-    assert_eq!(recorder.batches(), [["a"], ["b"]]);
-    let waiting: Call = ours.block_on(set(&database, "c", 1));
+    assert_eq!(recorder.batches(), [vec!["a"], vec!["b", "c"]]);
+    let waiting: Call = ours.block_on(set(&database, "d", 1));
     drop(other);
     let error = ours.block_on(end(sent)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
     recorder.open();
     ours.block_on(end(waiting)).unwrap();
-    assert_eq!(recorder.batches(), [["a"], ["b"], ["c"]]);
+    assert_eq!(recorder.batches(), [vec!["a"], vec!["b", "c"], vec!["d"]]);
 }
 
 #[test]
@@ -111,26 +113,38 @@ fn what_waits_behind_a_runtime_that_rests_is_sent_by_another() {
 }
 
 #[test]
-fn a_batch_in_a_runtime_that_rests_is_answered_by_another() {
+fn a_batch_after_the_next_is_sent_where_a_caller_waits_too() {
     let (database, recorder) = subject();
     let (other, ours) = (runtime(), runtime());
     let first: Call = other.block_on(set(&database, "a", 1));
-    let sent: Call = ours.block_on(set(&database, "b", 1));
+    let second: Call = other.block_on(set(&database, "b", 1));
     recorder.let_through(1);
     other.block_on(async { end(first).await.unwrap() });
     other.block_on(settle());
-    assert_eq!(recorder.batches(), [["a"], ["b"]], "the other runtime sent the batch");
+    assert_eq!(recorder.batches(), [["a"], ["b"]]);
     let waiting: Call = ours.block_on(set(&database, "b", 2));
+    recorder.let_through(1);
+    // It rests once its own call has ended.
+    other.block_on(async { end(second).await.unwrap() });
     recorder.open();
-    ours.block_on(async {
-        end(sent).await.unwrap();
-        end(waiting).await.unwrap();
-    });
-    // What it finds when it goes on is not its own any more.
-    other.block_on(settle());
+    for _ in 0..2 {
+        other.block_on(settle());
+    }
+    ours.block_on(end(waiting)).unwrap();
     assert_eq!(recorder.batches(), [["a"], ["b"], ["b"]]);
-    drop(other);
     ours.block_on(async { end(set(&database, "c", 1).await).await.unwrap() });
+}
+
+#[test]
+fn a_runtime_without_timers_takes_no_lane_along() {
+    let (database, recorder) = subject();
+    recorder.open();
+    let bad = Builder::new_current_thread().build().unwrap();
+    for _ in 0..10 {
+        let write = std::panic::AssertUnwindSafe(|| bad.block_on(database.set("a", Value::from_integer(1))));
+        assert!(std::panic::catch_unwind(write).is_err(), "there are no timers");
+    }
+    runtime().block_on(async { end(set(&database, "a", 2).await).await.unwrap() });
 }
 
 /// Polls a call once, and holds on to it.
@@ -179,4 +193,18 @@ async fn a_write_that_is_held_beyond_its_deadline_goes_to_its_end() {
     settle().await;
     assert_eq!(database.get_json::<i64>("a").await.unwrap(), Some(1), "it was taken over");
     assert_eq!(recorder.overlaps(), 0);
+}
+
+#[tokio::test]
+async fn a_call_that_is_taken_over_and_then_given_up_leaves_nothing_behind() {
+    let (database, recorder) = subject();
+    let held = begun(database.set("a", Value::from_integer(1))).await;
+    let waiting = set(&database, "b", 2).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(held);
+    recorder.open();
+    end(waiting).await.unwrap();
+    drop(database);
+    settle().await;
+    assert_eq!(Arc::strong_count(&recorder), 1, "no task holds the store");
 }

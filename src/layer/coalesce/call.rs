@@ -14,8 +14,8 @@ use crate::contract::Context;
 use crate::error::{Error, Result};
 
 use super::batch::panicked;
-use super::driven::{Answers, FIRST};
 use super::lane::{Entered, Lane};
+use super::lone::Lone;
 use super::slot::Slot;
 use super::work::Work;
 
@@ -49,12 +49,13 @@ impl<'a, W: Work> Call<'a, W> {
                 self.stage = Stage::Waiting(slot);
                 Poll::Pending
             }
-            Entered::Alone(slot, flight, driven) => {
+            Entered::Alone(slot, flight, lone) => {
                 let Some(item) = slot.send() else {
+                    // Its time was up just now.
                     self.lane.release(flight);
-                    return Poll::Ready(Err(Error::internal("a call began twice")));
+                    return slot.poll(task.waker());
                 };
-                let mut alone = Alone::begin(self.lane, flight, slot, driven, item, self.deadline);
+                let mut alone = Alone::begin(self.lane, flight, slot, lone, item, self.deadline);
                 let answer = alone.poll(task);
                 if answer.is_pending() {
                     self.stage = Stage::Alone(alone);
@@ -111,9 +112,9 @@ impl<W: Work> Drop for Call<'_, W> {
 struct Alone<'a, W: Work> {
     lane: &'a Arc<Lane<W>>,
     flight: usize,
-    /// Where the answer comes if somebody else drives the call.
+    /// Where the answer comes if the call was taken over, and who is woken at its deadline.
     slot: Arc<Slot<W>>,
-    driven: Arc<Answers<W>>,
+    lone: Arc<Lone<W::Answer>>,
     is_over: bool,
 }
 
@@ -122,19 +123,17 @@ impl<'a, W: Work> Alone<'a, W> {
         lane: &'a Arc<Lane<W>>,
         flight: usize,
         slot: Arc<Slot<W>>,
-        driven: Arc<Answers<W>>,
+        lone: Arc<Lone<W::Answer>>,
         item: W::Item,
         deadline: Instant,
     ) -> Self {
         let call = AssertUnwindSafe(Arc::clone(&lane.work).send_one(item, Context::until(deadline))).catch_unwind();
-        driven.begin(call.map(|answer| vec![answer.unwrap_or_else(|_| Err(panicked()))]));
-        Self { lane, flight, slot, driven, is_over: false }
+        lone.begin(call.map(|answer| answer.unwrap_or_else(|_| Err(panicked()))));
+        Self { lane, flight, slot, lone, is_over: false }
     }
 
     fn poll(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<W::Answer>> {
-        if self.driven.poll(FIRST, task).is_ready()
-            && let Some(answer) = self.driven.fetch(FIRST).and_then(|mut answers| answers.pop())
-        {
+        if let Some(Poll::Ready(answer)) = self.lone.poll(task) {
             self.is_over = true;
             self.lane.release(self.flight);
             return Poll::Ready(answer);
@@ -147,7 +146,7 @@ impl<W: Work> Drop for Alone<'_, W> {
     fn drop(&mut self) {
         if !self.is_over {
             self.slot.leave();
-            self.lane.leave(self.flight, &self.driven);
+            self.lane.leave(self.flight, &self.lone);
         }
     }
 }

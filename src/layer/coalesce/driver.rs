@@ -1,57 +1,73 @@
 //! Who drives what is on its way in a lane, and then what waits for it: the [`Driver`].
 
-use std::future::poll_fn;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tokio::task::yield_now;
 
-use super::driven::{Answers, FIRST};
+use crate::contract::Context;
+use crate::error::Result;
+
+use super::batch::{self, Batch};
+use super::flight::Taken;
 use super::lane::Lane;
 use super::queue::KeyHashes;
 use super::work::Work;
 
-/// A flight in the hands of a task of ours. Should the task end early, with its runtime, the lane is free again.
+/// What is sent next, and in which runtime: one in which a caller waits for it. None stands for the current one.
+pub(super) struct Next<W: Work> {
+    pub(super) batch: Batch<W>,
+    pub(super) runtime: Option<Handle>,
+}
+
+/// A flight in the hands of a task. Should the task end early, with its runtime, the lane is free again.
 pub(super) struct Driver<W: Work> {
     lane: Arc<Lane<W>>,
     flight: usize,
-    driven: Arc<Answers<W>>,
-    turn: u32,
-    /// It has said to the lane that it is through, or somebody else drives the flight.
+    /// It has come to its end, and has said so to the lane.
     is_over: bool,
 }
 
 impl<W: Work> Driver<W> {
-    /// The first one of a batch.
-    pub(super) const fn first(lane: Arc<Lane<W>>, flight: usize, driven: Arc<Answers<W>>) -> Self {
-        Self::of(lane, flight, driven, FIRST)
+    pub(super) const fn new(lane: Arc<Lane<W>>, flight: usize) -> Self {
+        Self { lane, flight, is_over: false }
     }
 
-    /// One who took over.
-    pub(super) const fn of(lane: Arc<Lane<W>>, flight: usize, driven: Arc<Answers<W>>, turn: u32) -> Self {
-        Self { lane, flight, driven, turn, is_over: false }
-    }
-
-    /// Goes on in a task of the current runtime. Without one nobody is left to send anything; whoever waits is told so.
-    pub(super) fn set_out(self) {
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(self.run());
+    /// Sends a batch, and then what waits, in a task. Without a runtime nobody is left to send it; whoever waits is told so.
+    pub(super) fn send(self, next: Next<W>) {
+        let Next { batch, runtime } = next;
+        if let Some(runtime) = runtime.or_else(|| Handle::try_current().ok()) {
+            runtime.spawn(async move {
+                let answers = self.answers(batch).await;
+                self.go_on(answers).await;
+            });
         }
     }
 
-    async fn run(mut self) {
+    /// Takes a call that was taken from its caller to its end, and then sends what waits, in a task.
+    pub(super) fn finish(self, (call, runtime): Taken<W>) {
+        runtime.spawn(async move {
+            let answers = vec![call.await];
+            self.go_on(answers).await;
+        });
+    }
+
+    async fn answers(&self, Batch { items, deadline }: Batch<W>) -> Vec<Result<W::Answer>> {
+        batch::send(&self.lane.work, items, Context::until(deadline)).await
+    }
+
+    async fn go_on(mut self, mut answers: Vec<Result<W::Answer>>) {
         let mut keys = KeyHashes::default();
+        let here = Handle::current().id();
         loop {
-            poll_fn(|task| self.driven.poll(self.turn, task)).await;
-            if !self.lane.land(self.flight, &self.driven, self.turn) {
-                break;
-            }
+            self.lane.answer(self.flight, answers);
             // Those who were answered run first: whoever calls again goes along with the next batch, and not alone before it.
             yield_now().await;
-            // Somebody may have taken over meanwhile.
-            let ours = |_: &_| self.driven.is_turn(self.turn);
-            let Some(next) = self.lane.next_or_free(self.flight, &mut keys, ours) else { break };
-            (self.driven, self.turn) = (next, FIRST);
+            let Some(next) = self.lane.next_or_free(self.flight, &mut keys) else { break };
+            if next.runtime.as_ref().is_some_and(|runtime| runtime.id() != here) {
+                return self.send(next);
+            }
+            answers = self.answers(next.batch).await;
         }
         self.is_over = true;
     }
@@ -60,7 +76,7 @@ impl<W: Work> Driver<W> {
 impl<W: Work> Drop for Driver<W> {
     fn drop(&mut self) {
         if !self.is_over {
-            self.lane.abandon(self.flight, &self.driven, self.turn);
+            self.lane.abandon(self.flight);
         }
     }
 }

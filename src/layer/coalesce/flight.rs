@@ -5,36 +5,36 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Id;
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 
-use super::driven::{Answers, FIRST};
+use crate::error::Result;
+
+use super::lone::Lone;
 use super::queue::{KeyHashes, Waiting};
 use super::work::Work;
 
 /// How soon a deadline is looked at again whose batch was just being made up.
 const SOON: Duration = Duration::from_millis(1);
 
-/// How long calls wait behind one that nobody may be driving before it is taken over; twice as long each further time. A call
-/// that is only slow loses nothing by it.
+/// How long after its begin a lone call is left to its caller while others wait behind it. One that is only slow loses nothing by being
+/// taken over.
 pub(super) const PATIENCE: Duration = Duration::from_millis(10);
-
-/// How often at most that time is doubled.
-const MOST_DOUBLINGS: u32 = 10;
 
 /// The room for one call or batch on its way, and what is in it.
 pub(super) enum Flight<W: Work> {
     /// Nothing.
     Free,
-    /// A call that runs in its caller.
-    Alone { call: Waiting<W>, driven: Arc<Answers<W>>, since: Instant },
+    /// A call that runs in its caller, in this runtime.
+    Alone { call: Waiting<W>, lone: Arc<Lone<W::Answer>>, since: Instant, runtime: Handle },
     /// A batch that is being made up: the hashes of its keys, and the first of its deadlines.
     Boarding(Vec<u64>, Option<Instant>),
-    /// A batch on its way in a task of ours; its calls until they are answered.
-    Batch { calls: Vec<Waiting<W>>, driven: Arc<Answers<W>>, turn: u32, runtime: Option<Id>, since: Instant },
+    /// A batch on its way, until it is answered; or a call that was taken over.
+    Batch(Vec<Waiting<W>>),
 }
 
-/// Whoever took a flight over: what to drive, and whose turn it is.
-pub(super) type TakenOver<W> = (Arc<Answers<W>>, u32);
+/// A call that was taken from its caller, and the runtime that it began in.
+pub(super) type Taken<W> = (BoxFuture<'static, Result<<W as Work>::Answer>>, Handle);
 
 impl<W: Work> Flight<W> {
     pub(super) const fn is_free(&self) -> bool {
@@ -47,18 +47,13 @@ impl<W: Work> Flight<W> {
         Self::Boarding(keys, taken.iter().map(|call| call.deadline).min())
     }
 
-    /// A batch that sets out now.
-    pub(super) fn batch(calls: Vec<Waiting<W>>, driven: Arc<Answers<W>>, runtime: Option<Id>) -> Self {
-        Self::Batch { calls, driven, turn: FIRST, runtime, since: Instant::now() }
-    }
-
     /// Adds the keys that are on their way.
     pub(super) fn note_keys(&self, keys: &mut KeyHashes) {
         match self {
             Self::Free => {}
             Self::Alone { call, .. } => keys.extend([call.key_hash]),
             Self::Boarding(boarding, _) => keys.extend(boarding),
-            Self::Batch { calls, .. } => keys.extend(calls.iter().map(|call| call.key_hash)),
+            Self::Batch(waiting) => keys.extend(waiting.iter().map(|call| call.key_hash)),
         }
     }
 
@@ -68,7 +63,7 @@ impl<W: Work> Flight<W> {
             Self::Free => false,
             Self::Alone { call, .. } => call.key_hash == key,
             Self::Boarding(boarding, _) => boarding.contains(&key),
-            Self::Batch { calls, .. } => calls.iter().any(|call| call.key_hash == key),
+            Self::Batch(waiting) => waiting.iter().any(|call| call.key_hash == key),
         }
     }
 
@@ -78,53 +73,33 @@ impl<W: Work> Flight<W> {
             Self::Free => return None,
             Self::Boarding(_, first) => return first.map(|first| first.max(now + SOON)),
             Self::Alone { call, .. } => std::slice::from_ref(call),
-            Self::Batch { calls, .. } => calls,
+            Self::Batch(waiting) => waiting,
         };
         let (late, early): (Vec<_>, Vec<_>) = calls.iter().partition(|call| call.deadline <= now);
         wakers.extend(late.into_iter().filter_map(|call| call.slot.expire()));
         early.into_iter().map(|call| call.deadline).min()
     }
 
-    /// From when on somebody in this runtime takes over what others wait for; never what a task of the same runtime drives. A lone
-    /// call is taken over at its deadline, though nobody waits for it.
-    pub(super) fn stalls_at(&self, runtime: Id, is_waited_for: bool) -> Option<Instant> {
+    /// From when on a lone call is taken over: if others wait for the lane, and in any case at its deadline.
+    pub(super) fn stalls_at(&self, is_waited_for: bool) -> Option<Instant> {
         match self {
             Self::Alone { since, .. } if is_waited_for => Some(*since + PATIENCE),
             Self::Alone { call, .. } => Some(call.deadline),
-            Self::Batch { turn, runtime: driver, since, .. } if *driver != Some(runtime) => {
-                Some(*since + PATIENCE * (1 << (*turn).min(MOST_DOUBLINGS)))
-            }
             _ => None,
         }
     }
 
-    /// Takes the flight over, for a task of this runtime. None if it is being driven at this moment.
-    pub(super) fn take_over(&mut self, by: Option<Id>, now: Instant) -> Option<TakenOver<W>> {
-        if let Self::Batch { driven, turn, runtime, since, .. } = self {
-            *turn = driven.take_over_or_done()?;
-            (*runtime, *since) = (by, now);
-            return Some((Arc::clone(driven), *turn));
-        }
-        let Self::Alone { driven, .. } = self else { return None };
-        let turn = driven.take_over()?;
-        let Self::Alone { call, driven, .. } = mem::replace(self, Self::Free) else { return None };
-        *self = Self::Batch { calls: vec![call], driven: Arc::clone(&driven), turn, runtime: by, since: now };
-        Some((driven, turn))
+    /// Takes a lone call from its caller, for a task. None if the caller gets on with it at this moment.
+    pub(super) fn take_over(&mut self) -> Option<Taken<W>> {
+        let Self::Alone { lone, .. } = self else { return None };
+        let taken = lone.take()?;
+        let Self::Alone { call, runtime, .. } = mem::replace(self, Self::Free) else { return None };
+        *self = Self::Batch(vec![call]);
+        Some((taken, runtime))
     }
 
-    /// Whether this is what is on its way.
-    pub(super) fn is(&self, other: &Arc<Answers<W>>) -> bool {
-        match self {
-            Self::Alone { driven, .. } | Self::Batch { driven, .. } => Arc::ptr_eq(driven, other),
-            Self::Free | Self::Boarding(..) => false,
-        }
-    }
-
-    /// Hands out the calls of a batch, to be answered.
-    pub(super) fn land(&mut self) -> Vec<Waiting<W>> {
-        match self {
-            Self::Batch { calls, .. } => mem::take(calls),
-            _ => Vec::new(),
-        }
+    /// Whether this call runs in its caller here.
+    pub(super) fn is(&self, other: &Arc<Lone<W::Answer>>) -> bool {
+        matches!(self, Self::Alone { lone, .. } if Arc::ptr_eq(lone, other))
     }
 }

@@ -8,13 +8,12 @@ use std::time::Instant;
 
 use tokio::runtime::{Handle, Id};
 
-use crate::contract::Context;
 use crate::error::Result;
 
-use super::batch::{self, Batch};
-use super::driven::{Answers, Driven};
-use super::driver::Driver;
-use super::flight::{Flight, PATIENCE, TakenOver};
+use super::batch::Batch;
+use super::driver::{Driver, Next};
+use super::flight::{Flight, PATIENCE, Taken};
+use super::lone::Lone;
 use super::queue::{KeyHashes, Limits, Load, Queue, Waiting};
 use super::slot::Slot;
 use super::watch::{Alarm, Watch};
@@ -31,6 +30,8 @@ struct State<W: Work> {
     /// Whoever takes a free one must see to it that [`Lane::release`] or [`Lane::abandon`] is called.
     flights: Box<[Flight<W>]>,
     queue: Queue<W>,
+    /// The runtime of the call that began to wait last.
+    last_waiter: Option<Handle>,
     /// No later than the first deadline of what waits or is on its way, unless there is none.
     first_deadline: Option<Instant>,
     watch: Watch,
@@ -39,7 +40,7 @@ struct State<W: Work> {
 /// How a call gets in.
 pub(super) enum Entered<W: Work> {
     /// At once, as this flight. What it sends is to be begun there.
-    Alone(Arc<Slot<W>>, usize, Arc<Answers<W>>),
+    Alone(Arc<Slot<W>>, usize, Arc<Lone<W::Answer>>),
     Queued(Arc<Slot<W>>),
 }
 
@@ -47,7 +48,8 @@ impl<W: Work> Lane<W> {
     /// Makes a lane for so many calls or batches at a time.
     pub(super) fn new(work: Arc<W>, width: u32, limits: Limits, load: Arc<Load>) -> Arc<Self> {
         let flights = (0..width).map(|_| Flight::Free).collect();
-        let state = State { flights, queue: Queue::new(load), first_deadline: None, watch: Watch::default() };
+        let (queue, watch) = (Queue::new(load), Watch::default());
+        let state = State { flights, queue, last_waiter: None, first_deadline: None, watch };
         Arc::new(Self { work, limits, state: Mutex::new(state) })
     }
 
@@ -60,19 +62,24 @@ impl<W: Work> Lane<W> {
         deadline: Instant,
         task: &Waker,
     ) -> Result<Entered<W>> {
+        let runtime = Handle::current();
         let mut state = self.lock();
         // What waits before a free lane follows a call of its key in another, or was left behind by a runtime that ended. It goes first.
         let stranded = !state.queue.is_empty();
         let follows = W::ORDERED && state.flights.iter().any(|flight| flight.carries(key_hash));
+        let waits = stranded || follows || state.free().is_none();
+        let alarm = state.wake_by(deadline, waits, &runtime);
         let entered = match state.free() {
-            Some((index, flight)) if !stranded && !follows => {
-                let (call, driven) = (Waiting::new(&mut slot, key_hash, deadline, task)?, Arc::new(Driven::new()));
-                *flight = Flight::Alone { call, driven: Arc::clone(&driven), since: Instant::now() };
-                Ok(Entered::Alone(slot, index, driven))
+            Some((index, flight)) if !waits => {
+                let (call, lone) = (Waiting::new(&mut slot, key_hash, deadline, task)?, Arc::new(Lone::new()));
+                *flight = Flight::Alone { call, lone: Arc::clone(&lone), since: Instant::now(), runtime };
+                Ok(Entered::Alone(slot, index, lone))
             }
-            _ => state.queue.push(slot, key_hash, deadline, task).map(Entered::Queued),
+            _ => {
+                state.last_waiter = Some(runtime);
+                state.queue.push(slot, key_hash, deadline, task).map(Entered::Queued)
+            }
         };
-        let alarm = state.wake_by(deadline);
         let resumed = if stranded { state.claim() } else { None };
         drop(state);
         self.go_on(alarm, resumed);
@@ -83,111 +90,91 @@ impl<W: Work> Lane<W> {
     /// have ended.
     pub(super) fn tend(self: &Arc<Self>, deadline: Instant) {
         let mut state = self.lock();
-        let alarm = state.wake_by(deadline);
-        let resumed = if state.queue.is_empty() { None } else { state.claim() };
+        let waits = !state.queue.is_empty();
+        let alarm = state.wake_by(deadline, waits, &Handle::current());
+        let resumed = if waits { state.claim() } else { None };
         drop(state);
         self.go_on(alarm, resumed);
     }
 
     fn go_on(self: &Arc<Self>, alarm: Alarm, resumed: Option<usize>) {
         alarm.ring(self);
-        if let Some(flight) = resumed {
-            self.release(flight);
+        let Some(flight) = resumed else { return };
+        if let Some(next) = self.next_or_free(flight, &mut KeyHashes::default()) {
+            // Here, for the runtime of others may have ended.
+            Driver::new(Arc::clone(self), flight).send(Next { runtime: None, ..next });
         }
     }
 
-    /// A flight has ended, or was taken for what waits: the lane is free, or goes on with what waits in a task of its own.
+    /// A lone call has ended: the lane is free, or goes on with what waits in a task of its own.
     pub(super) fn release(self: &Arc<Self>, flight: usize) {
-        let mut keys = KeyHashes::default();
-        if let Some(driven) = self.next_or_free(flight, &mut keys, |_| true) {
-            Driver::first(Arc::clone(self), flight, driven).set_out();
+        if let Some(next) = self.next_or_free(flight, &mut KeyHashes::default()) {
+            Driver::new(Arc::clone(self), flight).send(next);
         }
     }
 
-    /// What waits, as a batch on its way; if nothing does, the flight is free. Neither, if it is not `ours`.
-    pub(super) fn next_or_free(
-        &self,
-        flight: usize,
-        keys: &mut KeyHashes,
-        ours: impl FnOnce(&Flight<W>) -> bool,
-    ) -> Option<Arc<Answers<W>>> {
-        let mut state = self.lock();
-        if !state.flights.get(flight).is_some_and(ours) {
-            return None;
-        }
+    /// What waits, as a batch on its way; if nothing does, the flight is free.
+    pub(super) fn next_or_free(&self, flight: usize, keys: &mut KeyHashes) -> Option<Next<W>> {
         loop {
+            let mut state = self.lock();
             state.keys_of_others(flight, keys);
             let taken = state.queue.take(self.limits, keys);
             let next = if taken.is_empty() { Flight::Free } else { Flight::boarding(&taken) };
             let before = state.put(flight, next);
+            // Where nobody is left to wait, no runtime is held on to.
+            let waiter = state.last_waiter.take();
+            if !state.queue.is_empty() {
+                state.last_waiter.clone_from(&waiter);
+            }
             drop(state);
             drop(before);
             if taken.is_empty() {
                 return None;
             }
-            let (batch, calls) = Batch::of(taken);
-            if let Some(Batch { items, deadline }) = batch {
-                let (work, driven) = (Arc::clone(&self.work), Arc::new(Driven::new()));
-                driven.begin(async move { batch::send(&work, items, Context::until(deadline)).await });
-                let runtime = Handle::try_current().ok().map(|runtime| runtime.id());
-                self.lock().put(flight, Flight::batch(calls, Arc::clone(&driven), runtime));
-                return Some(driven);
+            let (batch, waiting) = Batch::of(taken);
+            self.lock().put(flight, Flight::Batch(waiting));
+            if let Some(batch) = batch {
+                return Some(Next { batch, runtime: waiter });
             }
-            state = self.lock();
         }
     }
 
-    /// Answers the calls of a batch that is done; `false` if somebody else took it over.
-    pub(super) fn land(&self, flight: usize, driven: &Answers<W>, turn: u32) -> bool {
-        let mut state = self.lock();
-        if !driven.is_turn(turn) {
-            return false;
-        }
-        let answers = driven.fetch(turn).unwrap_or_default();
-        let calls = state.flights.get_mut(flight).map(Flight::land).unwrap_or_default();
-        drop(state);
-        for (call, answer) in calls.into_iter().zip(answers) {
+    pub(super) fn answer(&self, flight: usize, answers: Vec<Result<W::Answer>>) {
+        let flown = self.lock().put(flight, Flight::Batch(Vec::new()));
+        let Some(Flight::Batch(waiting)) = flown else { return };
+        for (call, answer) in waiting.into_iter().zip(answers) {
             if let Some(caller) = call.slot.answer(answer) {
                 caller.wake();
             }
         }
-        true
     }
 
     /// The caller of a lone call went away: a task of ours takes the call to its end, and the lane is free then.
-    pub(super) fn leave(self: &Arc<Self>, flight: usize, driven: &Arc<Answers<W>>) {
-        let runtime = Handle::try_current().ok().map(|runtime| runtime.id());
+    pub(super) fn leave(self: &Arc<Self>, flight: usize, lone: &Arc<Lone<W::Answer>>) {
         let mut state = self.lock();
-        let ours = state.flights.get_mut(flight).filter(|flight| flight.is(driven));
-        let taken = ours.and_then(|flight| flight.take_over(runtime, Instant::now()));
+        let ours = state.flights.get_mut(flight).filter(|flight| flight.is(lone));
+        let taken = ours.and_then(Flight::take_over);
         drop(state);
         if let Some(taken) = taken {
-            self.drive(flight, taken);
+            Driver::new(Arc::clone(self), flight).finish(taken);
         }
-    }
-
-    fn drive(self: &Arc<Self>, flight: usize, (driven, turn): TakenOver<W>) {
-        Driver::of(Arc::clone(self), flight, driven, turn).set_out();
     }
 
     /// A flight ended with the runtime that it was in: who waited for it is told so, and who waits for the next one is to see to it.
-    pub(super) fn abandon(&self, flight: usize, driven: &Arc<Answers<W>>, turn: u32) {
+    pub(super) fn abandon(&self, flight: usize) {
         let mut state = self.lock();
-        if !driven.is_turn(turn) || !state.flights.get(flight).is_some_and(|flight| flight.is(driven)) {
-            return;
-        }
         let before = state.put(flight, Flight::Free);
         let queued: Vec<Waker> = state.queue.wakers().collect();
+        state.last_waiter = None;
         drop(state);
-        driven.give_up();
-        if let Some(Flight::Batch { calls, .. }) = before {
+        if let Some(Flight::Batch(waiting)) = before {
             let broken_off = |call: &Waiting<W>| call.slot.answer(Err(W::unanswered()));
-            calls.iter().filter_map(broken_off).for_each(Waker::wake);
+            waiting.iter().filter_map(broken_off).for_each(Waker::wake);
         }
         queued.into_iter().for_each(Waker::wake);
     }
 
-    /// Ends the waiting of those whose time is up and takes over what nobody drives, if it is time to look; says when it is next.
+    /// Ends the waiting of those whose time is up and takes over what keeps others waiting, if it is time to look; says when it is next.
     pub(super) fn look(self: &Arc<Self>, runtime: Id, timer: &Waker) -> Option<Instant> {
         // The clock of the timer, which a test may have stopped.
         let now = tokio::time::Instant::now().into_std();
@@ -195,15 +182,16 @@ impl<W: Work> Lane<W> {
         let mut state = self.lock();
         let mut next = state.watch.next(runtime);
         if next.is_some_and(|next| next <= now) {
-            taken = state.take_over(runtime, now);
-            next = state.expire(now, &mut late);
-            // What was being driven a moment ago is looked at again, but not at once.
-            let stalls = state.stalls_at(runtime).map(|at| at.max(now + PATIENCE));
-            next = next.into_iter().chain(stalls).min();
+            taken = state.take_over(now);
+            // What its caller gets on with at this moment is looked at again, but not at once.
+            let stalls = state.stalls_at(false).map(|at| at.max(now + PATIENCE));
+            next = state.expire(now, &mut late).into_iter().chain(stalls).min();
         }
         state.watch.reset(runtime, next, timer);
         drop(state);
-        taken.into_iter().for_each(|(flight, taken)| self.drive(flight, taken));
+        for (flight, taken) in taken {
+            Driver::new(Arc::clone(self), flight).finish(taken);
+        }
         late.into_iter().for_each(Waker::wake);
         next
     }
@@ -244,25 +232,25 @@ impl<W: Work> State<W> {
         Some(mem::replace(self.flights.get_mut(flight)?, next))
     }
 
-    /// Sees to it that a timer of the current runtime looks in time, at this deadline and for what may stand in the way.
-    fn wake_by(&mut self, deadline: Instant) -> Alarm {
+    /// Sees to it that a timer of this runtime looks in time: at this deadline, and for what may keep a call waiting.
+    fn wake_by(&mut self, deadline: Instant, waits: bool, runtime: &Handle) -> Alarm {
+        let moment = self.stalls_at(waits).map_or(deadline, |stalls| stalls.min(deadline));
+        let alarm = self.watch.set(moment, runtime);
         self.first_deadline = Some(self.first_deadline.map_or(deadline, |first| first.min(deadline)));
-        let runtime = Handle::current();
-        let moment = self.stalls_at(runtime.id()).map_or(deadline, |stalls| stalls.min(deadline));
-        self.watch.set(moment, runtime)
+        alarm
     }
 
-    /// When the first flight may have to be taken over by somebody in this runtime.
-    fn stalls_at(&self, runtime: Id) -> Option<Instant> {
-        let is_waited_for = !self.queue.is_empty();
-        self.flights.iter().filter_map(|flight| flight.stalls_at(runtime, is_waited_for)).min()
+    /// When the first lone call is to be taken over.
+    fn stalls_at(&self, waits: bool) -> Option<Instant> {
+        let is_waited_for = waits || !self.queue.is_empty();
+        self.flights.iter().filter_map(|flight| flight.stalls_at(is_waited_for)).min()
     }
 
-    fn take_over(&mut self, runtime: Id, now: Instant) -> Vec<(usize, TakenOver<W>)> {
+    fn take_over(&mut self, now: Instant) -> Vec<(usize, Taken<W>)> {
         let is_waited_for = !self.queue.is_empty();
-        let stalled = |flight: &Flight<W>| flight.stalls_at(runtime, is_waited_for).is_some_and(|at| at <= now);
+        let stalled = |flight: &Flight<W>| flight.stalls_at(is_waited_for).is_some_and(|at| at <= now);
         let flights = self.flights.iter_mut().enumerate().filter(|(_, flight)| stalled(flight));
-        flights.filter_map(|(index, flight)| Some((index, flight.take_over(Some(runtime), now)?))).collect()
+        flights.filter_map(|(index, flight)| Some((index, flight.take_over()?))).collect()
     }
 
     fn expire(&mut self, now: Instant, wakers: &mut Vec<Waker>) -> Option<Instant> {

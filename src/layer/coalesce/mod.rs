@@ -4,7 +4,7 @@
 //! waits, up to a count and a size, as one batch. There is no timer, so an idle store adds no latency, and under load the batches grow
 //! by themselves.
 //!
-//! - Writes and appends go to lanes by their key, so that those of one key never overtake each other. A second write of a key
+//! - A write or an append waits while another of its key is on its way, so that those of one key never overtake each other. A second write of a key
 //!   waits for the next batch, and conditional writes are not mixed with others.
 //! - The time in the queue counts against the deadline. Timed out in the queue is `Unavailable`: nothing was sent. Timed out on
 //!   the way is `OutcomeUnknown` for a write.
@@ -15,10 +15,10 @@
 
 mod batch;
 mod call;
-mod driven;
 mod driver;
 mod flight;
 mod lane;
+mod lone;
 mod queue;
 mod slot;
 mod store;

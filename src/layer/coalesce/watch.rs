@@ -38,12 +38,12 @@ pub(super) enum Alarm {
 }
 
 impl Watch {
-    /// Sees to it that a timer of the current runtime looks at this moment.
+    /// Sees to it that a timer of this runtime looks at this moment.
     ///
     /// # Panics
     ///
     /// In a runtime without timers, as every wait does.
-    pub(super) fn set(&mut self, deadline: Instant, runtime: Handle) -> Alarm {
+    pub(super) fn set(&mut self, deadline: Instant, runtime: &Handle) -> Alarm {
         let id = runtime.id();
         match self.timers.iter_mut().find(|timer| timer.runtime == id) {
             Some(timer) if timer.next <= deadline => Alarm::Set,
@@ -54,7 +54,7 @@ impl Watch {
             None => {
                 let sleep = Box::pin(tokio::time::sleep_until(deadline.into()));
                 self.timers.push(Timer { runtime: id, next: deadline, task: None });
-                Alarm::Start(runtime, sleep)
+                Alarm::Start(runtime.clone(), sleep)
             }
         }
     }
