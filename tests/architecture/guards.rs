@@ -16,6 +16,12 @@ const SUITE_REPEATS: &str = "src/testkit/suite/repeats.rs";
 const SUITE_STAMPS: &str = "src/testkit/suite/stamps.rs";
 const SUITE_IDENTITY: &str = "src/testkit/suite/expected_identity.rs";
 const AMBIGUITY: &str = "tests/chain/ambiguity.rs";
+const BREAKER: &str = "src/chain/breaker.rs";
+const CACHE_AMBIGUITY: &str = "tests/cache_chain/ambiguity.rs";
+const CACHE_CRASH: &str = "tests/cache_chain/crash.rs";
+const CACHE_DEGRADED: &str = "tests/cache_chain/degraded.rs";
+const CACHE_LATE: &str = "tests/cache_chain/late.rs";
+const CACHE_RETURNING: &str = "tests/cache_chain/returning.rs";
 const DEGRADED: &str = "tests/chain/degraded.rs";
 const LATE: &str = "tests/chain/late.rs";
 const LIVES: &str = "tests/chain/lives.rs";
@@ -115,6 +121,86 @@ const OF_THE_MODEL: &[(&str, &[Test])] = &[
     ("outage_survives_a_crash", &[(LIVES, "a_replay_that_a_crash_broke_off_knows_when_the_outage_began")]),
 ];
 
+/// What tells whether the primary is away, and what a journal takes.
+const OF_THE_BREAKER_AND_THE_JOURNAL: &[(&str, &[Test])] = &[
+    ("an answer never counts, be it an error", &[(BREAKER, "silence_opens_it_by_rate_and_answers_never_do")]),
+    ("what says that it is down opens it at once", &[(BREAKER, "a_store_that_says_it_is_down_opens_it_at_once")]),
+    (
+        "one probe without an answer does not open it",
+        &[(BREAKER, "two_probes_without_an_answer_open_it_and_one_that_was_merely_refused_does_not")],
+    ),
+    (
+        "nor do probes while writes are taken",
+        &[(BREAKER, "a_probe_without_an_answer_says_nothing_while_writes_are_answered")],
+    ),
+    (
+        "a flapping primary is kept waiting",
+        &[(BREAKER, "a_flapping_primary_is_kept_waiting_longer_and_longer_and_forgiven_in_time")],
+    ),
+    (
+        "whoever is on his way is let go when it opens",
+        &[("src/chain/gate.rs", "calls_of_all_threads_hear_that_the_breaker_opened")],
+    ),
+    ("a full journal takes nothing", &[(DEGRADED, "a_full_journal_takes_nothing_and_empties_itself")]),
+    (
+        "a journal whose disk failed takes nothing",
+        &[(
+            "src/chain/journal/tests/disk.rs",
+            "a_disk_that_failed_takes_no_more_operations_but_gives_back_what_it_holds",
+        )],
+    ),
+    (
+        "a journal belongs to the process that locked it",
+        &[("src/chain/journal/tests/folder.rs", "each_process_has_a_file_of_its_own")],
+    ),
+    (
+        "an item that a later one of its list overtook is not kept",
+        &[(AMBIGUITY, "an_item_that_a_later_one_of_its_list_overtook_is_not_kept")],
+    ),
+    ("no guess is made of what is owed", &[(PARKED, "who_wants_guesses_gets_none_of_what_is_owed")]),
+];
+
+/// What keeps a cache from answering something old.
+const OF_A_CACHE: &[(&str, &[Test])] = &[
+    (
+        "what was written meanwhile is deleted at the primary",
+        &[(CACHE_RETURNING, "what_was_written_meanwhile_is_deleted_and_what_others_wrote_is_never_overwritten")],
+    ),
+    (
+        "and not read there before",
+        &[(CACHE_RETURNING, "until_it_is_deleted_a_key_is_answered_here_and_its_writes_wait")],
+    ),
+    (
+        "a write in doubt is deleted too",
+        &[(CACHE_AMBIGUITY, "a_write_in_doubt_counts_as_written_here_and_is_deleted_there")],
+    ),
+    ("what may come late is waited for", &[(CACHE_RETURNING, "a_write_that_lands_late_is_deleted_too")]),
+    (
+        "a delete that was given up is waited for",
+        &[(CACHE_LATE, "a_delete_that_was_broken_off_takes_nothing_that_was_acknowledged_since")],
+    ),
+    ("a delete comes behind a ping", &[(CACHE_RETURNING, "every_delete_comes_behind_a_ping_of_its_own")]),
+    (
+        "a write keeps its key to its end though its caller goes away",
+        &[(CACHE_AMBIGUITY, "a_batch_whose_caller_went_away_does_not_land_over_what_was_written_since")],
+    ),
+    ("what only the primary can judge is unavailable", &[(CACHE_DEGRADED, "what_needs_the_primary_is_unavailable")]),
+    ("also until its key is clean", &[(CACHE_RETURNING, "what_needs_the_primary_waits_for_its_key_to_be_clean")]),
+    ("what stood in is forgotten", &[(CACHE_RETURNING, "what_stood_in_is_forgotten")]),
+    (
+        "too many keys are one",
+        &[
+            ("src/chain/cache/dirty.rs", "too_many_keys_or_bytes_or_prefixes_make_everything_dirty"),
+            (CACHE_RETURNING, "too_many_keys_clear_what_is_the_chains_and_nothing_else"),
+        ],
+    ),
+    (
+        "a mark is on the disk before anything is acknowledged",
+        &[(CACHE_CRASH, "what_could_not_be_marked_is_not_acknowledged")],
+    ),
+    ("and the next start heeds it", &[(CACHE_CRASH, "the_next_start_clears_before_it_reads")]),
+];
+
 /// What the model does not know: adoption, and operations that are refused.
 const BEYOND_THE_MODEL: &[(&str, &[Test])] = &[
     (
@@ -173,7 +259,8 @@ pub(crate) fn exists((file, name): &Test) -> bool {
 fn each_rule_of_the_chain_is_guarded_by_tests_that_exist() {
     let listed: BTreeSet<String> = OF_THE_MODEL.iter().map(|(rule, _)| (*rule).to_owned()).collect();
     assert_eq!(listed, rules_of_the_model(), "the model has other rules than are listed here");
-    let all = || OF_THE_MODEL.iter().chain(BEYOND_THE_MODEL);
+    let lists = [OF_THE_MODEL, BEYOND_THE_MODEL, OF_THE_BREAKER_AND_THE_JOURNAL, OF_A_CACHE];
+    let all = || lists.into_iter().flatten();
     let unguarded: Vec<_> = all().filter(|(_, tests)| tests.is_empty()).collect();
     assert!(unguarded.is_empty(), "without a test: {unguarded:?}");
     let missing: Vec<_> = all().flat_map(|(_, tests)| *tests).filter(|test| !exists(test)).collect();
