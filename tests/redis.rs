@@ -57,6 +57,7 @@ fn main() -> ExitCode {
         prefixes_are_literal,
         every_key_is_listed_however_small_the_page,
         a_cursor_that_is_none_is_refused,
+        a_listing_misses_nothing_though_another_server_goes_on_with_it,
         names_that_are_no_keys_are_left_alone,
         a_ping_leaves_nothing_to_see,
         a_ping_tells_the_version,
@@ -573,6 +574,39 @@ async fn a_cursor_that_is_none_is_refused() {
         let options = ListOptions::default().with_cursor(Cursor::new(text));
         assert_eq!(kind(cache.list(&prefix, &options, &cx()).await), ErrorKind::InvalidValue, "{text:?}");
     }
+}
+
+async fn a_listing_misses_nothing_though_another_server_goes_on_with_it() {
+    let (first, second) = (Redis::start(&[]), Redis::start(&[]));
+    let address = |server: &Redis| SocketAddr::from(([127, 0, 0, 1], server.port()));
+    let names: BTreeSet<String> = (0..1000).map(|number| format!("k:{number}")).collect();
+    for server in [&first, &second] {
+        let mut fill = redis::cmd("MSET");
+        names.iter().for_each(|name| _ = fill.arg(name).arg(1));
+        fill.exec(&mut raw(server)).unwrap();
+    }
+    let proxy = FaultProxy::start(address(&first)).await.unwrap();
+    let cache = RedisCache::new(&RedisConfig::new("127.0.0.1", proxy.address().port())).unwrap();
+    let (prefix, mut options) = (KeyPrefix::parse("k:").unwrap(), ListOptions::default().with_limit(100));
+    let mut found = BTreeSet::new();
+    for page in 0.. {
+        if page == 5 {
+            // As after a restart: the keys are the same, and their order is another one.
+            proxy.lead_to(address(&second)).await;
+            proxy.reset().await;
+        }
+        let answer = loop {
+            // A connection that was reset is found out by who uses it next.
+            match cache.list(&prefix, &options, &cx()).await {
+                Ok(answer) => break answer,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}"),
+            }
+        };
+        found.extend(answer.keys.iter().map(|key| key.as_str().to_owned()));
+        let Some(next) = answer.next else { break };
+        options = options.with_cursor(next);
+    }
+    assert_eq!(found, names);
 }
 
 async fn names_that_are_no_keys_are_left_alone() {

@@ -31,10 +31,8 @@ pub(super) async fn list(lanes: &Lanes, prefix: &KeyPrefix, options: &ListOption
         let room = limit - page.len();
         let taken = position.waiting.drain(..room.min(position.waiting.len()));
         page.extend(taken.filter(|key| seen.insert(key.clone())));
-        let Some(at) = position.next.filter(|_| position.waiting.is_empty() && page.len() < limit && steps < STEPS)
-        else {
-            break;
-        };
+        let is_full = !position.waiting.is_empty() || page.len() >= limit || steps >= STEPS;
+        let Some(at) = position.next.as_ref().filter(|_| !is_full) else { break };
         let step = scan(lanes, Behind::Acknowledged, prefix, at, look_at, cx).await?;
         if step.keys.is_empty() {
             look_at = MOST_LOOKED_AT.min(look_at * 2);
@@ -50,9 +48,9 @@ pub(super) async fn list(lanes: &Lanes, prefix: &KeyPrefix, options: &ListOption
 pub(super) async fn count(lanes: &Lanes, prefix: &KeyPrefix, cx: &Context) -> Result<u64> {
     let hasher = RandomState::new();
     let mut seen = HashSet::new();
-    let mut next = Some(0);
+    let mut next = Some(Spot::START);
     while let Some(at) = next {
-        let step = scan(lanes, Behind::Acknowledged, prefix, at, MOST_LOOKED_AT, cx).await?;
+        let step = scan(lanes, Behind::Acknowledged, prefix, &at, MOST_LOOKED_AT, cx).await?;
         seen.extend(step.keys.iter().map(|key| hasher.hash_one(key)));
         next = step.next;
     }
@@ -64,10 +62,10 @@ pub(super) async fn count(lanes: &Lanes, prefix: &KeyPrefix, cx: &Context) -> Re
 /// It scans where the writes go, so that a write sent before it, whoever still waits for it, is cleared too.
 pub(super) async fn clear(lanes: &Lanes, prefix: &KeyPrefix, cx: &Context) -> Result<u64> {
     let mut removed = 0;
-    let mut next = Some(0);
+    let mut next = Some(Spot::START);
     while let Some(at) = next {
         let step = async {
-            let step = scan(lanes, Behind::Sent, prefix, at, MOST_LOOKED_AT, cx).await?;
+            let step = scan(lanes, Behind::Sent, prefix, &at, MOST_LOOKED_AT, cx).await?;
             Ok((unlink(lanes, &step.keys, cx).await?, step.next))
         };
         let (gone, following) = step.await.map_err(|failure| broken_off(failure, removed))?;
@@ -100,10 +98,29 @@ async fn unlink(lanes: &Lanes, keys: &[Key], cx: &Context) -> Result<u64> {
     }
 }
 
+/// Where a scan goes on, and at which server: the number means nothing to another one, nor to the same one after a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Spot {
+    number: u64,
+    server: Option<String>,
+}
+
+impl Spot {
+    const START: Self = Self { number: 0, server: None };
+
+    /// The number for this server. One that it did not give is worth nothing, so the scan begins anew.
+    fn number_for(&self, server: Option<&str>) -> u64 {
+        match (&self.server, server) {
+            (Some(ours), Some(server)) if ours != server => 0,
+            _ => self.number,
+        }
+    }
+}
+
 /// What one step of a scan found.
 struct Step {
     keys: Vec<Key>,
-    next: Option<u64>,
+    next: Option<Spot>,
 }
 
 /// Which writes a step comes after.
@@ -119,29 +136,30 @@ async fn scan(
     lanes: &Lanes,
     behind: Behind,
     prefix: &KeyPrefix,
-    at: u64,
+    at: &Spot,
     look_at: usize,
     cx: &Context,
 ) -> Result<Step> {
-    let mut command = cmd("SCAN");
-    command.arg(at);
-    if !prefix.is_empty() {
-        command.arg("MATCH").arg(pattern(prefix));
-    }
-    command.arg("COUNT").arg(look_at);
     let link = match behind {
         Behind::Acknowledged => lanes.read_link(cx).await?,
         Behind::Sent => lanes.write_link(cx).await?,
     };
+    let mut command = cmd("SCAN");
+    command.arg(at.number_for(link.server()));
+    if !prefix.is_empty() {
+        command.arg("MATCH").arg(pattern(prefix));
+    }
+    command.arg("COUNT").arg(look_at);
     let (cursor, found) = match link.send_one(&command, Effect::Read, cx).await? {
         Reply::Array(parts) => <[Reply; 2]>::try_from(parts).map_err(|_| error::unexpected_reply())?.into(),
         Reply::ServerError(refusal) => return Err(error::refused(refusal)),
         _ => return Err(error::unexpected_reply()),
     };
-    let cursor: u64 = redis::from_redis_value(cursor).map_err(|_| error::unexpected_reply())?;
+    let number: u64 = redis::from_redis_value(cursor).map_err(|_| error::unexpected_reply())?;
     let Reply::Array(found) = found else { return Err(error::unexpected_reply()) };
     let keys = found.into_iter().filter_map(|name| our_key(name, prefix)).collect();
-    Ok(Step { keys, next: Some(cursor).filter(|cursor| *cursor != 0) })
+    let next = Spot { number, server: link.server().map(str::to_owned) };
+    Ok(Step { keys, next: Some(next).filter(|next| next.number != 0) })
 }
 
 /// The key of that name; none for what cannot be a key, as another client's binary names and the one that a ping writes.
@@ -169,23 +187,31 @@ fn pattern(prefix: &KeyPrefix) -> String {
 /// Those keys travel in the cursor. Asking again for the same step would not do: a table that grew meanwhile answers with
 /// other keys.
 struct Position {
-    next: Option<u64>,
+    next: Option<Spot>,
     waiting: Vec<Key>,
 }
 
 impl Position {
     const fn start() -> Self {
-        Self { next: Some(0), waiting: Vec::new() }
+        Self { next: Some(Spot::START), waiting: Vec::new() }
     }
 
     /// Reads what [`Position::cursor`] wrote. Control characters are in no key, so a line break separates them.
     fn parse(cursor: &Cursor, prefix: &KeyPrefix) -> Result<Self> {
         let unreadable = || Error::invalid_value("the cursor is not one that a listing of this prefix answered");
         let mut lines = cursor.as_str().split('\n');
-        let next: u64 = lines.next().and_then(|number| number.parse().ok()).ok_or_else(unreadable)?;
+        let next = lines.next().and_then(Self::spot).ok_or_else(unreadable)?;
         let keys = lines.map(|line| Key::parse(line).ok().filter(|key| prefix.matches(key)));
         let waiting = keys.collect::<Option<_>>().ok_or_else(unreadable)?;
-        Ok(Self { next: Some(next).filter(|next| *next != 0), waiting })
+        Ok(Self { next: Some(next).filter(|next| next.number != 0), waiting })
+    }
+
+    /// Reads a number, and which server gave it if that was known.
+    fn spot(line: &str) -> Option<Spot> {
+        let (number, server) = line.split_once(' ').map_or((line, None), |(number, server)| (number, Some(server)));
+        let is_name = |server: &str| !server.is_empty() && server.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let server = server.map(str::to_owned);
+        server.as_deref().is_none_or(is_name).then_some(Spot { number: number.parse().ok()?, server })
     }
 
     /// The cursor of the next page, if there is more.
@@ -193,7 +219,12 @@ impl Position {
         if self.next.is_none() && self.waiting.is_empty() {
             return None;
         }
-        let mut text = self.next.unwrap_or(0).to_string();
+        let Spot { number, server } = self.next.as_ref().unwrap_or(&Spot::START);
+        let mut text = number.to_string();
+        if let Some(server) = server {
+            text.push(' ');
+            text.push_str(server);
+        }
         for key in &self.waiting {
             text.push('\n');
             text.push_str(key.as_str());
@@ -216,8 +247,9 @@ mod tests {
     fn a_cursor_carries_what_waits() {
         let waiting: Vec<Key> = ["p:1", "p: 2"].map(|key| Key::parse(key).unwrap()).to_vec();
         let prefix = KeyPrefix::parse("p:").unwrap();
-        for next in [None, Some(7)] {
-            let cursor = Position { next, waiting: waiting.clone() }.cursor().unwrap();
+        let known = Spot { number: 7, server: Some("5a1b".to_owned()) };
+        for next in [None, Some(Spot { server: None, ..known.clone() }), Some(known)] {
+            let cursor = Position { next: next.clone(), waiting: waiting.clone() }.cursor().unwrap();
             let position = Position::parse(&cursor, &prefix).unwrap();
             assert_eq!((position.next, position.waiting), (next, waiting.clone()));
         }
@@ -225,9 +257,16 @@ mod tests {
     }
 
     #[test]
+    fn a_number_means_nothing_to_another_server() {
+        let spot = Spot { number: 7, server: Some("a".to_owned()) };
+        assert_eq!([Some("a"), Some("b"), None].map(|server| spot.number_for(server)), [7, 0, 7]);
+        assert_eq!(Spot { server: None, ..spot }.number_for(Some("b")), 7);
+    }
+
+    #[test]
     fn a_cursor_of_something_else_is_refused() {
         let prefix = KeyPrefix::parse("p:").unwrap();
-        for text in ["", "x", "-1", "1 ", "1\n", "1\nq:1", "1\np:1\n", "99999999999999999999"] {
+        for text in ["", "x", "-1", "1 ", "1 a b", " a", "1\n", "1\nq:1", "1\np:1\n", "99999999999999999999"] {
             let error = Position::parse(&Cursor::new(text), &prefix).err().unwrap();
             assert_eq!(error.kind(), ErrorKind::InvalidValue, "{text:?}");
         }
