@@ -139,7 +139,10 @@ const OF_THE_BREAKER_AND_THE_JOURNAL: &[(&str, &[Test])] = &[
     ),
     (
         "whoever is on his way is let go when it opens",
-        &[("src/chain/gate.rs", "calls_of_all_threads_hear_that_the_breaker_opened")],
+        &[
+            ("src/chain/gate.rs", "calls_of_all_threads_hear_that_the_breaker_opened"),
+            (CACHE_DEGRADED, "calls_on_their_way_are_answered_at_once_when_the_primary_turns_out_to_be_away"),
+        ],
     ),
     ("a full journal takes nothing", &[(DEGRADED, "a_full_journal_takes_nothing_and_empties_itself")]),
     (
@@ -149,6 +152,7 @@ const OF_THE_BREAKER_AND_THE_JOURNAL: &[(&str, &[Test])] = &[
             "a_disk_that_failed_takes_no_more_operations_but_gives_back_what_it_holds",
         )],
     ),
+    ("what is too old is put aside", &[(PARKED, "what_waited_for_longer_than_deletes_are_remembered_is_put_aside")]),
     (
         "a journal belongs to the process that locked it",
         &[("src/chain/journal/tests/folder.rs", "each_process_has_a_file_of_its_own")],

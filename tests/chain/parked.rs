@@ -1,6 +1,7 @@
 //! What the primary never takes is put aside.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_storage::Value;
 use agent_storage::backend::memory::MemoryDatabase;
@@ -190,4 +191,22 @@ async fn who_wants_guesses_gets_none_of_what_is_owed() {
     let mut answers = rig.database.get_many(["stuck", "any"]).await;
     assert_eq!(answers.pop().unwrap().unwrap(), None, "a guess");
     unavailable(answers.pop().unwrap());
+}
+
+#[tokio::test]
+async fn what_waited_for_longer_than_deletes_are_remembered_is_put_aside() {
+    let rig = Rig::timeless().await;
+    rig.fall().await;
+    rig.set("k", 1).await;
+    rig.clock.advance(Duration::from_secs(1));
+    // Wherever the primary keeps the key, it forgets a delete there that is newer.
+    for number in 0..1000 {
+        rig.primary.delete(format!("gone:{number}")).await.unwrap();
+    }
+    rig.clock.advance(Duration::from_secs(3600));
+    rig.recover().await;
+    assert_eq!((rig.chain.status().parked, rig.stored("k").await), (1, None));
+    let reason = rig.chain.journaled(0).await.unwrap().remove(0).parked.unwrap();
+    assert!(reason.contains("longer than the primary remembers deletes"), "{reason}");
+    assert_eq!(read(rig.database.lookup("k").await).0, Some(1), "it was acknowledged, and is there for its writer");
 }
