@@ -98,6 +98,22 @@ fn a_call_that_moves_to_another_task_is_woken_there() {
 }
 
 #[test]
+fn what_waits_is_not_sent_where_the_runtime_of_the_last_call_has_ended() {
+    let (database, recorder) = subject();
+    let (other, ours) = (runtime(), runtime());
+    let first: Call = ours.block_on(set(&database, "a", 1));
+    let waiting: Call = ours.block_on(set(&database, "b", 1));
+    let _gone: Call = other.block_on(set(&database, "c", 1));
+    drop(other);
+    recorder.open();
+    ours.block_on(async {
+        end(first).await.unwrap();
+        end(waiting).await.unwrap();
+    });
+    assert_eq!(recorder.batches(), [["a"], ["b"]]);
+}
+
+#[test]
 fn what_waits_behind_a_runtime_that_rests_is_sent_by_another() {
     let (database, recorder) = subject();
     let (other, ours) = (runtime(), runtime());

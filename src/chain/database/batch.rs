@@ -143,18 +143,14 @@ impl<I: Item> Batch<'_, I> {
         let mut diverted: HashSet<Key> = HashSet::new();
         let mut outcome = Sent::default();
         for (index, answer) in sent.into_iter().zip(&mut answers) {
-            let Some(item) = self.items.get(index).filter(|_| !overtaken.contains(&index)) else {
-                if let Some(slot) = self.answers.get_mut(index) {
-                    *slot = answer.take();
-                }
-                continue;
-            };
+            let Some(item) = self.items.get(index) else { continue };
             let error = answer.as_ref().and_then(|answer| answer.as_ref().err());
             if let Some(part) = error.and_then(|error| self.core.learn_behind(error)) {
                 let known = self.parts.entry(index).or_insert(Behind::NOT_BEGUN);
                 *known = known.and(part);
                 outcome.behind.push(index);
             } else if (error.is_some_and(is_of_the_primary) || diverted.contains(item.key()))
+                && !overtaken.contains(&index)
                 && self.core.can_journal()
                 && item.operation(self.core.clock.now()).is_some()
             {

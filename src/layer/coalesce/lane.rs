@@ -196,9 +196,13 @@ impl<W: Work> Lane<W> {
         next
     }
 
-    /// The timer of a runtime ended with it.
+    /// The timer of a runtime ended with it. Nothing is sent there any more.
     pub(super) fn stop_looking(&self, runtime: Id) {
-        self.lock().watch.end(runtime);
+        let mut state = self.lock();
+        state.watch.end(runtime);
+        let ended = state.last_waiter.take_if(|waiter| waiter.id() == runtime);
+        drop(state);
+        drop(ended);
     }
 
     fn lock(&self) -> MutexGuard<'_, State<W>> {
