@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         a_hundred_calls_to_a_frozen_server_leave_the_whole_pool
         a_server_that_was_killed_is_used_again
         a_lost_reply_to_a_commit_is_an_unknown_outcome
+        a_replay_that_is_given_up_holds_no_connection
         a_first_connection_that_ends_with_its_runtime_is_made_anew
         a_wrong_password_is_said_and_not_tried_again
         a_missing_database_is_said_and_used_once_it_is_there
@@ -506,6 +507,24 @@ async fn a_lost_reply_to_a_commit_is_an_unknown_outcome() {
     proxy.set_once(NetworkFault::CutAt(Direction::ToClient, Point::Bytes(3))).await.unwrap();
     let error = database.get(&key("k"), &GetOptions::default(), &cx()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    proxy.close().await;
+}
+
+async fn a_replay_that_is_given_up_holds_no_connection() {
+    let bench = Bench::new();
+    let address = tokio::net::lookup_host((bench.server.host(), bench.server.port())).await.unwrap().next().unwrap();
+    let proxy = FaultProxy::start(address).await.unwrap();
+    let mut through = bench.config.clone();
+    through.port = proxy.address().port();
+    let database = PostgresDatabase::with_stamps(&through, Arc::clone(&bench.clock)).unwrap();
+    database.ping(&cx()).await.unwrap();
+    proxy.set(NetworkFault::BlackHole).await.unwrap();
+    let (steps, options) = (vec![Step::Write(bench.put_op("k", "1"))], ReplayOptions::new(Stamp::MIN));
+    let patient = Context::with_timeout(Duration::from_secs(60));
+    let replay = database.replay(steps, &options, &patient);
+    assert!(tokio::time::timeout(Duration::from_millis(300), replay).await.is_err());
+    assert!(proxy.lost() > 0, "it was under way");
+    database.close(&Context::with_timeout(Duration::from_secs(1))).await.unwrap();
     proxy.close().await;
 }
 
@@ -1046,10 +1065,8 @@ async fn no_call_reads_a_whole_table() {
         calls(round).await;
     }
     bench.database.close(&cx()).await.unwrap();
-    assert!(wait_until(|| bench
-        .query("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'agent-storage'")
-        .trim()
-        == "0"));
+    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'agent-storage' AND datname = current_database()";
+    assert!(wait_until(|| bench.query(sessions).trim() == "0"));
     for (table, rows) in read() {
         // Ten rows a call at most, of some twelve calls a round.
         assert!(rows <= (10 + ROUNDS) * 12 * 10, "{rows} rows of {table} were read");

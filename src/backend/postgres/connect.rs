@@ -107,6 +107,23 @@ impl Connector {
         answered.await.unwrap_or_else(|_| Err(Error::internal("a call to the server ended without an answer")))
     }
 
+    /// As [`Connector::run`], of a call that may be sent again: it is broken off where its caller goes away, and keeps no connection from
+    /// others while a server says nothing.
+    pub(super) async fn run_repeatable<T, F>(self: &Arc<Self>, cx: &Context, call: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Session) -> BoxFuture<'a, Result<T>> + Send + 'static,
+    {
+        let mut session = self.session(cx.deadline).await?;
+        let outcome = call(&mut session).await;
+        session.rollback().await;
+        tokio::spawn(async move {
+            sweep::clean_up(&mut session).await;
+            session.end();
+        });
+        outcome
+    }
+
     async fn session(self: &Arc<Self>, deadline: Instant) -> Result<Session> {
         if self.closed.load(Ordering::SeqCst) {
             return Err(Error::closed());

@@ -195,7 +195,7 @@ impl DatabaseBackend for PostgresDatabase {
         }
         let call = self
             .connector
-            .run(cx, move |session| async move { replay::replay(session, &steps, &options).await }.boxed());
+            .run_repeatable(cx, move |session| async move { replay::replay(session, &steps, &options).await }.boxed());
         call.await.unwrap_or_else(|error| refuse(count, &replay::of_all(error)))
     }
 
