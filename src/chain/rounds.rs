@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use crate::contract::Context;
+
 /// From how few pending operations on the replay lets nobody in until it is done.
 const LAST_ROUND: usize = 64;
 
@@ -35,8 +37,8 @@ impl Rounds {
         self.ended.notify_waiters();
     }
 
-    /// Waits for room for so many operations, or until the replay rests; not for long in any case.
-    pub(super) async fn admit(&self, operations: usize) {
+    /// Waits for room for so many operations, or until the replay rests; not for long in any case, nor for longer than the call has.
+    pub(super) async fn admit(&self, operations: usize, cx: &Context) {
         let turn = async {
             loop {
                 let mut ended = std::pin::pin!(self.ended.notified());
@@ -48,7 +50,7 @@ impl Rounds {
             }
         };
         // A replay that does not come on must not hold writers up.
-        let _ = timeout(HOLD, turn).await;
+        let _ = timeout(HOLD.min(cx.remaining()), turn).await;
     }
 
     fn take(&self, operations: usize) -> bool {

@@ -37,7 +37,7 @@ async fn enter<I: Item>(core: &Arc<Core>, items: &[I], cx: &Context) -> Result<E
     if core.owes_anything() && !core.is_open() {
         let owed = items.iter().filter(|item| core.owed().owes(item.key())).count();
         if owed > 0 {
-            core.rounds.admit(owed).await;
+            core.rounds.admit(owed, cx).await;
         }
     }
     let keys = items.iter().map(|item| item.key().clone()).collect();
