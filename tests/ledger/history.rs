@@ -2,8 +2,15 @@
 
 use std::collections::HashMap;
 
+use crate::caller::BRIEF;
 use crate::line::{Action, Answer, Digits, Line};
 use crate::writer::value_of;
+
+/// By how many milliseconds two looks at one clock may differ.
+const TOLERANCE: u64 = 2;
+
+/// What is replayed has what was left of its time when it was sent: it lasts longer by the way there, of so many milliseconds at most.
+const LONGEST_REPLAY: u64 = 3000;
 
 /// What one process told in its life.
 #[derive(Debug)]
@@ -28,6 +35,8 @@ pub(crate) struct Call {
     pub(crate) after: Digits,
     pub(crate) begun: Moment,
     away: Option<u64>,
+    /// Of the parts of a transaction, the first one's number.
+    pub(crate) bundle: Option<u64>,
     /// `None` if the process died before.
     pub(crate) end: Option<End>,
 }
@@ -63,7 +72,7 @@ impl Call {
     pub(crate) fn fate(&self) -> Fate {
         match self.end.as_ref().map(|end| &end.answer) {
             Some(Answer::Written { local: true, .. }) => Fate::Local,
-            Some(Answer::Written { local: false, .. }) => Fate::Primary,
+            Some(Answer::Written { local: false, .. } | Answer::Counted(_) | Answer::Trimmed) => Fate::Primary,
             Some(Answer::Failed(kind)) if kind == "outcome_unknown" => Fate::Unknown,
             Some(Answer::Failed(_)) => Fate::Refused,
             Some(Answer::Read { .. } | Answer::Length(_)) | None => Fate::Unknown,
@@ -90,6 +99,8 @@ impl Call {
     pub(crate) fn may_be_newer_than(&self, stamp: &str) -> bool {
         match (self.stamp(), &self.end) {
             (Some(own), _) => own.as_str() > stamp,
+            // Nobody may hear of it any more when it is stamped anew.
+            _ if self.fate() == Fate::Unknown => true,
             (None, Some(end)) => end.before.as_str() > stamp,
             (None, None) => true,
         }
@@ -127,7 +138,24 @@ impl Call {
     }
 
     pub(crate) fn puts(&self) -> bool {
-        matches!(self.action, Action::Set | Action::Create)
+        matches!(self.action, Action::Set | Action::Brief | Action::Create)
+    }
+
+    /// Whether what it wrote may have ended when another call had.
+    pub(crate) fn may_have_ended_by(&self, later: &Self) -> bool {
+        let ends = self.begun.at + BRIEF;
+        self.action == Action::Brief && later.end.as_ref().is_none_or(|end| end.moment.at >= ends)
+    }
+
+    /// Whether what it wrote had ended before another call began.
+    pub(crate) fn has_ended_before(&self, later: &Self) -> bool {
+        let longest = match self.fate() {
+            Fate::Primary => BRIEF + TOLERANCE,
+            Fate::Local => BRIEF + LONGEST_REPLAY,
+            Fate::Refused | Fate::Unknown => return false,
+        };
+        let end = self.end.as_ref().filter(|_| self.action == Action::Brief);
+        end.is_some_and(|end| later.begun.at > end.moment.at + longest)
     }
 }
 
@@ -150,9 +178,10 @@ impl History {
         self.lives.iter().find(|life| life.process == process).expect("a process that lived")
     }
 
-    /// The calls about a key that do as told.
+    /// The calls about a key that do as told, also those about all that begins as it does.
     pub(crate) fn of_key<'a>(&'a self, key: &'a str, does: impl Fn(&Call) -> bool + 'a) -> Vec<&'a Call> {
-        self.calls.iter().filter(|call| call.key == key && does(call)).collect()
+        let about = |call: &Call| call.key == key || (call.action == Action::Clear && key.starts_with(&call.key));
+        self.calls.iter().filter(|call| about(call) && does(call)).collect()
     }
 }
 
@@ -161,7 +190,7 @@ fn calls_of(life: &Life) -> Vec<Call> {
     let mut places = HashMap::new();
     for (line, told) in life.lines.iter().enumerate() {
         match told {
-            Line::Begun { call, action, key, after, at, away } => {
+            Line::Begun { call, action, key, after, at, away, bundle } => {
                 places.insert(*call, calls.len());
                 calls.push(Call {
                     process: life.process,
@@ -171,6 +200,7 @@ fn calls_of(life: &Life) -> Vec<Call> {
                     after: after.clone(),
                     begun: Moment { at: *at, line },
                     away: *away,
+                    bundle: *bundle,
                     end: None,
                 });
             }

@@ -15,6 +15,8 @@ pub(crate) enum Line {
         at: u64,
         /// Since when the primary is away, if it is known to be.
         away: Option<u64>,
+        /// Of the parts of a transaction, the first one's.
+        bundle: Option<u64>,
     },
     /// It has ended.
     Ended {
@@ -36,10 +38,17 @@ pub(crate) type Digits = String;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Action {
     Set,
+    /// A set with a TTL.
+    Brief,
     /// A set where there is nothing.
     Create,
     Delete,
+    /// Of all that begins with the key.
+    Clear,
+    /// An update that adds one.
+    Count,
     Append,
+    Trim,
     Get,
     Length,
 }
@@ -51,6 +60,10 @@ pub(crate) enum Answer {
     Written { stamp: Option<Digits>, local: bool },
     /// A value was read, or `None` is there.
     Read { value: Option<i64>, stamp: Option<Digits>, pending: bool },
+    /// An update was acknowledged, and left this number.
+    Counted(i64),
+    /// A list was trimmed.
+    Trimmed,
     /// A list has so many items.
     Length(u64),
     /// An error of this kind.

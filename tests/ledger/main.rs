@@ -5,7 +5,11 @@
 //! `LEDGER_SCHEDULES=<count>` runs so many; `LEDGER_SEED` and `LEDGER_SCHEDULES` together begin at the seed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod bundles;
+mod caller;
 mod check;
+mod cleared;
+mod counts;
 mod history;
 mod line;
 mod lists;
@@ -15,6 +19,7 @@ mod outcome;
 mod random;
 mod reached;
 mod reads;
+mod road;
 mod schedule;
 #[path = "../support/mod.rs"]
 mod support;
@@ -28,7 +33,7 @@ use std::time::Duration;
 use support::{Server, Suite};
 
 /// How many schedules run when nobody says otherwise.
-const SCHEDULES: u64 = 12;
+const SCHEDULES: u64 = 16;
 
 /// How long one may take, on a machine that does much else.
 const LIMIT: Duration = Duration::from_secs(60);

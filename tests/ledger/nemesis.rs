@@ -1,14 +1,15 @@
 //! What is done to the server, to the lines that lead there, and to the writers.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use agent_storage::testkit::{Direction, FaultProxy, NetworkFault, Point};
+use agent_storage::testkit::{Direction, NetworkFault, Point};
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
 use crate::random::Random;
 use crate::reached::Reached;
+use crate::road::Road;
 use crate::support::Postgres;
 
 /// A fault, and on which lines it is, where it is on lines.
@@ -24,11 +25,23 @@ pub(crate) enum Fault {
     Stall,
     /// Replies are cut off, one after the other.
     CutReplies,
+    /// Connections fall silent until the end of the schedule, while new ones are served.
+    StaySilent,
+    /// As before, and what they carry arrives in the end.
+    ArriveLast,
+    /// Each way takes long.
+    Slow,
+    /// The server ends the sessions of one writer.
+    Terminate,
+    /// Somebody holds all tables for a while.
+    Lock,
+    /// The server takes no writes.
+    ReadOnly,
     /// The line is cut, and when it is there again the acknowledgement of the first transaction is lost: most likely a replay's.
     CutCommit,
 }
 
-const FAULTS: [(Fault, &str); 9] = [
+const FAULTS: [(Fault, &str); 15] = [
     (Fault::KillServer, "the server is killed"),
     (Fault::FreezeServer, "the server is frozen"),
     (Fault::FreezeSessions, "sessions are frozen"),
@@ -37,6 +50,12 @@ const FAULTS: [(Fault, &str); 9] = [
     (Fault::Swallow, "the line swallows"),
     (Fault::Stall, "the line stalls"),
     (Fault::CutReplies, "replies are cut off"),
+    (Fault::StaySilent, "connections stay silent"),
+    (Fault::ArriveLast, "what was sent arrives last"),
+    (Fault::Slow, "the line is slow"),
+    (Fault::Terminate, "sessions are ended"),
+    (Fault::Lock, "the tables are locked"),
+    (Fault::ReadOnly, "the server takes no writes"),
     (Fault::CutCommit, "a replay's commit is cut off"),
 ];
 
@@ -49,15 +68,23 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
 pub(crate) struct Nemesis<'a> {
     server: &'a Postgres,
     database: String,
-    lines: Arc<[FaultProxy]>,
+    lines: Vec<Road>,
     frozen: Vec<u32>,
     faulty: Vec<usize>,
     fault: Fault,
 }
 
 impl<'a> Nemesis<'a> {
-    pub(crate) fn new(server: &'a Postgres, database: String, lines: Arc<[FaultProxy]>) -> Self {
+    /// Before a server and its database, with so many lines.
+    pub(crate) async fn new(server: &'a Postgres, database: String, lines: usize) -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], server.port()));
+        let lines = futures_util::future::join_all((0..lines).map(|_| Road::build(address))).await;
         Self { server, database, lines, frozen: Vec::new(), faulty: Vec::new(), fault: Fault::Reset }
+    }
+
+    /// The ports of the lines.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        self.lines.iter().map(|line| line.front.address().port()).collect()
     }
 
     /// Begins a fault by its number.
@@ -83,6 +110,20 @@ impl<'a> Nemesis<'a> {
             Fault::Swallow => self.on_lines(NetworkFault::BlackHole).await,
             Fault::Stall => self.on_lines(NetworkFault::Stall).await,
             Fault::CutReplies => return self.cut_replies(random, reached).await,
+            Fault::StaySilent => self.block(NetworkFault::BlackHole).await,
+            Fault::ArriveLast => self.block(NetworkFault::Stall).await,
+            Fault::Slow => {
+                let delay = Duration::from_millis(20 + random.below(250));
+                self.on_lines(NetworkFault::Latency(delay)).await;
+            }
+            Fault::Terminate => {
+                let slot = random.below(3);
+                self.sql(&format!(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'writer {slot}'"
+                ));
+            }
+            Fault::Lock => self.lock_tables(Duration::from_millis(200 + random.below(1500))),
+            Fault::ReadOnly => self.take_no_writes(true),
         }
         if !matches!(fault, Fault::CutCommit) {
             reached.note(name);
@@ -98,9 +139,22 @@ impl<'a> Nemesis<'a> {
                 block_in_place(|| self.frozen.drain(..).for_each(|pid| self.server.thaw_backend(pid)))
             }
             Fault::CutCommit => self.cut_commit(reached).await,
+            Fault::StaySilent | Fault::ArriveLast => {
+                for line in &self.faulty {
+                    self.lines[*line].lead_past().await;
+                }
+            }
+            Fault::ReadOnly => self.take_no_writes(false),
             _ => {}
         }
         self.on_lines(NetworkFault::Pass).await;
+    }
+
+    /// Lets go what was to stay away until the end.
+    pub(crate) async fn let_go(&mut self) {
+        for line in &mut self.lines {
+            line.let_go().await;
+        }
     }
 
     /// All lines, or one.
@@ -112,18 +166,24 @@ impl<'a> Nemesis<'a> {
 
     async fn on_lines(&self, fault: NetworkFault) {
         for line in &self.faulty {
-            self.lines[*line].set(fault.clone()).await.unwrap();
+            self.lines[*line].front.set(fault.clone()).await.unwrap();
+        }
+    }
+
+    async fn block(&self, fault: NetworkFault) {
+        for line in &self.faulty {
+            self.lines[*line].block(fault.clone()).await;
         }
     }
 
     async fn reset(&self) {
         for line in &self.faulty {
-            self.lines[*line].reset().await;
+            self.lines[*line].front.reset().await;
         }
     }
 
     fn hits(&self) -> u64 {
-        self.lines.iter().map(FaultProxy::hits).sum()
+        self.lines.iter().map(|line| line.front.hits()).sum()
     }
 
     async fn cut_replies(&self, random: &mut Random, reached: &mut Reached) {
@@ -134,7 +194,7 @@ impl<'a> Nemesis<'a> {
                     0 => NetworkFault::CutAt(Direction::ToClient, Point::Bytes(0)),
                     _ => NetworkFault::LoseFrom(Direction::ToClient, Point::Bytes(0)),
                 };
-                self.lines[*line].set_once(cut).await.unwrap();
+                self.lines[*line].front.set_once(cut).await.unwrap();
             }
             sleep(Duration::from_millis(20 + random.below(60))).await;
         }
@@ -145,6 +205,7 @@ impl<'a> Nemesis<'a> {
         let before = self.hits();
         for line in &self.faulty {
             self.lines[*line]
+                .front
                 .set_once(NetworkFault::CutAt(Direction::ToClient, Point::postgres_commit()))
                 .await
                 .unwrap();
@@ -158,9 +219,32 @@ impl<'a> Nemesis<'a> {
         reached.note_times("a replay's commit is cut off", self.hits() - before);
     }
 
+    fn sql(&self, sql: &str) -> String {
+        block_in_place(|| self.server.query(&self.database, sql))
+    }
+
+    /// Holds the tables for so long, while this goes on.
+    fn lock_tables(&self, length: Duration) {
+        let sql = format!(
+            "SET lock_timeout = '2s'; BEGIN; \
+             LOCK TABLE agent_storage.kv, agent_storage.list, agent_storage.item IN ACCESS EXCLUSIVE MODE; \
+             SELECT pg_sleep({}); COMMIT",
+            length.as_secs_f64()
+        );
+        // A session that was left behind may hold a row.
+        let _ = block_in_place(|| self.server.try_query(&self.database, &sql));
+    }
+
+    /// Has every transaction from now on be one that only reads, or not.
+    fn take_no_writes(&self, refused: bool) {
+        let only_reads = if refused { "on" } else { "off" };
+        self.sql(&format!("ALTER SYSTEM SET default_transaction_read_only = {only_reads}"));
+        self.sql("SELECT pg_reload_conf()");
+    }
+
     fn freeze_sessions(&mut self, slot: u64) {
         let sql = format!("SELECT pid FROM pg_stat_activity WHERE application_name = 'writer {slot}' ORDER BY pid");
-        let pids = self.server.query(&self.database, &sql);
+        let pids = self.sql(&sql);
         self.frozen = pids.lines().map(|pid| pid.parse().unwrap()).collect();
         self.frozen.retain(|pid| {
             // It may have ended since.

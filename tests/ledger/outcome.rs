@@ -17,7 +17,7 @@ pub(crate) struct Outcome {
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) stamp: Digits,
-    /// `None` is a tombstone.
+    /// `None` is a tombstone, or what has ended.
     pub(crate) value: Option<i64>,
 }
 
@@ -44,7 +44,8 @@ impl Outcome {
             let text = server.query(database, sql);
             text.lines().map(|line| line.split('|').map(str::to_owned).collect()).collect()
         };
-        let values = rows("SELECT key, encode(stamp, 'hex'), json::text FROM agent_storage.kv");
+        let live = "CASE WHEN expires_at IS NULL OR expires_at > extract(epoch FROM now()) * 1000 THEN json::text END";
+        let values = rows(&format!("SELECT key, encode(stamp, 'hex'), {live} FROM agent_storage.kv"));
         let values = values.into_iter().map(|row| {
             let [key, stamp, value] = <[String; 3]>::try_from(row).unwrap();
             (key, Row { stamp, value: value.parse().ok() })

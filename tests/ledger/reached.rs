@@ -12,7 +12,8 @@ use crate::outcome::Outcome;
 pub(crate) struct Reached(BTreeMap<&'static str, u64>);
 
 /// What must be met beside the faults.
-const SITUATIONS: [&str; 13] = [
+const SITUATIONS: [&str; 21] = [
+    "a writer is suspended",
     "a writer is killed",
     "a writer is killed in the middle of a call",
     "an acknowledgement is local",
@@ -26,6 +27,13 @@ const SITUATIONS: [&str; 13] = [
     "an overwritten write is kept",
     "an older write wins by its clock",
     "processes are cut off apart",
+    "what is brief is owed",
+    "a clear is owed",
+    "a clear is applied",
+    "a list is trimmed",
+    "an update is counted",
+    "a transaction is applied",
+    "a transaction is unavailable",
 ];
 
 impl std::fmt::Display for Reached {
@@ -83,6 +91,16 @@ impl Reached {
     }
 
     fn note_call(&mut self, call: &Call, history: &History) {
+        match (call.action, call.fate()) {
+            (Action::Brief, Fate::Local) => self.note("what is brief is owed"),
+            (Action::Clear, Fate::Local) => self.note("a clear is owed"),
+            (Action::Clear, Fate::Primary) => self.note("a clear is applied"),
+            (Action::Trim, Fate::Primary) => self.note("a list is trimmed"),
+            (Action::Count, Fate::Primary) => self.note("an update is counted"),
+            (_, Fate::Primary) if call.bundle.is_some() => self.note("a transaction is applied"),
+            (_, Fate::Refused) if call.bundle.is_some() => self.note("a transaction is unavailable"),
+            _ => {}
+        }
         match call.end.as_ref().map(|end| &end.answer) {
             None => self.note("a writer is killed in the middle of a call"),
             Some(Answer::Written { local: true, .. }) => self.note("an acknowledgement is local"),

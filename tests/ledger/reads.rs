@@ -32,7 +32,12 @@ fn missing(read: &Call, pending: bool, writes: &[&Call]) -> Option<String> {
     let mut seen = writes.iter().filter(|write| write.puts() && is_seen(write, read, pending));
     let deleted = |put: &Call| {
         let stamp = put.stamp().expect("an acknowledged value has a stamp");
-        writes.iter().any(|write| write.is_delete() && !read.ended_before(write) && write.may_be_newer_than(stamp))
+        let gone = |write: &Call| match write.action {
+            Action::Brief => write.may_have_ended_by(read),
+            Action::Delete | Action::Clear => !read.ended_before(write),
+            _ => false,
+        };
+        put.may_have_ended_by(read) || writes.iter().any(|write| gone(write) && write.may_be_newer_than(stamp))
     };
     let guessed = seen.find(|put| !deleted(put));
     guessed.map(|put| format!("told missing, though it could see {put:?}"))
@@ -44,6 +49,7 @@ fn found(history: &History, read: &Call, value: i64, stamp: &str, pending: bool,
         None => return Some("told what nobody wrote".to_owned()),
         Some(write) if !write.may_be_there() => return Some(format!("told what was refused, {write:?}")),
         Some(write) if !write.may_have(stamp) => return Some(format!("told another stamp than that of {write:?}")),
+        Some(write) if write.has_ended_before(read) => return Some(format!("told what had ended, {write:?}")),
         Some(_) => {}
     }
     let mut seen = writes.iter().filter(|write| (write.puts() || write.is_delete()) && is_seen(write, read, pending));

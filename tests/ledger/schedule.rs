@@ -1,21 +1,20 @@
 //! A schedule: writers start, faults come and go, everything heals, and what is there is checked.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_storage::chain::{ChainState, JournalFile};
-use agent_storage::testkit::FaultProxy;
-use agent_storage::{Database, StorageManager};
+use agent_storage::{Database, ErrorKind, Result, StorageManager};
 use futures_util::FutureExt;
 use tempfile::TempDir;
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
+use crate::caller::BRIEF;
 use crate::check;
 use crate::history::{History, Life};
 use crate::nemesis::Nemesis;
@@ -104,7 +103,8 @@ struct Schedule<'a> {
     seed: u64,
     server: &'a Postgres,
     database: String,
-    lines: Arc<[FaultProxy]>,
+    /// Of the lines to the server.
+    ports: Vec<u16>,
     folder: TempDir,
     writers: [Option<Writer>; CLOCKS.len()],
     lives: Vec<Life>,
@@ -115,52 +115,46 @@ struct Schedule<'a> {
 
 impl<'a> Schedule<'a> {
     async fn run(server: &'a Postgres, seed: u64) -> Reached {
-        let mut schedule = Self::prepare(server, seed).await;
-        let mut nemesis = Nemesis::new(server, schedule.database.clone(), Arc::clone(&schedule.lines));
+        let mut schedule = Self::prepare(server, seed);
+        // One line for all, or a line for each.
+        let lines = if schedule.random.below(2) == 0 { CLOCKS.len() } else { 1 };
+        let mut nemesis = Nemesis::new(server, schedule.database.clone(), lines).await;
+        schedule.ports = nemesis.ports();
+        schedule.reached.note_times("processes are cut off apart", u64::from(schedule.is_apart()));
         schedule.begin().await;
         for number in 0..2 + schedule.random.below(3) {
             // Schedules that follow each other meet every fault.
             let fault = if number == 0 { seed } else { schedule.random.below(u64::MAX) };
             schedule.trouble(&mut nemesis, fault).await;
         }
-        schedule.end().await;
+        schedule.end(&mut nemesis).await;
         schedule.reconcile().await;
         schedule.judge()
     }
 
-    async fn prepare(server: &'a Postgres, seed: u64) -> Self {
-        let mut random = Random::seeded(seed);
-        let mut reached = Reached::default();
-        let address = SocketAddr::from(([127, 0, 0, 1], server.port()));
-        // One line for all, or a line for each.
-        let apart = random.below(2) == 0;
-        reached.note_times("processes are cut off apart", u64::from(apart));
-        let mut lines = Vec::new();
-        for _ in 0..if apart { CLOCKS.len() } else { 1 } {
-            lines.push(FaultProxy::start(address).await.unwrap());
-        }
+    fn prepare(server: &'a Postgres, seed: u64) -> Self {
         Self {
             seed,
             server,
             database: block_in_place(|| server.create_database()),
-            lines: lines.into(),
+            ports: Vec::new(),
             folder: tempfile::tempdir().unwrap(),
             writers: Default::default(),
             lives: Vec::new(),
             processes: 0,
-            random,
-            reached,
+            random: Random::seeded(seed),
+            reached: Reached::default(),
         }
     }
 
     fn is_apart(&self) -> bool {
-        self.lines.len() > 1
+        self.ports.len() > 1
     }
 
     /// The configuration of a writer, with no word of a fallback: it is the default.
     fn config(&self, slot: usize) -> String {
-        let line = &self.lines[slot % self.lines.len()];
-        let (port, journal) = (line.address().port(), self.folder.path().join("journal").display().to_string());
+        let (port, journal) =
+            (self.ports[slot % self.ports.len()], self.folder.path().join("journal").display().to_string());
         let (user, password, name) = (self.server.user(), self.server.password(), &self.database);
         format!(
             "storage:\n  cache: {{ type: in-memory }}\n  database:\n    type: postgres\n    host: 127.0.0.1\n    \
@@ -188,10 +182,14 @@ impl<'a> Schedule<'a> {
     }
 
     fn kill_writer(&mut self) {
-        let slot = usize::try_from(self.random.below(CLOCKS.len() as u64)).unwrap();
+        let slot = self.random_slot();
         if let Some(writer) = self.writers[slot].take() {
             self.lives.push(block_in_place(|| writer.kill()));
         }
+    }
+
+    fn random_slot(&mut self) -> usize {
+        usize::try_from(self.random.below(CLOCKS.len() as u64)).unwrap()
     }
 
     async fn pause(&mut self, least: u64, most: u64) {
@@ -219,8 +217,19 @@ impl<'a> Schedule<'a> {
             self.start_missing();
             self.pause(100, 700).await;
         }
+        let suspended = (self.random.below(3) == 0).then(|| self.random_slot());
+        let suspended = suspended.and_then(|slot| self.writers[slot].take().map(|writer| (slot, writer)));
+        if let Some((_, writer)) = &suspended {
+            block_in_place(|| writer.freeze());
+            self.reached.note("a writer is suspended");
+        }
         nemesis.heal(&mut self.reached).await;
         self.pause(50, 400).await;
+        if let Some((slot, writer)) = suspended {
+            self.pause(100, 2000).await;
+            writer.thaw();
+            self.writers[slot] = Some(writer);
+        }
         if self.random.below(4) == 0 {
             self.kill_writer();
             self.pause(1, 200).await;
@@ -230,7 +239,7 @@ impl<'a> Schedule<'a> {
     }
 
     /// The writers end: most in order, some as in a crash.
-    async fn end(&mut self) {
+    async fn end(&mut self, nemesis: &mut Nemesis<'_>) {
         self.pause(200, 500).await;
         if self.random.below(2) == 0 {
             self.kill_writer();
@@ -241,7 +250,9 @@ impl<'a> Schedule<'a> {
                 self.lives.push(block_in_place(|| writer.finished()));
             }
         }
-        // What was sent and given up comes to its end.
+        nemesis.let_go().await;
+        // What was sent and given up comes to its end, and so does what is brief.
+        sleep(Duration::from_millis(BRIEF)).await;
         block_in_place(|| self.until_idle());
     }
 
@@ -256,7 +267,7 @@ impl<'a> Schedule<'a> {
     /// Takes over what was left, and brings it home.
     async fn reconcile(&mut self) {
         // Whoever never saw the database cannot say that it is the same one, and what it left waits for its own address.
-        for line in (0..self.lines.len()).cycle().take(2 * self.lines.len()) {
+        for line in (0..self.ports.len()).cycle().take(2 * self.ports.len()) {
             if self.reconcile_over(line).await {
                 break;
             }
@@ -296,15 +307,15 @@ impl<'a> Schedule<'a> {
     async fn compare(&self, database: &Database) {
         let outcome = block_in_place(|| Outcome::read(self.server, &self.database));
         for (key, row) in &outcome.values {
-            let read = database.get_json::<i64>(key.as_str()).await.unwrap();
+            let read = patiently(|| database.get_json::<i64>(key.as_str())).await;
             assert_eq!(read, row.value, "{key}");
         }
         for (key, items) in &outcome.items {
-            let read = database.range_json::<i64>(key.as_str(), 0, -1).await.unwrap();
+            let read = patiently(|| database.range_json::<i64>(key.as_str(), 0, -1)).await;
             let items: Vec<i64> = items.iter().map(|item| item.value).collect();
             assert_eq!(read, items, "{key}");
         }
-        let conflicts = database.conflicts().collect().await.unwrap();
+        let conflicts = patiently(|| database.conflicts().collect()).await;
         assert_eq!(conflicts.len(), outcome.conflicts.len());
     }
 
@@ -317,6 +328,17 @@ impl<'a> Schedule<'a> {
         assert!(count == 0, "{count} violations\n{shown}");
         self.reached.note_history(&history, &outcome);
         self.reached
+    }
+}
+
+/// Asks until there is an answer: a machine that does much else may be too slow for a while.
+async fn patiently<T, F: Future<Output = Result<T>>>(mut ask: impl FnMut() -> F) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match ask().await {
+            Err(error) if error.kind() == ErrorKind::Unavailable && Instant::now() < end => sleep(GLANCE).await,
+            answer => return answer.unwrap(),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Values: the newest that was acknowledged stands, what lost is kept, and what was refused is nowhere.
 
 use crate::history::{Call, Fate, History};
+use crate::line::Action;
 use crate::outcome::{Conflict, Outcome, Row};
 
 /// How long a process may live and not have looked for what dead ones have left.
@@ -27,15 +28,18 @@ pub(crate) fn check(history: &History, outcome: &Outcome, key: &str, violations:
         }
     }
     for conflict in outcome.conflicts.iter().filter(|conflict| conflict.key == key && conflict.operation != "append") {
-        violations.extend(wrongly_kept(conflict, row, &writes).map(|why| format!("{key}: {why}: {conflict:?}")));
+        let own = || writes.iter().find(|write| Some(write.value) == conflict.value);
+        let told = |why: &str| format!("{key}: {why}: {conflict:?}, {:?}", own());
+        violations.extend(wrongly_kept(conflict, row, &writes).map(told));
     }
 }
 
 /// What is wrong with what stands.
 fn unexplained(row: &Row, writes: &[&Call]) -> Option<&'static str> {
     let Some(value) = row.value else {
+        let leaves_none = |write: &Call| write.is_delete() || write.action == Action::Brief;
         let deleted =
-            writes.iter().any(|write| write.is_delete() && write.may_be_there() && write.may_have(&row.stamp));
+            writes.iter().any(|write| leaves_none(write) && write.may_be_there() && write.may_have(&row.stamp));
         return (!deleted).then_some("a tombstone that nobody can have left");
     };
     match writes.iter().find(|write| write.puts() && write.value == value) {

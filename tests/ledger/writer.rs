@@ -8,21 +8,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use agent_storage::chain::{ChainState, ChainStatus, DatabaseChain};
-use agent_storage::contract::{Durability, Freshness, WriteAck};
-use agent_storage::{Clock, Database, Error, HybridClock, SetOptions, Stamp, StorageManager, Timestamp, Value};
+use agent_storage::chain::{ChainState, ChainStatus};
+use agent_storage::{Clock, HybridClock, Stamp, StorageManager, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::line::{Action, Answer, Digits, Line};
+use crate::caller::Caller;
+use crate::line::{Digits, Line};
 use crate::random::Random;
 
 const ORDERS: &str = "LEDGER_WRITER";
 
 /// How many calls are on their way at a time.
 const TASKS: u64 = 5;
-
-/// The longest pause between two calls of a task, in milliseconds.
-const PAUSE: u64 = 25;
 
 /// How long a writer that is told to finish waits until it owes nothing.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -104,80 +101,6 @@ async fn write(orders: Orders, finish: Arc<AtomicBool>) {
     manager.disconnect().await.unwrap();
 }
 
-/// What makes calls one after the other.
-struct Caller {
-    process: i64,
-    ahead: u64,
-    chain: Arc<DatabaseChain>,
-    database: Database,
-    calls: Arc<AtomicU64>,
-    random: Random,
-}
-
-impl Caller {
-    async fn run(mut self, finish: Arc<AtomicBool>) {
-        while !finish.load(Ordering::SeqCst) {
-            let (action, key) = self.choose();
-            let call = self.calls.fetch_add(1, Ordering::SeqCst);
-            set_clock(self.ahead);
-            let away = self.away();
-            tell(&Line::Begun { call, action, key: key.clone(), after: stamp(), at: now(), away });
-            let answer = self.call(action, &key, value_of(self.process, call)).await;
-            tell(&Line::Ended { call, answer, before: stamp(), at: now(), away: self.away() });
-            tokio::time::sleep(Duration::from_millis(self.random.below(PAUSE))).await;
-        }
-    }
-
-    fn away(&self) -> Option<u64> {
-        let status = self.chain.status();
-        (status.state == ChainState::Degraded).then(|| status.since.as_millis())
-    }
-
-    /// Values that are never deleted, values that are, lists that are never deleted, and lists that are.
-    fn choose(&mut self) -> (Action, String) {
-        let (kind, number) = (self.random.below(100), self.random.below(4));
-        match kind {
-            0..20 => (Action::Set, format!("set{number}")),
-            20..28 => (Action::Get, format!("set{number}")),
-            28..37 => (Action::Set, format!("deleted{number}")),
-            37..44 => (Action::Delete, format!("deleted{number}")),
-            44..54 => (Action::Create, format!("deleted{number}")),
-            54..62 => (Action::Get, format!("deleted{number}")),
-            62..82 => (Action::Append, format!("list{}", number % 2)),
-            82..86 => (Action::Length, format!("list{}", number % 2)),
-            86..94 => (Action::Append, format!("both{}", number % 2)),
-            94..97 => (Action::Set, format!("both{}", number % 2)),
-            _ => (Action::Delete, format!("both{}", number % 2)),
-        }
-    }
-
-    async fn call(&self, action: Action, key: &str, number: i64) -> Answer {
-        let (database, value) = (&self.database, Value::from_integer(number));
-        let answer = match action {
-            Action::Set => database.set(key, value).await.map(written),
-            Action::Create => database.set_with(key, value, SetOptions::new().if_absent()).await.map(written),
-            Action::Delete => database.delete(key).await.map(written),
-            Action::Append => database
-                .append(key, value)
-                .await
-                .map(|ack| Answer::Written { stamp: None, local: ack.durability == Durability::Local }),
-            Action::Get => database.lookup(key).await.map(|lookup| {
-                let pending = lookup.freshness() == Freshness::LocalPending;
-                let entry = lookup.into_entry();
-                let stamp = entry.as_ref().and_then(|entry| entry.revision.to_stamp()).map(digits);
-                Answer::Read { value: entry.map(|entry| entry.value.decode().unwrap()), stamp, pending }
-            }),
-            Action::Length => database.length(key).await.map(Answer::Length),
-        };
-        answer.unwrap_or_else(|error: Error| Answer::Failed(error.kind().to_string()))
-    }
-}
-
-fn written(ack: WriteAck) -> Answer {
-    let stamp = ack.revision.and_then(|revision| revision.to_stamp()).map(digits);
-    Answer::Written { stamp, local: ack.durability == Durability::Local }
-}
-
 /// What a call writes names it.
 pub(crate) fn value_of(process: i64, call: u64) -> i64 {
     process * 1_000_000 + i64::try_from(call).unwrap()
@@ -185,21 +108,21 @@ pub(crate) fn value_of(process: i64, call: u64) -> i64 {
 
 /// Has the process's clock show no less than so many milliseconds after the system's. A clock follows every stamp that it is
 /// shown, so it runs as one that is ahead as long as this is called before each call.
-fn set_clock(ahead: u64) {
+pub(crate) fn set_clock(ahead: u64) {
     if ahead > 0 {
         HybridClock::process().observe(Stamp::earliest(Timestamp::from_millis(now() + ahead)));
     }
 }
 
-fn stamp() -> Digits {
+pub(crate) fn stamp() -> Digits {
     digits(HybridClock::process().issue())
 }
 
-fn digits(stamp: Stamp) -> Digits {
+pub(crate) fn digits(stamp: Stamp) -> Digits {
     stamp.to_string()
 }
 
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     Clock::system().now().as_millis()
 }
 
@@ -209,7 +132,7 @@ fn tell_state(status: &ChainStatus) {
 }
 
 /// One write a line: whoever is killed leaves whole ones.
-fn tell(line: &Line) {
+pub(crate) fn tell(line: &Line) {
     let mut text = serde_json::to_string(line).unwrap();
     text.push('\n');
     let mut out = std::io::stdout().lock();

@@ -10,7 +10,7 @@ use agent_storage::Clock;
 
 use crate::history::Life;
 use crate::line::Line;
-use crate::support::process::wait_until;
+use crate::support::process::{freeze_family, thaw_family, wait_until};
 use crate::writer::Orders;
 
 /// A running writer. Dropped, it is killed.
@@ -48,6 +48,16 @@ impl Writer {
     /// Whether it was in the normal state yet.
     pub(crate) fn was_normal(&self) -> bool {
         self.was_normal.load(Ordering::SeqCst)
+    }
+
+    /// Stops it where it stands, as a machine does that is suspended.
+    pub(crate) fn freeze(&self) {
+        freeze_family(self.child.id());
+    }
+
+    /// Lets it run on.
+    pub(crate) fn thaw(&self) {
+        thaw_family(self.child.id());
     }
 
     /// Tells it to make no more calls, to wait until it owes nothing, though not for long, and to end.
