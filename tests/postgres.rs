@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         a_hundred_calls_to_a_frozen_server_leave_the_whole_pool
         a_server_that_was_killed_is_used_again
         a_lost_reply_to_a_commit_is_an_unknown_outcome
-        a_replay_that_is_given_up_holds_no_connection
+        a_replay_that_finds_no_answer_does_not_hold_up_a_close
         a_first_connection_that_ends_with_its_runtime_is_made_anew
         a_wrong_password_is_said_and_not_tried_again
         a_missing_database_is_said_and_used_once_it_is_there
@@ -510,7 +510,7 @@ async fn a_lost_reply_to_a_commit_is_an_unknown_outcome() {
     proxy.close().await;
 }
 
-async fn a_replay_that_is_given_up_holds_no_connection() {
+async fn a_replay_that_finds_no_answer_does_not_hold_up_a_close() {
     let bench = Bench::new();
     let address = tokio::net::lookup_host((bench.server.host(), bench.server.port())).await.unwrap().next().unwrap();
     let proxy = FaultProxy::start(address).await.unwrap();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared as SharedFuture};
 use sqlx::Connection;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinHandle};
 
 use crate::config::PostgresConfig;
@@ -48,7 +48,8 @@ pub(super) struct Connector {
     shared: Shared,
     target: Target,
     sweeper: Sweeper,
-    closed: AtomicBool,
+    /// Whether no further call is let in.
+    closing: watch::Sender<bool>,
     ready: AtomicBool,
     attempt: Mutex<Option<Attempt>>,
     background: Mutex<Option<JoinHandle<()>>>,
@@ -74,7 +75,7 @@ impl Connector {
             shared,
             target,
             sweeper,
-            closed: AtomicBool::new(false),
+            closing: watch::Sender::new(false),
             ready: AtomicBool::new(false),
             attempt: Mutex::new(None),
             background: Mutex::new(None),
@@ -90,42 +91,47 @@ impl Connector {
         F: for<'a> FnOnce(&'a mut Session) -> BoxFuture<'a, Result<T>> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let (this, deadline) = (Arc::clone(self), cx.deadline);
-        tokio::spawn(async move {
-            let mut session = match this.session(deadline).await {
-                Ok(session) => session,
-                Err(error) => return drop(answer.send(Err(error))),
-            };
-            let outcome = call(&mut session).await;
-            // An open transaction is an error's; otherwise the call ended it.
-            session.rollback().await;
-            // Nobody may be waiting any more.
-            drop(answer.send(outcome));
-            sweep::clean_up(&mut session).await;
-            session.end();
-        });
+        tokio::spawn(Arc::clone(self).serve(cx.deadline, call, answer));
         answered.await.unwrap_or_else(|_| Err(Error::internal("a call to the server ended without an answer")))
     }
 
-    /// As [`Connector::run`], of a call that may be sent again: it is broken off where its caller goes away, and keeps no connection from
-    /// others while a server says nothing.
+    /// As [`Connector::run`], of a call that may be sent again: a close does not wait for it, but breaks it off.
     pub(super) async fn run_repeatable<T, F>(self: &Arc<Self>, cx: &Context, call: F) -> Result<T>
     where
         T: Send + 'static,
         F: for<'a> FnOnce(&'a mut Session) -> BoxFuture<'a, Result<T>> + Send + 'static,
     {
-        let mut session = self.session(cx.deadline).await?;
-        let outcome = call(&mut session).await;
-        session.rollback().await;
+        let (answer, answered) = oneshot::channel();
+        let (serving, mut closing) = (Arc::clone(self).serve(cx.deadline, call, answer), self.closing.subscribe());
         tokio::spawn(async move {
-            sweep::clean_up(&mut session).await;
-            session.end();
+            tokio::select! {
+                () = serving => {}
+                _ = closing.wait_for(|closing| *closing) => {}
+            }
         });
-        outcome
+        answered.await.unwrap_or_else(|_| Err(Error::closed()))
+    }
+
+    async fn serve<T, F>(self: Arc<Self>, deadline: Instant, call: F, answer: oneshot::Sender<Result<T>>)
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Session) -> BoxFuture<'a, Result<T>> + Send + 'static,
+    {
+        let mut session = match self.session(deadline).await {
+            Ok(session) => session,
+            Err(error) => return drop(answer.send(Err(error))),
+        };
+        let outcome = call(&mut session).await;
+        // An open transaction is an error's; otherwise the call ended it.
+        session.rollback().await;
+        // Nobody may be waiting any more.
+        drop(answer.send(outcome));
+        sweep::clean_up(&mut session).await;
+        session.end();
     }
 
     async fn session(self: &Arc<Self>, deadline: Instant) -> Result<Session> {
-        if self.closed.load(Ordering::SeqCst) {
+        if *self.closing.borrow() {
             return Err(Error::closed());
         }
         let began = Instant::now();
@@ -183,7 +189,7 @@ impl Connector {
 
     fn begin_background(&self) {
         let mut background = lock(&self.background);
-        if !self.closed.load(Ordering::SeqCst) && background.is_none() {
+        if !*self.closing.borrow() && background.is_none() {
             let task = sweep::run(self.sweeper.clone(), Arc::clone(&self.pool), self.shared.clone());
             *background = Some(tokio::spawn(task));
         }
@@ -196,7 +202,7 @@ impl Connector {
 
     /// Lets no further call in, and waits for those that are.
     pub(super) async fn close(&self, cx: &Context) -> Result<()> {
-        self.closed.store(true, Ordering::SeqCst);
+        self.closing.send_replace(true);
         self.end_background();
         if self.pool.close(cx.deadline).await {
             return Ok(());
