@@ -2,7 +2,7 @@
 //!
 //! It holds no values: of each operation its number in the journal, its stamp, and what it does to its key.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 
 use crate::key::{Key, KeyPrefix};
@@ -195,12 +195,17 @@ impl Owed {
         older.for_each(|clear| clear.overtaken = true);
     }
 
-    /// Forgets a debt that will not be paid. Readers are told of what it hid.
-    pub(super) fn give_up(&mut self, seq: u64) {
-        let Some(debt) = self.remove(seq) else { return };
-        let Some(key) = debt.effect.key() else { return };
-        let of_key = |debt: &&Header| debt.effect.key() == Some(key) && !self.hidden.contains(&debt.seq);
-        let others: Vec<Header> = self.debts.values().filter(of_key).cloned().collect();
+    /// Forgets debts that will not be paid. Readers are told of what they hid. It looks at all debts, once.
+    pub(super) fn give_up(&mut self, seqs: &[u64]) {
+        let given_up: Vec<Header> = seqs.iter().filter_map(|seq| self.remove(*seq)).collect();
+        let mut keys: HashSet<&Key> = given_up.iter().filter_map(|debt| debt.effect.key()).collect();
+        keys.retain(|key| self.keys.contains_key(*key));
+        if keys.is_empty() {
+            return;
+        }
+        let of_keys = |debt: &&Header| debt.effect.key().is_some_and(|key| keys.contains(key));
+        let others = self.debts.values().filter(of_keys).filter(|debt| !self.hidden.contains(&debt.seq));
+        let others: Vec<Header> = others.cloned().collect();
         others.into_iter().for_each(|Header { seq, stamp, effect, .. }| self.show(seq, stamp, &effect));
     }
 

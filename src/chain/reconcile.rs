@@ -1,10 +1,10 @@
 //! The replay: what is owed is brought to the primary, in the order of the journal.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::contract::{Append, Context, ReplayOptions, ReplayOutcome, Step, Succession, Write, WriteMode, WriteOp};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Outage, Result};
 use crate::time::{Timestamp, Ttl};
 
 use super::core::Core;
@@ -68,7 +68,8 @@ pub(super) async fn run(core: Arc<Core>) {
                 core.hinder_replay(None);
             }
             Err(error) => {
-                if error.kind() == ErrorKind::OutcomeUnknown {
+                // In a transaction it is known that nothing was applied: silence is told by what it says of the primary.
+                if error.kind() == ErrorKind::OutcomeUnknown || error.outage() == Some(Outage::Silent) {
                     pace = pace.after_silence();
                 }
                 core.rounds.rest();
@@ -101,11 +102,20 @@ async fn round(core: &Core, journal: &dyn Journal, settled_last: usize, pace: Pa
     let now = core.clock.now();
     let (seqs, steps): (Vec<u64>, Vec<Step>) =
         operations.into_iter().map(|(seq, operation)| (seq, step(operation, now))).unzip();
-    let cx = Context::with_timeout(pace.timeout);
+    let (cx, began) = (Context::with_timeout(pace.timeout), Instant::now());
     let outcomes = match core.attempt(Call::Write, core.primary.replay(steps, &options, &cx)).await {
         Attempt::Answered(outcomes) => outcomes,
-        Attempt::NotSent | Attempt::BrokenOff => return Err(Error::unavailable("the primary is away")),
+        Attempt::NotSent => return Err(Error::unavailable("the primary is away")),
+        // It may have been this that kept the line from the probes.
+        Attempt::BrokenOff => return Err(Error::unavailable("the primary is away").with_outage(Outage::Silent)),
     };
+    if began.elapsed() >= pace.timeout
+        && let Some(Err(error)) = outcomes.first()
+        && matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::OutcomeUnknown)
+    {
+        // Its last request may have had too little time to say anything of the primary.
+        return Err(error.clone().with_outage(Outage::Silent));
+    }
     let mut sorted = sort(&seqs, outcomes)?;
     if sorted.done.is_empty() && sorted.parked.is_empty() {
         return Err(Error::internal("a replay withheld operations, and put none aside that they wait behind"));
@@ -142,7 +152,7 @@ async fn settle(core: &Core, journal: &dyn Journal, sorted: Sorted) -> Result<us
     journal.settle(removed, aside).await?;
     core.change_owed(|owed| {
         done.iter().for_each(|seq| owed.pay(*seq));
-        dropped.iter().for_each(|seq| owed.give_up(*seq));
+        owed.give_up(&dropped);
         parked.iter().for_each(|(seq, _)| owed.park(*seq));
         replaced.iter().for_each(|seq| owed.hide_replaced(*seq));
     });

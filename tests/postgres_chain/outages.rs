@@ -18,6 +18,7 @@ pub(crate) fn tests(suite: &mut Suite) {
         what_is_written_while_the_server_is_dead_is_there_when_it_lives_again
         what_is_written_while_the_server_is_frozen_is_not_undone_when_it_thaws
         a_line_that_refuses_resets_or_swallows_costs_nothing
+        what_is_owed_comes_home_over_a_line_that_is_too_slow_for_the_pace
         a_write_whose_reply_is_lost_has_effect_once
         a_transaction_whose_commit_is_not_heard_of_is_looked_up
         a_replay_whose_commit_is_not_heard_of_is_repeated_without_effect
@@ -72,6 +73,21 @@ async fn a_line_that_refuses_resets_or_swallows_costs_nothing() {
         assert_eq!(rig.others.get_json("k").await.unwrap(), Some(number));
         assert_eq!(rig.others.range_json::<i64>("list", 0, -1).await.unwrap(), items);
     }
+}
+
+async fn what_is_owed_comes_home_over_a_line_that_is_too_slow_for_the_pace() {
+    let rig = Rig::new().await;
+    rig.prepare().await;
+    rig.proxy.set(NetworkFault::Refuse).await.unwrap();
+    rig.proxy.reset().await;
+    // More than comes through in the time that a replay has at first.
+    let large = "x".repeat(1_500_000);
+    assert_eq!(rig.database.set_json("large", &large).await.unwrap().durability, Durability::Local);
+    assert_eq!(rig.database.set_json("k", &2).await.unwrap().durability, Durability::Local);
+    rig.proxy.set(NetworkFault::Slice { bytes: 16 << 10, pause: Duration::from_millis(70) }).await.unwrap();
+    rig.until_normal().await;
+    assert_eq!(rig.others.get_json("k").await.unwrap(), Some(2));
+    assert!(rig.others.get_json::<String>("large").await.unwrap().is_some_and(|stored| stored == large));
 }
 
 async fn a_write_whose_reply_is_lost_has_effect_once() {

@@ -29,7 +29,7 @@ pub(super) async fn give_up(core: &Arc<Core>, seq: u64) -> Result<bool> {
         let Some(journal) = &core.journal else { return Ok(false) };
         let dropped = journal.drop_parked(seq).await?;
         if dropped {
-            core.change_owed(|owed| owed.give_up(seq));
+            core.change_owed(|owed| owed.give_up(&[seq]));
             core.journaled();
             tracing::warn!(seq, "an operation that was put aside was given up");
         }

@@ -60,7 +60,7 @@ fn appends_after_a_delete_are_not_a_deleted_list() {
     let append = || Effect::Append(key("k"));
     let (mut owed, _) = debts([append(), Effect::Delete(key("k")), append()]);
     assert_eq!(owed.list(&key("k")), Some(OwedList::Appended));
-    owed.give_up(3);
+    owed.give_up(&[3]);
     assert_eq!(owed.list(&key("k")), Some(OwedList::Deleted));
     assert_eq!(owed.value(&key("k")), Some(OwedValue::Deleted));
     owed.pay(2);
@@ -171,6 +171,6 @@ fn what_was_given_up_shows_what_it_hid() {
     let put = || Effect::Put(key("k"), None);
     let (mut owed, stamps) = debts([put(), put()]);
     owed.park(2);
-    owed.give_up(2);
+    owed.give_up(&[2]);
     assert_eq!(owed.value(&key("k")), Some(OwedValue::Put { seq: 1, stamp: stamps[0], expires_at: None }));
 }
