@@ -38,6 +38,10 @@ pub(super) async fn run(core: Arc<Core>, folder: Arc<JournalFolder>, journal: Ar
             look_again(&core, &folder, &journal, Readers::NotYet).await;
             continue;
         }
+        // It could not be replayed now, nor read, and would take room from what is written.
+        if core.is_open() || journal.is_full() {
+            continue;
+        }
         let _turn = folder.turn().await;
         match folder.adopt(&journal).await {
             Ok(_) => {
@@ -87,11 +91,9 @@ pub(super) async fn spread(
 
 /// Counts as owed what was taken over since the last time. What cannot be read now is read the next time.
 async fn take_in(core: &Core, folder: &JournalFolder, journal: &DiskJournal, readers: Readers) {
-    if !folder.take_news() {
-        return;
-    }
-    if let Err(error) = add_all(core, journal, readers).await {
-        folder.put_news_back();
+    let Some(after) = folder.take_news() else { return };
+    if let Err(error) = add_all(core, journal, after, readers).await {
+        folder.put_news_back(after);
         tracing::warn!(%error, "a journal that was taken over cannot be read yet");
     }
     if readers == Readers::NotYet {
@@ -108,9 +110,8 @@ async fn know(core: &Core, journal: &DiskJournal) {
     }
 }
 
-/// Counts as owed all that the journal holds.
-async fn add_all(core: &Core, journal: &DiskJournal, readers: Readers) -> Result<()> {
-    let mut after = 0;
+/// Counts as owed what the journal holds after an operation. What was there before is known, and may be settled while this reads.
+async fn add_all(core: &Core, journal: &DiskJournal, mut after: u64, readers: Readers) -> Result<()> {
     loop {
         let headers = journal.headers(after, HEADERS).await?;
         let Some(last) = headers.last() else { return Ok(()) };

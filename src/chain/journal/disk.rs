@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::OnceCell;
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 
 use crate::config::Synchronous;
 use crate::contract::{Durability, Identity, Succession};
@@ -33,6 +33,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often the file is looked at, to make it smaller or to find that the disk has room again.
 const TIDY_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a word beside the journal may take to read: whoever looks for it has a primary to watch.
+const WORD_WITHIN: Duration = Duration::from_secs(1);
 
 /// The deadline of such a call that begins now.
 pub(super) fn patiently() -> Instant {
@@ -68,6 +71,11 @@ impl DiskJournal {
             async { journal.engine(deadline).await?.write_to_end(0, Atomicity::Statement, deadline, begin).await };
         begun.await.map_err(named)?;
         Ok(journal)
+    }
+
+    /// The number of the newest operation.
+    pub(super) fn last_seq(&self) -> u64 {
+        self.shared.last_seq()
     }
 
     /// The file.
@@ -250,13 +258,14 @@ impl Journal for DiskJournal {
 
     async fn accepted(&self) -> Option<Identity> {
         let path = self.path.clone();
-        tokio::task::spawn_blocking(move || acceptance::announced(&path)).await.ok()?
+        let look = tokio::task::spawn_blocking(move || acceptance::announced(&path));
+        timeout(WORD_WITHIN, look).await.ok()?.ok()?
     }
 
     async fn forget_accepted(&self) {
         let path = self.path.clone();
         // Should it not be removed now, the next probe does.
-        let _ = tokio::task::spawn_blocking(move || acceptance::forget(&path)).await;
+        let _ = timeout(WORD_WITHIN, tokio::task::spawn_blocking(move || acceptance::forget(&path))).await;
     }
 
     fn durability(&self) -> Durability {

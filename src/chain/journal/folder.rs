@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
@@ -16,7 +15,7 @@ use super::candidate::{self, Candidate, Dead};
 use super::disk::{DiskJournal, patiently};
 use super::files;
 use super::glance;
-use super::import;
+use super::import::{self, Known};
 use super::lock::OwnerLock;
 use super::operation::Meta;
 use super::shared::Shared;
@@ -32,8 +31,8 @@ pub(crate) struct JournalFolder {
     max_bytes: u64,
     /// The files that were left alone.
     left: Mutex<BTreeMap<PathBuf, Left>>,
-    /// Whether something was taken over that the chain does not know yet to be owed.
-    news: AtomicBool,
+    /// After which operation those were put that were taken over, where the chain does not know yet that they are owed.
+    news: Mutex<Option<u64>>,
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -96,7 +95,7 @@ impl Found {
 impl JournalFolder {
     /// Names a folder, the primary of the configuration without its secrets, and the bytes that this process's journal may hold.
     pub(crate) fn new(path: impl Into<PathBuf>, fingerprint: Option<String>, max_bytes: u64) -> Self {
-        let (left, news, turn) = (Mutex::default(), AtomicBool::new(false), tokio::sync::Mutex::default());
+        let (left, news, turn) = (Mutex::default(), Mutex::default(), tokio::sync::Mutex::default());
         Self { path: path.into(), fingerprint, max_bytes, left, news, turn }
     }
 
@@ -138,9 +137,9 @@ impl JournalFolder {
             }
         };
         self.sign(&journal, known).await?;
-        self.import(&journal, ours, &mut found).await;
+        self.import(&journal, ours, Known::Newest, &mut found).await;
         // Whoever opens it reads all of it.
-        self.news.store(false, Ordering::Release);
+        self.take_news();
         Ok((journal, found))
     }
 
@@ -165,7 +164,7 @@ impl JournalFolder {
         }
         let known = journal.meta().await?.identity;
         let (ours, mut found) = self.sort(dead, known);
-        self.import(journal, ours, &mut found).await;
+        self.import(journal, ours, Known::Newest, &mut found).await;
         Ok(found)
     }
 
@@ -185,7 +184,7 @@ impl JournalFolder {
                 Dead::Readable(candidate) => all.push(*candidate),
             }
         }
-        self.import(journal, all, &mut found).await;
+        self.import(journal, all, Known::Ours, &mut found).await;
         Ok(found)
     }
 
@@ -209,14 +208,20 @@ impl JournalFolder {
         .await
     }
 
-    /// Whether something was taken over since this was asked last, so that the journal holds more than the chain knows.
-    pub(crate) fn take_news(&self) -> bool {
-        self.news.swap(false, Ordering::AcqRel)
+    /// After which operation of the journal those are that were taken over since this was asked last, if any were: the journal holds
+    /// more than the chain knows.
+    pub(crate) fn take_news(&self) -> Option<u64> {
+        self.lock_news().take()
     }
 
-    /// What there was news of could not be read.
-    pub(crate) fn put_news_back(&self) {
-        self.news.store(true, Ordering::Release);
+    /// What was put there could not be read yet.
+    pub(crate) fn put_news_back(&self, after: u64) {
+        let mut news = self.lock_news();
+        *news = Some(news.map_or(after, |earlier| earlier.min(after)));
+    }
+
+    fn lock_news(&self) -> MutexGuard<'_, Option<u64>> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets which files were left alone, so that they are looked at again.
@@ -303,17 +308,17 @@ impl JournalFolder {
     }
 
     /// Copies journals into ours and removes them. One that cannot be copied now stays.
-    async fn import(&self, journal: &DiskJournal, dead: Vec<Candidate>, found: &mut Found) {
+    async fn import(&self, journal: &DiskJournal, dead: Vec<Candidate>, known: Known, found: &mut Found) {
         for candidate in dead {
             let path = candidate.path.clone();
-            match self.import_one(journal, candidate).await {
+            match self.import_one(journal, candidate, known).await {
                 Ok(count) => found.imported += count,
                 Err(error) => self.leave(path, LeftReason::Unreadable(error), found),
             }
         }
     }
 
-    async fn import_one(&self, journal: &DiskJournal, candidate: Candidate) -> Result<u64> {
+    async fn import_one(&self, journal: &DiskJournal, candidate: Candidate, known: Known) -> Result<u64> {
         let Candidate { path, lock, connection, .. } = candidate;
         let name = file_name(&path);
         let source = Arc::new(Source { connection: Mutex::new(Some(connection)), lock });
@@ -322,14 +327,15 @@ impl JournalFolder {
             move |target: &Connection, shared: &Shared| {
                 let source = source.connection.lock().unwrap_or_else(PoisonError::into_inner);
                 let Some(source) = &*source else { return Err(Error::internal("a journal was copied twice").into()) };
-                let count = import::copy(source, &name, target, || shared.next_seq())?;
+                let count = import::copy(source, &name, target, known, || shared.next_seq())?;
                 shared.measure(target)?;
                 Ok(count)
             }
         };
+        let last = journal.last_seq();
         let copied = journal.change(patiently(), copy).await;
-        // Also where nothing was copied now: it may have been before, by one that was broken off.
-        self.put_news_back();
+        // Where nothing was copied now it may have been before, by one that was broken off, nobody knows to which place.
+        self.put_news_back(if matches!(copied, Ok(1..)) { last } else { 0 });
         let count = copied?;
         // From here on the source is not needed any more; should it not be removed now, it is not copied again.
         let removed = blocking(move || {

@@ -17,12 +17,22 @@ const COLUMNS: &str = "version, stamp, kind, key, expires_at, item_id, parked, p
 /// How many they are.
 const WIDTH: usize = 8;
 
+/// Which state of the database is known where two journals are made one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// The newest that either knows of.
+    Newest,
+    /// Ours: it was accepted, and may be that of a restored backup, which is older than what the other knew.
+    Ours,
+}
+
 /// Copies what another journal holds, in its order, and says how many operations that were. A file that was copied before, and
 /// could not be removed since, is not copied twice.
 pub(super) fn copy(
     source: &Connection,
     name: &str,
     target: &Connection,
+    known: Known,
     mut next_seq: impl FnMut() -> u64,
 ) -> SqlResult<u64> {
     if target.prepare_cached("SELECT 1 FROM imported WHERE source = ?1")?.exists([name])? {
@@ -41,7 +51,7 @@ pub(super) fn copy(
         count += 1;
         Ok(true)
     })?;
-    table::set_meta(target, &merged(table::meta(target)?, table::meta(source)?))?;
+    table::set_meta(target, &merged(table::meta(target)?, table::meta(source)?, known))?;
     episode::join(target, &episode::read(source)?)?;
     target.prepare_cached("INSERT INTO imported (source) VALUES (?1)")?.execute([name])?;
     Ok(count)
@@ -66,8 +76,11 @@ pub(super) fn newest(ours: Option<Identity>, theirs: Option<Identity>) -> Option
 }
 
 /// What two journals of the same primary know together.
-fn merged(ours: Meta, theirs: Meta) -> Meta {
-    let identity = newest(ours.identity, theirs.identity);
+fn merged(ours: Meta, theirs: Meta, known: Known) -> Meta {
+    let identity = match known {
+        Known::Newest => newest(ours.identity, theirs.identity),
+        Known::Ours => ours.identity.or(theirs.identity),
+    };
     let clock_reserve = ours.clock_reserve.max(theirs.clock_reserve);
     Meta { fingerprint: ours.fingerprint, identity, clock_reserve }
 }

@@ -58,6 +58,11 @@ impl Shared {
         self.measure(connection)
     }
 
+    /// The number of the newest operation.
+    pub(super) fn last_seq(&self) -> u64 {
+        self.last_seq.load(Ordering::Acquire)
+    }
+
     /// The number of the next operation.
     pub(super) fn next_seq(&self) -> u64 {
         self.last_seq.fetch_add(1, Ordering::AcqRel) + 1
