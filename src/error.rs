@@ -148,6 +148,7 @@ struct Inner {
     backend: Option<&'static str>,
     operation: Option<&'static str>,
     permanent: bool,
+    full: bool,
     outage: Option<Outage>,
     behind: Option<Behind>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
@@ -164,6 +165,7 @@ impl Error {
                 backend: None,
                 operation: None,
                 permanent: false,
+                full: false,
                 outage: None,
                 behind: None,
                 source: None,
@@ -199,6 +201,19 @@ impl Error {
     pub fn permanent(mut self) -> Self {
         Arc::make_mut(&mut self.inner).permanent = true;
         self
+    }
+
+    /// Says that the store answered, and has no room: it takes nothing more, and is read and deleted from as before.
+    #[must_use]
+    pub fn full(mut self) -> Self {
+        Arc::make_mut(&mut self.inner).full = true;
+        self
+    }
+
+    /// Whether the store answered that it has no room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.inner.full
     }
 
     /// Says what the error tells of the store itself.

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
             suite.test_within(LIMIT, name, &[kind.server()], move || nothing_old_comes_back(kind, trouble));
         }
     }
+    suite.test_within(LIMIT, "redis::a_full_server_is_used_again", &[Server::Redis], a_full_server_is_used_again);
     suite.run()
 }
 
@@ -159,6 +160,32 @@ async fn away_at_the_start(kind: Kind) {
     until(&manager, ChainState::Normal).await;
     assert_eq!(cache.set_json("k", &2).await.unwrap().durability, Durability::Primary);
     assert_eq!(kind.other(&server).await.get_json("k").await.unwrap(), Some(2));
+    manager.disconnect().await.unwrap();
+}
+
+/// A server without room is there all the same: it is read, and what is deleted there makes room.
+async fn a_full_server_is_used_again() {
+    let kind = Kind::Redis;
+    let server = kind.start();
+    let address = (server.host().parse::<IpAddr>().unwrap(), server.port());
+    let proxy = FaultProxy::start(address.into()).await.unwrap();
+    let manager = kind.manager(&proxy.address().ip().to_string(), proxy.address().port());
+    let (cache, other) = (manager.cache().await.unwrap(), kind.other(&server).await);
+    for key in ["deleted", "clean"] {
+        assert_eq!(cache.set_json(key, &1).await.unwrap().durability, Durability::Primary);
+    }
+    let mut raw = redis::Client::open(format!("redis://{}:{}", server.host(), server.port())).unwrap();
+    redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).exec(&mut raw).unwrap();
+    proxy.set(NetworkFault::Refuse).await.unwrap();
+    proxy.reset().await;
+    until(&manager, ChainState::Degraded).await;
+    assert_eq!(cache.delete("deleted").await.unwrap().durability, Durability::Volatile);
+    proxy.set(NetworkFault::Pass).await.unwrap();
+    until(&manager, ChainState::Normal).await;
+    assert_eq!(other.get_json::<i64>("deleted").await.unwrap(), None);
+    assert_eq!(read(cache.lookup("clean").await.unwrap()), (Some(1), Freshness::Primary));
+    let refused = cache.set_json("clean", &2).await.unwrap_err();
+    assert!(refused.is_full(), "{refused}");
     manager.disconnect().await.unwrap();
 }
 

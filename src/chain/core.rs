@@ -229,11 +229,7 @@ impl Core {
 
     /// Tells those who watch if the state is another one now, and logs it.
     pub(super) fn announce(&self, reason: Option<&Error>) {
-        let state = match (self.is_open(), self.owed().pending()) {
-            (true, _) => ChainState::Degraded,
-            (false, 0) => ChainState::Normal,
-            (false, _) => ChainState::Reconciling,
-        };
+        let state = || ChainState::of(self.is_open(), self.owed().pending());
         let newly_full = |status: &ChainStatus| !status.journal_full && self.is_full();
         self.board.tell(state, reason, self.clock.now(), newly_full, |status| self.fill(status));
     }

@@ -22,6 +22,15 @@ pub enum ChainState {
 }
 
 impl ChainState {
+    /// The state of a chain whose breaker is open or not, and that owes so many operations.
+    pub(super) const fn of(is_open: bool, pending: usize) -> Self {
+        match (is_open, pending) {
+            (true, _) => Self::Degraded,
+            (false, 0) => Self::Normal,
+            (false, _) => Self::Reconciling,
+        }
+    }
+
     /// The name in lower case, as metrics, logs and the command line write it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -167,17 +176,20 @@ impl Board {
         meters::show(self.side, status, now);
     }
 
-    /// Tells that the state is this one, if it was another or there is other news, and logs it; `fill` adds the numbers. Why the
+    /// Tells that the state is another one now, if it is, or that there is other news, and logs it; `fill` adds the numbers. Why the
     /// primary is away is not forgotten before it is back, unless there is a `new` reason.
+    ///
+    /// Whoever tells looks how it is when nobody else may tell, so that the last to tell was the last to look.
     pub(super) fn tell(
         &self,
-        state: ChainState,
+        state: impl FnOnce() -> ChainState,
         new: Option<&Error>,
         now: Timestamp,
         has_news: impl FnOnce(&ChainStatus) -> bool,
         fill: impl FnOnce(&mut ChainStatus),
     ) {
         self.status.send_if_modified(|status| {
+            let state = state();
             let known = status.reason.clone().filter(|_| state == ChainState::Degraded);
             let reason = new.or(known.as_ref());
             let fenced = state == ChainState::Degraded && reason.and_then(Error::outage) == Some(Outage::Foreign);

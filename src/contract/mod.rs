@@ -12,6 +12,8 @@ mod context;
 mod entry;
 mod list;
 mod ping;
+#[cfg(any(feature = "redis", feature = "jetstream"))]
+mod probe;
 mod replay;
 mod scan;
 mod step;
@@ -25,6 +27,8 @@ pub use context::Context;
 pub use entry::{Entry, Expiry, Freshness, GetOptions, Lookup};
 pub use list::{Append, AppendAck, Item, ItemId, ListRange};
 pub use ping::{Identity, Ping};
+#[cfg(any(feature = "redis", feature = "jetstream"))]
+pub(crate) use probe::as_probe;
 pub use replay::{
     ConflictOptions, ConflictPolicy, ConflictRecord, LostOperation, ReplayDecision, ReplayOptions, ReplayOutcome,
 };

@@ -11,6 +11,7 @@ use crate::config::{JetstreamConfig, ReadFrom, StreamStorage};
 use crate::contract::Context;
 use crate::error::{Error, Result};
 use crate::key::Key;
+use crate::time::Clock;
 use crate::value::Value;
 
 use super::codec::{Filter, decode, encode};
@@ -136,6 +137,9 @@ fn wanted(config: &JetstreamConfig) -> Config {
         deny_delete: true,
         allow_message_ttl: true,
         subject_delete_marker_ttl: Some(MARKER_TTL),
+        // A sequence is a revision, and none may come again when the bucket is made anew: so it begins with the microseconds since the
+        // epoch, and no server stores a message in each.
+        first_sequence: Some(Clock::system().now().as_millis().saturating_mul(1000)),
         ..Config::default()
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::config::JetstreamConfig;
 use crate::contract::{
     Attempt, CacheBackend, Capabilities, Context, Durability, GetOptions, IncrementOptions, KeyPage, ListOptions,
-    Listing, Lookup, Ping, RevisionKind, Store, ToEnd, Write, WriteAck,
+    Listing, Lookup, Ping, RevisionKind, Store, ToEnd, Write, WriteAck, as_probe,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, KeyPrefix};
@@ -174,8 +174,11 @@ impl Store for JetstreamCache {
 
     async fn ping(&self, cx: &Context) -> Result<Ping> {
         let (context, start) = (*cx, Instant::now());
-        let session = self.run(cx, |writer| async move { writer.ping(&context).await }).await??;
-        Ok(Ping::new(start.elapsed(), Some(session.server_version().to_owned())))
+        let ping = async {
+            let session = self.run(cx, |writer| async move { writer.ping(&context).await }).await??;
+            Ok(Ping::new(start.elapsed(), Some(session.server_version().to_owned())))
+        };
+        as_probe(ping, cx).await
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -94,7 +94,7 @@ pub(super) fn api_failure(error: jetstream::Error) -> Error {
             Error::config("JetStream is not enabled for this account; enable it in the server's configuration")
         }
         _ if is_full(&error) => {
-            Error::unavailable("the bucket or the server's storage is full; raise maxBytes or delete something")
+            Error::unavailable("the bucket or the server's storage is full; raise maxBytes or delete something").full()
         }
         ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => Error::too_large("the value is larger than the bucket takes"),
         // The server's own word for being unavailable: it has no leader, or is about to stop.

@@ -13,7 +13,7 @@ use super::{read, scan, write};
 use crate::config::RedisConfig;
 use crate::contract::{
     Attempt, CacheBackend, Capabilities, Context, Durability, GetOptions, IncrementOptions, KeyPage, ListOptions,
-    Listing, Lookup, Ping, RevisionKind, Store, Write, WriteAck,
+    Listing, Lookup, Ping, RevisionKind, Store, Write, WriteAck, as_probe,
 };
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
@@ -44,6 +44,30 @@ impl RedisCache {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if no host is given, or only one of a client's certificate and key.
     pub fn new(config: &RedisConfig) -> Result<Self> {
         Ok(Self { lanes: Arc::new(Lanes::new(config)?) })
+    }
+
+    /// Has the server write something, and answers how long that took.
+    async fn ask(&self, cx: &Context) -> Result<Ping> {
+        let link = self.lanes.write_link(cx).await?;
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("SET").arg(PING_KEY).arg(1).arg("PX").arg(PING_MILLIS);
+        if link.version().get().is_none() {
+            pipeline.cmd("INFO").arg("server");
+        }
+        // Whether it was written does not matter once nothing answered: the store cannot be used.
+        let started = Instant::now();
+        let mut replies = link.send(&pipeline, Effect::Read, cx).await?.into_iter();
+        let latency = started.elapsed();
+        match replies.next() {
+            Some(Reply::Okay) => {}
+            Some(Reply::ServerError(refusal)) => return Err(error::refused(refusal)),
+            _ => return Err(error::unexpected_reply()),
+        }
+        let told = replies.next().and_then(|reply| redis::from_redis_value::<String>(reply).ok());
+        if let Some(version) = told.as_deref().and_then(version) {
+            link.version().get_or_init(|| version);
+        }
+        Ok(Ping::new(latency, link.version().get().cloned()))
     }
 }
 
@@ -110,26 +134,7 @@ impl Store for RedisCache {
 
     async fn ping(&self, cx: &Context) -> Result<Ping> {
         let _call = self.lanes.enter()?;
-        let link = self.lanes.write_link(cx).await?;
-        let mut pipeline = Pipeline::new();
-        pipeline.cmd("SET").arg(PING_KEY).arg(1).arg("PX").arg(PING_MILLIS);
-        if link.version().get().is_none() {
-            pipeline.cmd("INFO").arg("server");
-        }
-        // Whether it was written does not matter once nothing answered: the store cannot be used.
-        let started = Instant::now();
-        let mut replies = link.send(&pipeline, Effect::Read, cx).await?.into_iter();
-        let latency = started.elapsed();
-        match replies.next() {
-            Some(Reply::Okay) => {}
-            Some(Reply::ServerError(refusal)) => return Err(error::refused(refusal)),
-            _ => return Err(error::unexpected_reply()),
-        }
-        let told = replies.next().and_then(|reply| redis::from_redis_value::<String>(reply).ok());
-        if let Some(version) = told.as_deref().and_then(version) {
-            link.version().get_or_init(|| version);
-        }
-        Ok(Ping::new(latency, link.version().get().cloned()))
+        as_probe(self.ask(cx), cx).await
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -142,7 +142,9 @@ fn code_of(error: &ServerError) -> &str {
 fn by_code(code: &str) -> Error {
     match code {
         "WRONGTYPE" => Error::wrong_type("the key holds another Redis type, such as a list; another client wrote it"),
-        "OOM" => Error::unavailable("Redis is out of memory: `maxmemory` is reached and its policy evicts nothing"),
+        "OOM" => {
+            Error::unavailable("Redis is out of memory: `maxmemory` is reached and its policy evicts nothing").full()
+        }
         "MISCONF" => down("Redis takes no writes because it cannot save to its disk; see its log"),
         "READONLY" => down("the server is a read-only replica; connect to its primary"),
         "NOREPLICAS" => down("Redis takes no writes because too few replicas are connected to it"),

@@ -181,7 +181,8 @@ impl Store for CacheChain {
         let primary = self.core.primary.close(cx).await;
         let fallback = self.core.fallback.close(cx).await;
         if let Some(marker) = self.core.marker.as_ref().filter(|_| is_first) {
-            marker.close().await;
+            // A disk that hangs holds nobody up; whoever starts next finds the mark of a process that is gone.
+            let _ = cx.limit(marker.close()).await;
         }
         primary.and(fallback)
     }

@@ -11,6 +11,7 @@ use crate::stamp::Stamp;
 
 use super::core::Core;
 use super::fallback;
+use super::write::late;
 
 /// Clears a prefix. It is held until the primary has answered, though the caller goes away: a primary may go on, and take what was
 /// written since.
@@ -23,12 +24,12 @@ pub(super) async fn clear(
     core.admit(cx)?;
     let entered = core.in_flight.enter(Scope::Prefix(prefix.clone()), cx).await?;
     core.admit(cx)?;
-    let (core, prefix, cx) = (Arc::clone(core), prefix.clone(), *cx);
+    let (core, prefix, deadline) = (Arc::clone(core), prefix.clone(), *cx);
     let work = async move {
         let _entered = entered;
-        clear_held(&core, &prefix, stamped, &cx).await
+        clear_held(&core, &prefix, stamped, &deadline).await
     };
-    ToEnd::new(work).await
+    cx.limit(ToEnd::new(work)).await.unwrap_or_else(|| Err(late()))
 }
 
 async fn clear_held(

@@ -11,7 +11,7 @@ use crate::chain::gate::{Answer, Attempt, Call, Gate, Patience, Probed};
 use crate::chain::in_flight::InFlight;
 use crate::chain::status::{Board, ChainState, ChainStatus};
 use crate::config::CacheChainConfig;
-use crate::contract::{CacheBackend, Context};
+use crate::contract::{CacheBackend, Context, Ping};
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::HybridClock;
@@ -161,7 +161,7 @@ impl Core {
 
     /// Asks the primary whether it takes writes.
     pub(super) async fn probe(&self) {
-        match self.gate.probe(|| async { self.gate.ping(&*self.primary).await.map(drop) }).await {
+        match self.gate.probe(|| async { answered(self.gate.ping(&*self.primary).await) }).await {
             Probed::Closed => {
                 self.debts.notify_one();
                 self.announce(None);
@@ -188,16 +188,20 @@ impl Core {
 
     /// Tells those who watch if the state is another one now, and logs it.
     pub(super) fn announce(&self, reason: Option<&Error>) {
-        let pending = self.owing.load(Ordering::SeqCst);
-        let state = match (self.gate.is_open(), pending) {
-            (true, _) => ChainState::Degraded,
-            (false, 0) => ChainState::Normal,
-            (false, _) => ChainState::Reconciling,
-        };
-        self.board.tell(state, reason, self.clock.now(), |_| false, |status| status.pending = pending);
+        let pending = || self.owing.load(Ordering::SeqCst);
+        let state = || ChainState::of(self.gate.is_open(), pending());
+        self.board.tell(state, reason, self.clock.now(), |_| false, |status| status.pending = pending());
     }
 
     pub(super) const fn board(&self) -> &Board {
         &self.board
+    }
+}
+
+/// What an answer to a ping tells: a primary without room for it is there, and what is deleted there makes room.
+pub(super) fn answered(answer: Result<Ping>) -> Result<()> {
+    match answer {
+        Err(error) if !error.is_full() => Err(error),
+        Ok(_) | Err(_) => Ok(()),
     }
 }

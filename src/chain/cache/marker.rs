@@ -54,7 +54,8 @@ struct Files {
 /// What was found in the folder.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// Whether a dead process left something dirty.
+    /// Whether a process left something dirty that is not known to have been deleted: a dead one, or one that lives, which may itself
+    /// have taken it over from a dead one and may die before it comes to it.
     pub(super) is_dirty: bool,
     /// The files that were left alone, and why.
     pub(super) left: Vec<String>,
@@ -69,14 +70,14 @@ impl Marker {
     pub(super) async fn open(folder: PathBuf, primary: Option<String>) -> Result<(Self, Found)> {
         blocking(move || {
             create_folder(&folder)?;
-            let (inherited, left) = inherit(&folder, primary.as_deref())?;
-            let found = Found { is_dirty: !inherited.is_empty(), left };
+            let Inherited { files: inherited, are_others, left } = inherit(&folder, primary.as_deref())?;
+            let marked = AtomicBool::new(!inherited.is_empty());
+            let found = Found { is_dirty: are_others || !inherited.is_empty(), left };
             let (ours, lock) = name(&folder)?;
             let content = serde_json::to_vec(&Content { format: FORMAT, primary })
                 .map_err(|error| Error::internal("a marker cannot be written").with_source(error))?;
             let (lock, inherited) = (Mutex::new(Some(lock)), Mutex::new(inherited));
             let files = Arc::new(Files { folder, ours, content, lock, inherited });
-            let marked = AtomicBool::new(found.is_dirty);
             Ok((Self { files, marked, closed: AtomicBool::new(false), turn: tokio::sync::Mutex::const_new(()) }, found))
         })
         .await
@@ -201,11 +202,19 @@ fn lock_of(path: &Path) -> Result<Option<OwnerLock>> {
         .map_err(|error| unusable("the lock of a cache's mark cannot be taken", path, error))
 }
 
-type Inherited = Vec<(PathBuf, OwnerLock)>;
+/// What a start finds that others marked.
+#[derive(Default)]
+struct Inherited {
+    files: Vec<(PathBuf, OwnerLock)>,
+    /// Whether a living process holds a mark for this primary.
+    are_others: bool,
+    /// The files that were left alone, and why.
+    left: Vec<String>,
+}
 
 /// Takes over the files of dead processes that are about this primary, and sweeps up the locks that have no file.
-fn inherit(folder: &Path, primary: Option<&str>) -> Result<(Inherited, Vec<String>)> {
-    let (mut inherited, mut left) = (Vec::new(), Vec::new());
+fn inherit(folder: &Path, primary: Option<&str>) -> Result<Inherited> {
+    let mut inherited = Inherited::default();
     let unreadable = |error| unusable("the folder cannot be read", folder, error);
     for entry in fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
@@ -214,21 +223,24 @@ fn inherit(folder: &Path, primary: Option<&str>) -> Result<(Inherited, Vec<Strin
             continue;
         }
         let file = path.with_extension("dirty");
-        let Some(lock) = lock_of(&file)? else { continue };
+        let Some(lock) = lock_of(&file)? else {
+            inherited.are_others |= file.exists() && whose(&file, primary).is_ok();
+            continue;
+        };
         if !file.exists() {
             // Its owner had nothing dirty when it died.
             let _ = lock.remove();
             continue;
         }
         match whose(&file, primary) {
-            Ok(()) => inherited.push((file, lock)),
+            Ok(()) => inherited.files.push((file, lock)),
             Err(why) => {
                 tracing::warn!(path = %file.display(), why, "the mark of a dead process was left alone");
-                left.push(format!("{}: {why}", file.display()));
+                inherited.left.push(format!("{}: {why}", file.display()));
             }
         }
     }
-    Ok((inherited, left))
+    Ok(inherited)
 }
 
 /// Whether a file is about this primary. One that was not written to its end is taken for ours: to clear once more does no harm.
@@ -268,11 +280,18 @@ mod tests {
         first.mark().await.unwrap();
         assert_eq!(files(folder.path(), "dirty"), 1);
         let (living, found) = open(folder.path(), "a").await;
-        assert!(!found.is_dirty, "its owner lives");
+        assert!(found.is_dirty, "its owner lives, and may die before it has it deleted");
+        assert!(!open(folder.path(), "b").await.1.is_dirty, "of another cache");
         drop(first);
         let (heir, found) = open(folder.path(), "a").await;
         assert!(found.is_dirty);
-        assert!(!open(folder.path(), "a").await.1.is_dirty, "it was taken over");
+        let (other, found) = open(folder.path(), "a").await;
+        assert!(found.is_dirty, "whoever took it over may end before it is deleted");
+        other.mark().await.unwrap();
+        assert_eq!(files(folder.path(), "dirty"), 2, "it has a mark of its own");
+        other.unmark(|| true).await;
+        assert_eq!(files(folder.path(), "dirty"), 1, "that of another one stays");
+        other.close().await;
         heir.unmark(|| false).await;
         assert_eq!(files(folder.path(), "dirty"), 1);
         heir.unmark(|| true).await;

@@ -9,7 +9,7 @@ use crate::contract::{self, Context, Write};
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
 
-use super::core::Core;
+use super::core::{Core, answered};
 use super::dirty::Debt;
 use super::fallback;
 
@@ -198,7 +198,7 @@ async fn clear(core: &Core, debt: &Debt, prefix: &KeyPrefix, pace: Pace) -> Resu
 /// Has the primary answer something that was sent now: whatever was given up before and still lay on the connection was applied
 /// before it, or never will be.
 async fn come_behind(core: &Core, cx: &Context) -> Result<()> {
-    reach(core.attempt(Call::Write, core.primary.ping(cx)).await)?.map(drop)
+    answered(reach(core.attempt(Call::Write, core.primary.ping(cx)).await)?)
 }
 
 fn reach<T: Answer>(attempt: Attempt<T>) -> Result<T> {

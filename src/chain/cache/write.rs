@@ -32,12 +32,17 @@ pub(super) async fn write_many(core: &Arc<Core>, writes: Vec<Write>, cx: &Contex
         Ok(entered) => entered,
         Err(error) => return vec![Err(error); count],
     };
-    let (core, cx) = (Arc::clone(core), *cx);
+    let (core, deadline) = (Arc::clone(core), *cx);
     let work = async move {
         let _entered = entered;
-        Batch::new(&core, writes).run(&cx).await
+        Batch::new(&core, writes).run(&deadline).await
     };
-    ToEnd::new(work).await
+    cx.limit(ToEnd::new(work)).await.unwrap_or_else(|| vec![Err(late()); count])
+}
+
+/// The deadline passed while it was noted on the disk that the primary must not be read.
+pub(super) fn late() -> Error {
+    Error::outcome_unknown("the write was not settled at its deadline; it may yet be applied")
 }
 
 async fn enter(core: &Core, writes: &[Write], cx: &Context) -> Result<Entered> {
