@@ -459,6 +459,8 @@ fn contradictions_are_told() {
         ("cache", "type: nats\ntoken: hunter2\nnkeySeed: hunter2", "is a second way to say who we are"),
         ("cache", "type: nats\nservers: [a, 'nats://b:70000']", "has a port that is not"),
         ("cache", "type: nats\nusername: a", "needs a `password`"),
+        ("cache", "type: redis\nusername: a\npassword: \"\"", "needs a `password`"),
+        ("cache", "type: redis\nurl: redis://a@host/0", "needs a `password`"),
         ("cache", "type: nats\npassword: hunter2", "needs a `username`"),
         ("database", "type: postgres\nurl: postgres://a/x\nconnectionString: postgres://b/x", "says something else"),
         ("database", "type: postgres\nurl: postgres://a:1/x\nport: 2", "port: says something else"),

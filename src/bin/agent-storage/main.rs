@@ -43,5 +43,7 @@ fn main() -> ExitCode {
 /// Logs warnings and errors, or what `RUST_LOG` asks for.
 fn log_to_standard_error() {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).without_time().init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // Whoever reads standard error may be gone, and nobody is to end for that.
+    log.with_target(false).without_time().log_internal_errors(false).init();
 }

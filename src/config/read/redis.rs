@@ -60,9 +60,14 @@ impl RedisSection {
         let mut config = RedisConfig::default();
         set(&mut config.host, agree(url.host, self.host, reader));
         set(&mut config.port, agree(url.port, self.port, reader));
-        config.username = agree(url.username, self.username, reader).map(|field| field.value);
-        config.username.take_if(|name| name.is_empty());
+        let username = agree(url.username, self.username, reader).filter(|field| !field.value.is_empty());
         config.password = agree(url.password, self.password, reader).map(|field| field.value.0);
+        let is_lone = |username: &&Field<String>| config.password.is_none() && username.value != "default";
+        if let Some(lone) = username.as_ref().filter(is_lone) {
+            // The client library would log in as the user `default`.
+            reader.problem(&lone.place, "needs a `password` beside it; a user without one takes any");
+        }
+        config.username = username.map(|field| field.value);
         set(&mut config.database, agree(url.database, self.database, reader));
         let tls = agree(self.tls, self.ssl, reader);
         set(&mut config.tls, encryption(url.tls, tls, reader));
