@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         a_server_that_was_killed_is_used_again
         a_lost_reply_to_a_commit_is_an_unknown_outcome
         a_replay_that_finds_no_answer_does_not_hold_up_a_close
+        runtimes_that_rest_keep_nothing_from_each_other
         a_first_connection_that_ends_with_its_runtime_is_made_anew
         a_wrong_password_is_said_and_not_tried_again
         a_missing_database_is_said_and_used_once_it_is_there
@@ -526,6 +527,32 @@ async fn a_replay_that_finds_no_answer_does_not_hold_up_a_close() {
     assert!(proxy.lost() > 0, "it was under way");
     database.close(&Context::with_timeout(Duration::from_secs(1))).await.unwrap();
     proxy.close().await;
+}
+
+/// Of several threads with a runtime each, those that rest hear nothing of what comes for the others.
+async fn runtimes_that_rest_keep_nothing_from_each_other() {
+    let bench = Bench::new();
+    let (mut config, clock) = (bench.config.clone(), Arc::clone(&bench.clock));
+    config.pool.max = 2;
+    let database = PostgresDatabase::with_stamps(&config, clock).unwrap();
+    let turns = move || {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtimes = [runtime(), runtime(), runtime()];
+        let hurried = || Context::with_timeout(Duration::from_secs(3));
+        for round in 0..4_i64 {
+            for runtime in &runtimes {
+                let write = Write::put(key("k"), Value::from_integer(round), bench.clock.issue());
+                runtime.block_on(async { database.write(write, &hurried()).await.unwrap() });
+                let read = runtime.block_on(async { database.get(&key("k"), &GetOptions::default(), &hurried()).await });
+                assert_eq!(read.unwrap().into_value().unwrap().decode::<i64>().unwrap(), round);
+            }
+        }
+        let [_, _, last] = runtimes;
+        let started = std::time::Instant::now();
+        last.block_on(async { database.ping(&hurried()).await.unwrap() });
+        assert!(started.elapsed() < Duration::from_secs(1));
+    };
+    tokio::task::spawn_blocking(turns).await.unwrap();
 }
 
 async fn a_first_connection_that_ends_with_its_runtime_is_made_anew() {

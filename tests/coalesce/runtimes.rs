@@ -152,6 +152,25 @@ fn a_batch_after_the_next_is_sent_where_a_caller_waits_too() {
 }
 
 #[test]
+fn a_runtime_that_rests_after_its_batch_was_answered_keeps_no_lane() {
+    let (database, recorder) = subject();
+    let (other, ours) = (runtime(), runtime());
+    let first: Call = other.block_on(set(&database, "a", 1));
+    let second: Call = other.block_on(set(&database, "b", 1));
+    recorder.let_through(1);
+    other.block_on(async { end(first).await.unwrap() });
+    other.block_on(settle());
+    recorder.open();
+    other.block_on(second).unwrap().unwrap();
+    // It has nothing more to do, and is not run again before others have called.
+    for number in 0..3 {
+        ours.block_on(async { end(set(&database, "c", number).await).await.unwrap() });
+    }
+    other.block_on(async { end(set(&database, "d", 1).await).await.unwrap() });
+    assert_eq!(recorder.batches(), [["a"], ["b"], ["c"], ["c"], ["c"], ["d"]]);
+}
+
+#[test]
 fn a_runtime_without_timers_takes_no_lane_along() {
     let (database, recorder) = subject();
     recorder.open();

@@ -1,7 +1,7 @@
 //! Several steps in one transaction, all or nothing.
 
 use crate::contract::{Append, Step, StepAck, Write, WriteOp};
-use crate::error::{Behind, Error, Result};
+use crate::error::{Behind, Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::stamp::Stamp;
 
@@ -36,11 +36,25 @@ pub(super) async fn apply(session: &mut Session, steps: Vec<Step>) -> Result<Vec
     }
 }
 
-/// What was applied of a step that is behind was undone with it.
+/// What was applied of a step before the commit was undone with it.
 fn undone(error: Error) -> Error {
-    match error.as_behind() {
-        Some(behind) => Error::behind(Behind::NOT_BEGUN.with_standing(behind.standing())),
-        None => error,
+    if let Some(behind) = error.as_behind() {
+        return Error::behind(Behind::NOT_BEGUN.with_standing(behind.standing()));
+    }
+    if error.kind() != ErrorKind::OutcomeUnknown {
+        return error;
+    }
+    let undone = Error::unavailable("the transaction was interrupted before its commit, and is undone");
+    let undone = error.outage().into_iter().fold(undone, Error::with_outage);
+    undone.with_source(error)
+}
+
+/// The answers, or what went wrong first: after that the server refuses the rest of the transaction, which says nothing.
+fn all<T>(answers: Vec<Result<T>>) -> Result<Vec<T>> {
+    let mut errors = answers.iter().filter_map(|answer| answer.as_ref().err());
+    match errors.clone().find(|error| error.kind() != ErrorKind::Internal).or_else(|| errors.next()) {
+        Some(error) => Err(error.clone()),
+        None => answers.into_iter().collect(),
     }
 }
 
@@ -57,15 +71,11 @@ async fn attempt(session: &mut Session, steps: &[Step]) -> Result<Vec<StepAck>> 
         match step {
             Step::Write(_) => {
                 let writes: Vec<Write> = group.iter().filter_map(as_write).cloned().collect();
-                for ack in write_many(session, &writes).await {
-                    acks.push(StepAck::Write(ack?));
-                }
+                acks.extend(all(write_many(session, &writes).await)?.into_iter().map(StepAck::Write));
             }
             Step::Append(_) => {
                 let items: Vec<Append> = group.iter().filter_map(as_append).cloned().collect();
-                for ack in append_many(session, &items).await {
-                    acks.push(StepAck::Append(ack?));
-                }
+                acks.extend(all(append_many(session, &items).await)?.into_iter().map(StepAck::Append));
             }
             Step::Trim { .. } => {
                 for (key, keep_last) in group.iter().filter_map(as_trim) {

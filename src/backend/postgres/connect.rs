@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared as SharedFuture};
 use sqlx::Connection;
+use tokio::runtime::{Handle, Id};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinHandle};
 
@@ -32,12 +33,14 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 struct Attempt {
     outcome: SharedFuture<BoxFuture<'static, Result<()>>>,
     task: AbortHandle,
+    runtime: Id,
 }
 
 impl Attempt {
-    /// Whether nothing more comes of it: it is done, it panicked, or the runtime that it ran on is gone.
-    fn is_over(&self) -> bool {
-        self.task.is_finished()
+    /// Whether something comes of it here: not if it is done, it panicked, or the runtime that it ran on is gone; and another runtime
+    /// may rest.
+    fn goes_on(&self) -> bool {
+        !self.task.is_finished() && self.runtime == Handle::current().id()
     }
 }
 
@@ -124,6 +127,11 @@ impl Connector {
         let outcome = call(&mut session).await;
         // An open transaction is an error's; otherwise the call ended it.
         session.rollback().await;
+        if session.is_clean() {
+            // Before the answer: once the caller has that, its runtime may rest.
+            session.end();
+            return drop(answer.send(outcome));
+        }
         // Nobody may be waiting any more.
         drop(answer.send(outcome));
         sweep::clean_up(&mut session).await;
@@ -146,6 +154,7 @@ impl Connector {
     /// Waits until the schema is up to date. All who come meanwhile share one attempt; one that is over counts no more.
     async fn ready(self: &Arc<Self>, deadline: Instant) -> Result<()> {
         if self.ready.load(Ordering::Acquire) {
+            self.begin_background();
             return Ok(());
         }
         let outcome = self.attempt().outcome;
@@ -155,7 +164,7 @@ impl Connector {
     /// The attempt under way, or a new one.
     fn attempt(self: &Arc<Self>) -> Attempt {
         let mut attempt = lock(&self.attempt);
-        match attempt.as_ref().filter(|attempt| !attempt.is_over()) {
+        match attempt.as_ref().filter(|attempt| attempt.goes_on()) {
             Some(attempt) => attempt.clone(),
             None => attempt.insert(self.begin_attempt()).clone(),
         }
@@ -173,7 +182,7 @@ impl Connector {
         });
         let handle = task.abort_handle();
         let outcome = task.map(|ended| ended.unwrap_or_else(|ended| Err(broken_off(&ended)))).boxed().shared();
-        Attempt { outcome, task: handle }
+        Attempt { outcome, task: handle, runtime: Handle::current().id() }
     }
 
     async fn make_ready(&self) -> Result<()> {
@@ -187,9 +196,10 @@ impl Connector {
         Ok(())
     }
 
+    /// Has somebody clean up in the background. Whoever did may have ended with its runtime.
     fn begin_background(&self) {
         let mut background = lock(&self.background);
-        if !*self.closing.borrow() && background.is_none() {
+        if !*self.closing.borrow() && background.as_ref().is_none_or(JoinHandle::is_finished) {
             let task = sweep::run(self.sweeper.clone(), Arc::clone(&self.pool), self.shared.clone());
             *background = Some(tokio::spawn(task));
         }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection};
+use tokio::runtime::{Handle, Id};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{PoolConfig, PostgresConfig};
@@ -37,6 +38,8 @@ pub(super) struct Pool {
 
 struct Idle {
     connection: PgConnection,
+    /// In which it was made: in another one nobody may be there to hear what comes.
+    runtime: Id,
     born: Instant,
     since: Instant,
 }
@@ -85,14 +88,23 @@ impl Pool {
         }
     }
 
-    /// The one used last, so that the others may grow old.
+    /// The one used last in this runtime, so that the others may grow old. If there is none, one of another runtime is closed, for a new
+    /// one takes its place.
     fn take_idle(&self) -> Option<Idle> {
-        self.idle().pop()
+        let runtime = Handle::current().id();
+        let mut idle = self.idle();
+        if let Some(ours) = idle.iter().rposition(|idle| idle.runtime == runtime) {
+            return Some(idle.remove(ours));
+        }
+        let oldest = (!idle.is_empty()).then(|| idle.remove(0));
+        drop(idle);
+        drop(oldest);
+        None
     }
 
-    fn give_back(&self, connection: PgConnection, born: Instant) {
+    fn give_back(&self, connection: PgConnection, runtime: Id, born: Instant) {
         if born.elapsed() < self.config.max_lifetime && !self.places.is_closed() {
-            self.idle().push(Idle { connection, born, since: Instant::now() });
+            self.idle().push(Idle { connection, runtime, born, since: Instant::now() });
         }
     }
 
@@ -166,6 +178,7 @@ async fn farewell(connection: PgConnection) {
 /// Dropped, or ended after the connection was given up, it closes the connection; only [`Lease::end`] keeps one.
 pub(super) struct Lease {
     connection: Option<PgConnection>,
+    runtime: Id,
     born: Instant,
     pool: Arc<Pool>,
     _permit: OwnedSemaphorePermit,
@@ -173,7 +186,8 @@ pub(super) struct Lease {
 
 impl Lease {
     fn new(pool: &Arc<Pool>, permit: OwnedSemaphorePermit, connection: PgConnection, born: Instant) -> Self {
-        Self { connection: Some(connection), born, pool: Arc::clone(pool), _permit: permit }
+        let runtime = Handle::current().id();
+        Self { connection: Some(connection), runtime, born, pool: Arc::clone(pool), _permit: permit }
     }
 
     /// The connection.
@@ -204,7 +218,7 @@ impl Lease {
     /// Keeps the connection for the next call.
     pub(super) fn end(mut self) {
         if let Some(connection) = self.connection.take() {
-            self.pool.give_back(connection, self.born);
+            self.pool.give_back(connection, self.runtime, self.born);
         }
     }
 }

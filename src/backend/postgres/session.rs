@@ -143,9 +143,13 @@ impl Session {
     /// Begins a transaction.
     pub(super) async fn begin(&mut self) -> Result<()> {
         let begin = Arc::clone(&self.begin);
-        self.command(&begin, Doubt::None).await?;
-        self.in_transaction = true;
-        Ok(())
+        let begun = self.command(&begin, Doubt::None).await;
+        if begun.is_err() {
+            // It is several commands behind a pooler, and may have begun.
+            self.lease.give_up();
+        }
+        self.in_transaction = begun.is_ok();
+        begun
     }
 
     /// Marks where a transaction can be taken back to.
@@ -240,6 +244,11 @@ impl Session {
     /// Remembers a list whose removed items still hold their payload.
     pub(super) fn mark_unclean(&mut self, key: &Key) {
         self.unclean.push(key.clone());
+    }
+
+    /// Whether there is no such list.
+    pub(super) fn is_clean(&self) -> bool {
+        self.unclean.is_empty()
     }
 
     /// The lists to clean, once.

@@ -24,13 +24,15 @@ pub(super) struct Next<W: Work> {
 pub(super) struct Driver<W: Work> {
     lane: Arc<Lane<W>>,
     flight: usize,
+    /// Of the batch that was answered last, until the next one is sent.
+    turn: Option<u64>,
     /// It has come to its end, and has said so to the lane.
     is_over: bool,
 }
 
 impl<W: Work> Driver<W> {
     pub(super) const fn new(lane: Arc<Lane<W>>, flight: usize) -> Self {
-        Self { lane, flight, is_over: false }
+        Self { lane, flight, turn: None, is_over: false }
     }
 
     /// Sends a batch, and then what waits, in a task. Without a runtime nobody is left to send it; whoever waits is told so.
@@ -60,9 +62,15 @@ impl<W: Work> Driver<W> {
         let mut keys = KeyHashes::default();
         let here = Handle::current().id();
         loop {
-            self.lane.answer(self.flight, answers);
+            let turn = self.lane.answer(self.flight, answers);
+            self.turn = Some(turn);
             // Those who were answered run first: whoever calls again goes along with the next batch, and not alone before it.
             yield_now().await;
+            if !self.lane.take_up(self.flight, turn) {
+                // This runtime rested meanwhile, and others waited.
+                break;
+            }
+            self.turn = None;
             let Some(next) = self.lane.next_or_free(self.flight, &mut keys) else { break };
             if next.runtime.as_ref().is_some_and(|runtime| runtime.id() != here) {
                 return self.send(next);
@@ -76,7 +84,7 @@ impl<W: Work> Driver<W> {
 impl<W: Work> Drop for Driver<W> {
     fn drop(&mut self) {
         if !self.is_over {
-            self.lane.abandon(self.flight);
+            self.lane.abandon(self.flight, self.turn);
         }
     }
 }

@@ -31,6 +31,8 @@ pub(super) enum Flight<W: Work> {
     Boarding(Vec<u64>, Option<Instant>),
     /// A batch on its way, until it is answered; or a call that was taken over.
     Batch(Vec<Waiting<W>>),
+    /// A batch that was answered, whose task lets those run who were answered before it goes on. The number is of this turn alone.
+    Answered { since: Instant, turn: u64 },
 }
 
 /// A call that was taken from its caller, and the runtime that it began in.
@@ -50,7 +52,7 @@ impl<W: Work> Flight<W> {
     /// Adds the keys that are on their way.
     pub(super) fn note_keys(&self, keys: &mut KeyHashes) {
         match self {
-            Self::Free => {}
+            Self::Free | Self::Answered { .. } => {}
             Self::Alone { call, .. } => keys.extend([call.key_hash]),
             Self::Boarding(boarding, _) => keys.extend(boarding),
             Self::Batch(waiting) => keys.extend(waiting.iter().map(|call| call.key_hash)),
@@ -60,7 +62,7 @@ impl<W: Work> Flight<W> {
     /// Whether a key is on its way.
     pub(super) fn carries(&self, key: u64) -> bool {
         match self {
-            Self::Free => false,
+            Self::Free | Self::Answered { .. } => false,
             Self::Alone { call, .. } => call.key_hash == key,
             Self::Boarding(boarding, _) => boarding.contains(&key),
             Self::Batch(waiting) => waiting.iter().any(|call| call.key_hash == key),
@@ -70,7 +72,7 @@ impl<W: Work> Flight<W> {
     /// Ends the waiting of those whose time is up and notes whom to wake; says when the next one's is.
     pub(super) fn expire(&mut self, now: Instant, wakers: &mut Vec<Waker>) -> Option<Instant> {
         let calls = match self {
-            Self::Free => return None,
+            Self::Free | Self::Answered { .. } => return None,
             Self::Boarding(_, first) => return first.map(|first| first.max(now + SOON)),
             Self::Alone { call, .. } => std::slice::from_ref(call),
             Self::Batch(waiting) => waiting,
@@ -80,10 +82,11 @@ impl<W: Work> Flight<W> {
         early.into_iter().map(|call| call.deadline).min()
     }
 
-    /// From when on a lone call is taken over: if others wait for the lane, and in any case at its deadline.
+    /// From when on a lone call is taken over: if others wait for the lane, and in any case at its deadline. So is a lane whose runtime
+    /// rests after a batch was answered there, if others wait for it.
     pub(super) fn stalls_at(&self, is_waited_for: bool) -> Option<Instant> {
         match self {
-            Self::Alone { since, .. } if is_waited_for => Some(*since + PATIENCE),
+            Self::Alone { since, .. } | Self::Answered { since, .. } if is_waited_for => Some(*since + PATIENCE),
             Self::Alone { call, .. } => Some(call.deadline),
             _ => None,
         }
@@ -96,6 +99,20 @@ impl<W: Work> Flight<W> {
         let Self::Alone { call, runtime, .. } = mem::replace(self, Self::Free) else { return None };
         *self = Self::Batch(vec![call]);
         Some((taken, runtime))
+    }
+
+    /// Takes the lane from a task that does not go on, for what waits; says whether it was such a task's.
+    pub(super) fn take_back(&mut self) -> bool {
+        let is_answered = matches!(self, Self::Answered { .. });
+        if is_answered {
+            *self = Self::Boarding(Vec::new(), None);
+        }
+        is_answered
+    }
+
+    /// Whether the task of this turn has it.
+    pub(super) fn is_of(&self, number: u64) -> bool {
+        matches!(self, Self::Answered { turn, .. } if *turn == number)
     }
 
     /// Whether this call runs in its caller here.

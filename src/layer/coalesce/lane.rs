@@ -30,6 +30,8 @@ struct State<W: Work> {
     /// Whoever takes a free one must see to it that [`Lane::release`] or [`Lane::abandon`] is called.
     flights: Box<[Flight<W>]>,
     queue: Queue<W>,
+    /// How many batches were answered.
+    turns: u64,
     /// The runtime of the call that began to wait last.
     last_waiter: Option<Handle>,
     /// No later than the first deadline of what waits or is on its way, unless there is none.
@@ -49,7 +51,7 @@ impl<W: Work> Lane<W> {
     pub(super) fn new(work: Arc<W>, width: u32, limits: Limits, load: Arc<Load>) -> Arc<Self> {
         let flights = (0..width).map(|_| Flight::Free).collect();
         let (queue, watch) = (Queue::new(load), Watch::default());
-        let state = State { flights, queue, last_waiter: None, first_deadline: None, watch };
+        let state = State { flights, queue, turns: 0, last_waiter: None, first_deadline: None, watch };
         Arc::new(Self { work, limits, state: Mutex::new(state) })
     }
 
@@ -106,7 +108,7 @@ impl<W: Work> Lane<W> {
         }
     }
 
-    /// A lone call has ended: the lane is free, or goes on with what waits in a task of its own.
+    /// What had a lane has ended: it is free, or goes on with what waits in a task of its own.
     pub(super) fn release(self: &Arc<Self>, flight: usize) {
         if let Some(next) = self.next_or_free(flight, &mut KeyHashes::default()) {
             Driver::new(Arc::clone(self), flight).send(next);
@@ -139,14 +141,27 @@ impl<W: Work> Lane<W> {
         }
     }
 
-    pub(super) fn answer(&self, flight: usize, answers: Vec<Result<W::Answer>>) {
-        let flown = self.lock().put(flight, Flight::Batch(Vec::new()));
-        let Some(Flight::Batch(waiting)) = flown else { return };
-        for (call, answer) in waiting.into_iter().zip(answers) {
-            if let Some(caller) = call.slot.answer(answer) {
-                caller.wake();
+    /// Answers a batch, whose task goes on with [`Lane::take_up`] under the number that it is given here.
+    pub(super) fn answer(&self, flight: usize, answers: Vec<Result<W::Answer>>) -> u64 {
+        let mut state = self.lock();
+        state.turns += 1;
+        let turn = state.turns;
+        let flown = state.put(flight, Flight::Answered { since: Instant::now(), turn });
+        drop(state);
+        if let Some(Flight::Batch(waiting)) = flown {
+            for (call, answer) in waiting.into_iter().zip(answers) {
+                if let Some(caller) = call.slot.answer(answer) {
+                    caller.wake();
+                }
             }
         }
+        turn
+    }
+
+    /// Goes on with a lane after a batch was answered there; says whether it is still this task's.
+    pub(super) fn take_up(&self, flight: usize, turn: u64) -> bool {
+        let mut state = self.lock();
+        state.flights.get_mut(flight).is_some_and(|flight| flight.is_of(turn) && flight.take_back())
     }
 
     /// The caller of a lone call went away: a task of ours takes the call to its end, and the lane is free then.
@@ -160,9 +175,14 @@ impl<W: Work> Lane<W> {
         }
     }
 
-    /// A flight ended with the runtime that it was in: who waited for it is told so, and who waits for the next one is to see to it.
-    pub(super) fn abandon(&self, flight: usize) {
+    /// A flight ended with the runtime that it was in: who waited for it is told so, and who waits for the next one is to see to it. In
+    /// this turn somebody else may have the lane already.
+    pub(super) fn abandon(&self, flight: usize, turn: Option<u64>) {
         let mut state = self.lock();
+        let is_ours = |flight: &Flight<W>| turn.is_none_or(|turn| flight.is_of(turn));
+        if !state.flights.get(flight).is_some_and(is_ours) {
+            return;
+        }
         let before = state.put(flight, Flight::Free);
         let queued: Vec<Waker> = state.queue.wakers().collect();
         state.last_waiter = None;
@@ -178,11 +198,12 @@ impl<W: Work> Lane<W> {
     pub(super) fn look(self: &Arc<Self>, runtime: Id, timer: &Waker) -> Option<Instant> {
         // The clock of the timer, which a test may have stopped.
         let now = tokio::time::Instant::now().into_std();
-        let (mut late, mut taken) = (Vec::new(), Vec::new());
+        let (mut late, mut taken, mut resumed) = (Vec::new(), Vec::new(), Vec::new());
         let mut state = self.lock();
         let mut next = state.watch.next(runtime);
         if next.is_some_and(|next| next <= now) {
             taken = state.take_over(now);
+            resumed = state.take_back(now);
             // What its caller gets on with at this moment is looked at again, but not at once.
             let stalls = state.stalls_at(false).map(|at| at.max(now + PATIENCE));
             next = state.expire(now, &mut late).into_iter().chain(stalls).min();
@@ -192,6 +213,7 @@ impl<W: Work> Lane<W> {
         for (flight, taken) in taken {
             Driver::new(Arc::clone(self), flight).finish(taken);
         }
+        resumed.into_iter().for_each(|flight| self.release(flight));
         late.into_iter().for_each(Waker::wake);
         next
     }
@@ -255,6 +277,14 @@ impl<W: Work> State<W> {
         let stalled = |flight: &Flight<W>| flight.stalls_at(is_waited_for).is_some_and(|at| at <= now);
         let flights = self.flights.iter_mut().enumerate().filter(|(_, flight)| stalled(flight));
         flights.filter_map(|(index, flight)| Some((index, flight.take_over()?))).collect()
+    }
+
+    /// The lanes that are taken back from tasks that do not go on, for what waits.
+    fn take_back(&mut self, now: Instant) -> Vec<usize> {
+        let is_waited_for = !self.queue.is_empty();
+        let stalled = |flight: &Flight<W>| flight.stalls_at(is_waited_for).is_some_and(|at| at <= now);
+        let flights = self.flights.iter_mut().enumerate().filter(|(_, flight)| stalled(flight));
+        flights.filter_map(|(index, flight)| flight.take_back().then_some(index)).collect()
     }
 
     fn expire(&mut self, now: Instant, wakers: &mut Vec<Waker>) -> Option<Instant> {
