@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         a_trim_that_lands_late_takes_nothing_newer
         a_clear_that_lands_late_removes_nothing_newer
         a_clear_that_breaks_off_in_the_middle_says_so
+        a_transaction_tells_what_failed_first
         a_transaction_that_was_given_up_is_rolled_back
         a_probe_of_a_frozen_server_is_silence_though_it_has_little_time
         a_hundred_calls_to_a_frozen_server_leave_the_whole_pool
@@ -379,6 +380,27 @@ async fn a_clear_that_breaks_off_in_the_middle_says_so() {
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     bench.query("DROP TRIGGER refuse ON agent_storage.kv");
     assert_eq!(clear().await.unwrap(), Some(1));
+}
+
+async fn a_transaction_tells_what_failed_first() {
+    let bench = Bench::new();
+    let revision = bench.put("a", "1").await.revision.unwrap();
+    bench.query(
+        "CREATE FUNCTION agent_storage.refuse() RETURNS trigger LANGUAGE plpgsql
+             AS $$ BEGIN RAISE SQLSTATE '53100'; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON agent_storage.kv
+             FOR EACH ROW WHEN (NEW.key = 'b') EXECUTE FUNCTION agent_storage.refuse()",
+    );
+    // The condition is looked at after the put, in a transaction that is as good as over.
+    let update = WriteOp::Put { value: json("2"), mode: WriteMode::Update(revision), ttl: None };
+    let steps = vec![
+        Step::Write(Write::new(key("a"), update, bench.clock.issue())),
+        Step::Write(bench.put_op("b", "1")),
+        Step::Append(bench.append_op("l", "1")),
+    ];
+    let error = bench.database.apply(steps, &cx()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(bench.get("a").await.as_deref(), Some("1"));
 }
 
 async fn a_transaction_that_was_given_up_is_rolled_back() {

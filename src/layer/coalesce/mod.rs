@@ -4,8 +4,8 @@
 //! waits, up to a count and a size, as one batch. There is no timer, so an idle store adds no latency, and under load the batches grow
 //! by themselves.
 //!
-//! - A write or an append waits while another of its key is on its way, so that those of one key never overtake each other. A second write of a key
-//!   waits for the next batch, and conditional writes are not mixed with others.
+//! - A write waits while another write of its key is on its way, and an append behind an append of its list, so that they never overtake each
+//!   other. A second write of a key waits for the next batch, and conditional writes are not mixed with others.
 //! - The time in the queue counts against the deadline. Timed out in the queue is `Unavailable`: nothing was sent. Timed out on
 //!   the way is `OutcomeUnknown` for a write.
 //! - A batch that fails as a whole for a reason that lies in one of its items is halved until that item fails alone.
