@@ -565,7 +565,8 @@ async fn runtimes_that_rest_keep_nothing_from_each_other() {
             for runtime in &runtimes {
                 let write = Write::put(key("k"), Value::from_integer(round), bench.clock.issue());
                 runtime.block_on(async { database.write(write, &hurried()).await.unwrap() });
-                let read = runtime.block_on(async { database.get(&key("k"), &GetOptions::default(), &hurried()).await });
+                let read =
+                    runtime.block_on(async { database.get(&key("k"), &GetOptions::default(), &hurried()).await });
                 assert_eq!(read.unwrap().into_value().unwrap().decode::<i64>().unwrap(), round);
             }
         }
