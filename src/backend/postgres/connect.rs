@@ -95,7 +95,7 @@ impl Connector {
     {
         let (answer, answered) = oneshot::channel();
         tokio::spawn(Arc::clone(self).serve(cx.deadline, call, answer));
-        answered.await.unwrap_or_else(|_| Err(Error::internal("a call to the server ended without an answer")))
+        answered.await.unwrap_or_else(|_| Err(unanswered()))
     }
 
     /// As [`Connector::run`], of a call that may be sent again: a close does not wait for it, but breaks it off.
@@ -112,7 +112,7 @@ impl Connector {
                 _ = closing.wait_for(|closing| *closing) => {}
             }
         });
-        answered.await.unwrap_or_else(|_| Err(Error::closed()))
+        answered.await.unwrap_or_else(|_| Err(if *self.closing.borrow() { Error::closed() } else { unanswered() }))
     }
 
     async fn serve<T, F>(self: Arc<Self>, deadline: Instant, call: F, answer: oneshot::Sender<Result<T>>)
@@ -231,6 +231,10 @@ impl Drop for Connector {
     fn drop(&mut self) {
         self.end_background();
     }
+}
+
+fn unanswered() -> Error {
+    Error::internal("a call to the server ended without an answer")
 }
 
 /// What begins a transaction. Behind a transaction pooler nothing of a session lasts, so it carries the settings.

@@ -88,15 +88,18 @@ impl Pool {
         }
     }
 
-    /// The one used last in this runtime, so that the others may grow old. If there is none, one of another runtime is closed, for a new
-    /// one takes its place.
+    /// The one used last in this runtime, so that the others may grow old. If there is none, and no room for a new one beside those of other
+    /// runtimes, one of them is closed.
     fn take_idle(&self) -> Option<Idle> {
         let runtime = Handle::current().id();
         let mut idle = self.idle();
         if let Some(ours) = idle.iter().rposition(|idle| idle.runtime == runtime) {
             return Some(idle.remove(ours));
         }
-        let oldest = (!idle.is_empty()).then(|| idle.remove(0));
+        let max = self.config.max as usize;
+        let in_use = max.saturating_sub(self.places.available_permits());
+        let is_over = !idle.is_empty() && in_use + idle.len() > max;
+        let oldest = is_over.then(|| idle.remove(0));
         drop(idle);
         drop(oldest);
         None
