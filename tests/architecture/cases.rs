@@ -187,6 +187,7 @@ const OF_THE_PRIMARY: &[(&str, &[Test])] = &[
         &[
             (DEGRADED, "a_frozen_primary_costs_no_caller_its_deadline"),
             (OUTAGES, "what_is_written_while_the_server_is_frozen_is_not_undone_when_it_thaws"),
+            (OUTAGES, "what_is_owed_comes_home_over_a_line_that_is_too_slow_for_the_pace"),
         ],
     ),
     ("overload looks like an outage", &[(BREAKER, "silence_opens_it_by_rate_and_answers_never_do")]),

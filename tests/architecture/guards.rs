@@ -81,7 +81,13 @@ const OF_THE_MODEL: &[(&str, &[Test])] = &[
         "owed_before_acknowledged",
         &[(DEGRADED, "a_write_is_kept_and_read_back_and_what_the_primary_holds_is_never_called_missing")],
     ),
-    ("owed_key_is_journaled", &[(AMBIGUITY, "a_newer_write_of_the_key_follows_into_the_journal")]),
+    (
+        "owed_key_is_journaled",
+        &[
+            (AMBIGUITY, "a_newer_write_of_the_key_follows_into_the_journal"),
+            (AMBIGUITY, "a_later_write_of_a_batch_follows_one_of_its_key_that_is_in_doubt"),
+        ],
+    ),
     (
         "owed_key_is_not_judged",
         &[(AMBIGUITY, "what_only_the_primary_can_judge_is_unavailable_for_a_key_that_is_owed_something")],

@@ -56,6 +56,24 @@ async fn a_newer_write_of_the_key_follows_into_the_journal() {
 }
 
 #[tokio::test]
+async fn a_later_write_of_a_batch_follows_one_of_its_key_that_is_in_doubt() {
+    let (rig, picky) = owing().await;
+    picky.fail_the_first(Error::outcome_unknown("the reply was lost"));
+    let writes = [("k", 1), ("other", 2), ("k", 3)].map(|(key, number)| (key, Value::from_integer(number)));
+    let answers = rig.database.set_many(writes).await;
+    let told: Vec<_> = answers.into_iter().map(|answer| answer.unwrap().durability).collect();
+    assert_eq!(
+        told,
+        [Durability::Volatile, Durability::Primary, Durability::Primary],
+        "what the primary took stands there"
+    );
+    assert_eq!(read(rig.database.lookup("k").await).0, Some(3), "and nothing older");
+    picky.take_replays(u64::MAX);
+    rig.recover().await;
+    assert_eq!(rig.stored("k").await, Some(3));
+}
+
+#[tokio::test]
 async fn what_only_the_primary_can_judge_is_unavailable_for_a_key_that_is_owed_something() {
     let (rig, picky) = owing().await;
     rig.faults.set_for_next(Fault::Hang, 1);
@@ -82,7 +100,7 @@ async fn an_item_that_a_later_one_of_its_list_overtook_is_not_kept() {
     let rig = Rig::over(picky.clone(), |_| ()).await;
     let down = Error::unavailable("there is no room for this one").with_outage(Outage::Down);
     for (list, failure) in [("down", down), ("lost", Error::outcome_unknown("the reply was lost"))] {
-        picky.fail_the_first_append(failure.clone());
+        picky.fail_the_first(failure.clone());
         let items = [(list, 1), ("other", 2), (list, 3)].map(|(list, number)| (list, Value::from_integer(number)));
         let answers = rig.database.append_many(items).await;
         let told: Vec<_> = answers.into_iter().map(|answer| answer.map(|ack| ack.durability)).collect();

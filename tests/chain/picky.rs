@@ -20,19 +20,19 @@ pub(crate) struct Picky {
     replays: AtomicU64,
     hangs_at_the_end: AtomicBool,
     hindrance: Mutex<Error>,
-    first_append: Mutex<Option<Error>>,
+    first: Mutex<Option<Error>>,
 }
 
 impl Picky {
     pub(crate) fn new(inner: Arc<dyn DatabaseBackend>, poison: Value) -> Self {
         let (takes_all, hangs_at_the_end) = (AtomicBool::new(false), AtomicBool::new(false));
         let (replays, hindrance) = (AtomicU64::new(u64::MAX), Mutex::new(Error::unavailable("not now")));
-        Self { inner, poison, takes_all, replays, hangs_at_the_end, hindrance, first_append: Mutex::default() }
+        Self { inner, poison, takes_all, replays, hangs_at_the_end, hindrance, first: Mutex::default() }
     }
 
-    /// Does not take the first item of the next batch of appends, for this reason, and takes the others.
-    pub(crate) fn fail_the_first_append(&self, reason: Error) {
-        *self.first_append.lock().unwrap() = Some(reason);
+    /// Does not take the first of the next batch of writes, or of appends, for this reason, and takes the others.
+    pub(crate) fn fail_the_first(&self, reason: Error) {
+        *self.first.lock().unwrap() = Some(reason);
     }
 
     /// Does not end before the deadline when it is closed.
@@ -91,7 +91,11 @@ impl Store for Picky {
     }
 
     async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
-        self.inner.write_many(writes, cx).await
+        let failure = self.first.lock().unwrap().take();
+        let Some(failure) = failure else { return self.inner.write_many(writes, cx).await };
+        let mut answers = vec![Err(failure)];
+        answers.extend(self.inner.write_many(writes.into_iter().skip(1).collect(), cx).await);
+        answers
     }
 
     async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
@@ -126,7 +130,7 @@ impl Store for Picky {
 #[async_trait]
 impl DatabaseBackend for Picky {
     async fn append_many(&self, items: Vec<Append>, cx: &Context) -> Vec<Result<AppendAck>> {
-        let failure = self.first_append.lock().unwrap().take();
+        let failure = self.first.lock().unwrap().take();
         let Some(failure) = failure else { return self.inner.append_many(items, cx).await };
         let mut answers = vec![Err(failure)];
         answers.extend(self.inner.append_many(items.into_iter().skip(1).collect(), cx).await);
