@@ -210,7 +210,7 @@ impl Error {
         self
     }
 
-    /// Whether the store answered that it has no room.
+    /// Whether the store answered that it has no room. Redis and JetStream tell.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.inner.full

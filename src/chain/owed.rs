@@ -200,12 +200,10 @@ impl Owed {
         let given_up: Vec<Header> = seqs.iter().filter_map(|seq| self.remove(*seq)).collect();
         let mut keys: HashSet<&Key> = given_up.iter().filter_map(|debt| debt.effect.key()).collect();
         keys.retain(|key| self.keys.contains_key(*key));
-        if keys.is_empty() {
-            return;
-        }
-        let of_keys = |debt: &&Header| debt.effect.key().is_some_and(|key| keys.contains(key));
-        let others = self.debts.values().filter(of_keys).filter(|debt| !self.hidden.contains(&debt.seq));
-        let others: Vec<Header> = others.cloned().collect();
+        let is_told = |debt: &&Header| {
+            debt.effect.key().is_some_and(|key| keys.contains(key)) && !self.hidden.contains(&debt.seq)
+        };
+        let others: Vec<Header> = self.debts.values().filter(is_told).cloned().collect();
         others.into_iter().for_each(|Header { seq, stamp, effect, .. }| self.show(seq, stamp, &effect));
     }
 

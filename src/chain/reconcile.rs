@@ -152,7 +152,9 @@ async fn settle(core: &Core, journal: &dyn Journal, sorted: Sorted) -> Result<us
     journal.settle(removed, aside).await?;
     core.change_owed(|owed| {
         done.iter().for_each(|seq| owed.pay(*seq));
-        owed.give_up(&dropped);
+        if !dropped.is_empty() {
+            owed.give_up(&dropped);
+        }
         parked.iter().for_each(|(seq, _)| owed.park(*seq));
         replaced.iter().for_each(|seq| owed.hide_replaced(*seq));
     });

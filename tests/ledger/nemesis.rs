@@ -118,11 +118,19 @@ impl<'a> Nemesis<'a> {
             }
             Fault::Terminate => {
                 let slot = random.below(3);
-                self.sql(&format!(
+                let ended = self.sql(&format!(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'writer {slot}'"
                 ));
+                if ended.is_empty() {
+                    return;
+                }
             }
-            Fault::Lock => self.lock_tables(Duration::from_millis(200 + random.below(1500))),
+            Fault::Lock => {
+                // A session that was left behind may hold a row.
+                if !self.lock_tables(Duration::from_millis(200 + random.below(1500))) {
+                    return;
+                }
+            }
             Fault::ReadOnly => self.take_no_writes(true),
         }
         if !matches!(fault, Fault::CutCommit) {
@@ -223,16 +231,15 @@ impl<'a> Nemesis<'a> {
         block_in_place(|| self.server.query(&self.database, sql))
     }
 
-    /// Holds the tables for so long, while this goes on.
-    fn lock_tables(&self, length: Duration) {
+    /// Holds the tables for so long, while this goes on; says whether it got them.
+    fn lock_tables(&self, length: Duration) -> bool {
         let sql = format!(
             "SET lock_timeout = '2s'; BEGIN; \
              LOCK TABLE agent_storage.kv, agent_storage.list, agent_storage.item IN ACCESS EXCLUSIVE MODE; \
              SELECT pg_sleep({}); COMMIT",
             length.as_secs_f64()
         );
-        // A session that was left behind may hold a row.
-        let _ = block_in_place(|| self.server.try_query(&self.database, &sql));
+        block_in_place(|| self.server.try_query(&self.database, &sql)).is_ok()
     }
 
     /// Has every transaction from now on be one that only reads, or not.

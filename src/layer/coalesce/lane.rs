@@ -272,19 +272,21 @@ impl<W: Work> State<W> {
         self.flights.iter().filter_map(|flight| flight.stalls_at(is_waited_for)).min()
     }
 
-    fn take_over(&mut self, now: Instant) -> Vec<(usize, Taken<W>)> {
+    /// What keeps others waiting for too long.
+    fn stalled(&mut self, now: Instant) -> impl Iterator<Item = (usize, &mut Flight<W>)> {
         let is_waited_for = !self.queue.is_empty();
-        let stalled = |flight: &Flight<W>| flight.stalls_at(is_waited_for).is_some_and(|at| at <= now);
-        let flights = self.flights.iter_mut().enumerate().filter(|(_, flight)| stalled(flight));
-        flights.filter_map(|(index, flight)| Some((index, flight.take_over()?))).collect()
+        let stalled = move |flight: &Flight<W>| flight.stalls_at(is_waited_for).is_some_and(|at| at <= now);
+        self.flights.iter_mut().enumerate().filter(move |(_, flight)| stalled(flight))
+    }
+
+    /// The lone calls that are taken from their callers.
+    fn take_over(&mut self, now: Instant) -> Vec<(usize, Taken<W>)> {
+        self.stalled(now).filter_map(|(index, flight)| Some((index, flight.take_over()?))).collect()
     }
 
     /// The lanes that are taken back from tasks that do not go on, for what waits.
     fn take_back(&mut self, now: Instant) -> Vec<usize> {
-        let is_waited_for = !self.queue.is_empty();
-        let stalled = |flight: &Flight<W>| flight.stalls_at(is_waited_for).is_some_and(|at| at <= now);
-        let flights = self.flights.iter_mut().enumerate().filter(|(_, flight)| stalled(flight));
-        flights.filter_map(|(index, flight)| flight.take_back().then_some(index)).collect()
+        self.stalled(now).filter_map(|(index, flight)| flight.take_back().then_some(index)).collect()
     }
 
     fn expire(&mut self, now: Instant, wakers: &mut Vec<Waker>) -> Option<Instant> {
