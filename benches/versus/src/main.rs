@@ -147,7 +147,8 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Measures one cell: in each round the contenders one after the other, so that what disturbs the machine disturbs all.
+/// Measures one cell: in each round the contenders one after the other, so that what disturbs the machine disturbs all, and each round
+/// begins with another one, so that nobody always comes after the same one.
 async fn cell(
     arguments: &Arguments,
     backend: Backend,
@@ -159,27 +160,28 @@ async fn cell(
     let length = Duration::from_secs_f64(arguments.seconds);
     // A run that does not count, in which whoever cannot take so many callers drops out: its failure is worth a line, not
     // the end of the others.
-    let mut able = Vec::new();
+    let mut able: Vec<(&dyn Runner, Vec<_>)> = Vec::new();
     for &contender in contenders {
         match contender.run(op, callers, length / 5, work).await {
-            Ok(_) => able.push(contender),
+            Ok(_) => able.push((contender, Vec::new())),
             Err(error) => eprintln!("{} {op} {callers}: {} left out: {error:#}", backend.name(), contender.who()),
         }
     }
-    let mut samples = vec![Vec::new(); able.len()];
-    for _ in 0..arguments.rounds {
-        for (contender, samples) in able.iter().zip(&mut samples) {
+    for round in 0..usize::from(arguments.rounds) {
+        let first = round % able.len().max(1);
+        let (later, first) = able.split_at_mut(first);
+        for (contender, samples) in first.iter_mut().chain(later) {
             match contender.run(op, callers, length, work).await {
                 Ok(sample) => samples.push(sample),
                 Err(error) => eprintln!("{} {op} {callers}: {} failed: {error:#}", backend.name(), contender.who()),
             }
         }
     }
-    let row = |(contender, samples): (&&dyn Runner, &Vec<_>)| {
+    let row = |(contender, samples): &(&dyn Runner, Vec<_>)| {
         let sample = report::median(samples)?;
         let row = Row { backend: backend.name(), op, callers, who: contender.who(), sample };
         eprintln!("{} {op} {callers}: {} {:.0}/s", row.backend, row.who, row.sample.ops_per_s);
         Some(row)
     };
-    Ok(able.iter().zip(&samples).filter_map(row).collect())
+    Ok(able.iter().filter_map(row).collect())
 }
