@@ -163,7 +163,7 @@ impl Board {
             let is_news = status.state == ChainState::Reconciling && known != reason.map(Error::message);
             if is_news {
                 if let Some(reason) = reason {
-                    tracing::warn!(side = self.side, %reason, "what is owed cannot be replayed now; it is tried again");
+                    tracing::warn!(side = self.side, %reason, "what is owed cannot be brought to the primary now; it is tried again");
                 }
                 status.reason = reason.cloned();
             }

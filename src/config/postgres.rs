@@ -41,8 +41,8 @@ pub struct PostgresConfig {
     /// After how long the server ends a statement. 30 s by default; zero leaves it to the server.
     #[validate(custom(function = "rules::server_timeout"))]
     pub statement_timeout: Duration,
-    /// After how long the server gives up waiting for a lock. 4 s by default: a definite answer before a call's usual
-    /// deadline of 5 s. Zero leaves it to the server.
+    /// After how long the server gives up waiting for a lock. 3 s by default: a definite answer before the 4 s are over
+    /// that a chain leaves the server of a call's usual 5 s. Zero leaves it to the server.
     #[validate(custom(function = "rules::server_timeout"))]
     pub lock_timeout: Duration,
     /// After how long the server ends a transaction that does nothing. 30 s by default; zero leaves it to the server.
@@ -83,7 +83,7 @@ impl Default for PostgresConfig {
             pool: PoolConfig::default(),
             connection_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(30),
-            lock_timeout: Duration::from_secs(4),
+            lock_timeout: Duration::from_secs(3),
             idle_in_transaction_timeout: Duration::from_secs(30),
             schema: "agent_storage".to_owned(),
             application_name: "agent-storage".to_owned(),

@@ -68,7 +68,7 @@ impl<T: Clone + Send + Sync + 'static> Slot<T> {
         match &*state {
             State::Ready(thing) => Entered::Ready(thing.clone()),
             // One that failed after its callers had gone is nobody's answer any more.
-            State::Building { attempt, building } if !building.peek().is_some_and(Result::is_err) => {
+            State::Building { attempt, building } if !has_failed(building) => {
                 Entered::Building(*attempt, building.clone())
             }
             State::Idle | State::Building { .. } => {
@@ -97,6 +97,11 @@ impl<T: Clone + Send + Sync + 'static> Slot<T> {
 enum Entered<T> {
     Ready(T),
     Building(u64, Shared<BoxFuture<'static, Result<T>>>),
+}
+
+/// Whether an attempt is over in vain, though nobody asked since.
+fn has_failed<T: Clone>(building: &Shared<BoxFuture<'static, Result<T>>>) -> bool {
+    building.clone().now_or_never().is_some_and(|built| built.is_err())
 }
 
 fn broken_off() -> Error {
@@ -143,6 +148,20 @@ mod tests {
         assert_eq!(attempts.load(Ordering::SeqCst), 1);
         assert_eq!(slot.get_or_build(|| async { Ok(7) }).await.unwrap(), 7);
         assert_eq!(slot.ready(), Some(7));
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_failed_after_its_callers_had_gone_is_nobodys_answer() {
+        let slot: Slot<u32> = Slot::default();
+        let fails = slot.get_or_build(|| async {
+            tokio::task::yield_now().await;
+            Err(Error::unavailable("down"))
+        });
+        assert!(fails.now_or_never().is_none());
+        for _ in 0..4 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(slot.get_or_build(|| async { Ok(2) }).await.unwrap(), 2);
     }
 
     #[tokio::test]

@@ -76,7 +76,8 @@ async fn a_line_that_refuses_resets_or_swallows_costs_nothing() {
 }
 
 async fn what_is_owed_comes_home_over_a_line_that_is_too_slow_for_the_pace() {
-    let rig = Rig::new().await;
+    // The server sees a transaction that is idle for longer than it may be while a large value is on its way.
+    let rig = Rig::with("idleInTransactionTimeout: 2s").await;
     rig.prepare().await;
     rig.proxy.set(NetworkFault::Refuse).await.unwrap();
     rig.proxy.reset().await;

@@ -12,6 +12,7 @@ pub(crate) fn tests(suite: &mut Suite) {
     }
     tests! {
         an_empty_server_is_fenced_off_and_stays_empty
+        an_empty_server_that_is_accepted_gets_tables_and_what_is_owed
         an_older_state_is_fenced_off
         a_schema_that_was_dropped_is_fenced_off
         a_replica_is_not_taken_for_the_primary
@@ -41,6 +42,19 @@ async fn an_empty_server_is_fenced_off_and_stays_empty() {
     rig.put_back();
     rig.until_normal().await;
     rig.assert_paid().await;
+}
+
+async fn an_empty_server_that_is_accepted_gets_tables_and_what_is_owed() {
+    let rig = Rig::from_empty().await;
+    rig.prepare().await;
+    rig.replace_by("empty");
+    rig.owe().await;
+    assert_fenced(&rig).await;
+    // The process was connected to the one before.
+    rig.chain.accept_primary().await.unwrap();
+    rig.until_normal().await;
+    assert_eq!(rig.others.get_json("owed").await.unwrap(), Some(2));
+    assert_eq!(rig.database.set_json("k", &1).await.unwrap().durability, Durability::Primary);
 }
 
 async fn an_older_state_is_fenced_off() {

@@ -12,14 +12,13 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinHandle};
 
 use crate::config::PostgresConfig;
-use crate::contract::Context;
+use crate::contract::{Context, Identity};
 use crate::error::{Error, Result};
 use crate::stamp::HybridClock;
 
 use super::error::{Doubt, silent, timed_out};
-use super::expected::Expected;
 use super::migrate::Target;
-use super::options::{quoted_schema, timeouts};
+use super::options::{quoted_schema, shortest_limit, timeouts};
 use super::pool::Pool;
 use super::session::{Session, Shared};
 use super::sql::{Sql, Text};
@@ -70,6 +69,7 @@ impl Connector {
             expected: Arc::default(),
             begin: begin(config),
             wrap: config.transaction_pooler,
+            shortest_limit: shortest_limit(config),
         };
         let sweeper = Sweeper::new(config);
         let target = Target { quoted, name: config.schema.clone() };
@@ -205,9 +205,13 @@ impl Connector {
         }
     }
 
-    /// Which database must answer from now on.
-    pub(super) fn expected(&self) -> &Expected {
-        &self.shared.expected
+    /// Says which database must answer from now on. Where it may be any, the one that answers may have no tables yet.
+    pub(super) fn expect(&self, identity: Option<Identity>) {
+        self.shared.expected.set(identity);
+        if identity.is_none() {
+            *lock(&self.attempt) = None;
+            self.ready.store(false, Ordering::Release);
+        }
     }
 
     /// Lets no further call in, and waits for those that are.

@@ -214,7 +214,7 @@ impl DatabaseBackend for PostgresDatabase {
     }
 
     fn expect(&self, identity: Option<Identity>) -> Result<()> {
-        self.connector.expected().set(identity);
+        self.connector.expect(identity);
         Ok(())
     }
 }

@@ -104,11 +104,17 @@ fn from_code(code: &str, doubt: Doubt) -> Error {
         "55P03" => Error::unavailable("a lock was not free within `lockTimeout` (55P03)"),
         "57014" => Error::unavailable("the server ended the statement (57014), as by `statementTimeout`"),
         // The server ends the session; where a commit waits for a replica, what was sent may be done.
-        "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => match doubt {
+        "57P01" | "57P02" | "57P03" | "57P05" => match doubt {
             Doubt::None => Error::unavailable(format!("the server is shutting down or starting ({code})")),
             Doubt::Possible => Error::outcome_unknown(format!("the server shut down during a write ({code})")),
         }
         .with_outage(Outage::Down),
+        // Our pause, not the server's.
+        "25P03" => match doubt {
+            Doubt::None => Error::unavailable("the server ended an idle transaction (25P03)"),
+            Doubt::Possible => Error::outcome_unknown("the server ended an idle transaction before its commit (25P03)"),
+        }
+        .with_outage(Outage::Silent),
         "42P01" | "42703" | "42883" | "3F000" => {
             Error::unavailable(format!("the tables are not as this program made them ({code}); restore the schema"))
                 .permanent()

@@ -1,5 +1,7 @@
 //! From a configuration to what the client library takes.
 
+use std::time::Duration;
+
 use secrecy::ExposeSecret;
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -82,8 +84,18 @@ pub(super) fn timeouts(config: &PostgresConfig) -> impl Iterator<Item = (&'stati
     ]
     .into_iter()
     .filter(|(_, limit)| !limit.is_zero())
-    // The server keeps them in 32 bits.
-    .map(|(name, limit)| (name, limit.as_millis().clamp(1, i32::MAX as u128).to_string()))
+    .map(|(name, limit)| (name, milliseconds(limit)))
+}
+
+/// A time as the server takes it, which keeps times in 32 bits.
+pub(super) fn milliseconds(time: Duration) -> String {
+    time.as_millis().clamp(1, i32::MAX as u128).to_string()
+}
+
+/// After what time at the earliest these limits end a transaction that waits for nobody's lock.
+pub(super) fn shortest_limit(config: &PostgresConfig) -> Duration {
+    let limits = [config.statement_timeout, config.idle_in_transaction_timeout];
+    limits.into_iter().filter(|limit| !limit.is_zero()).min().unwrap_or(Duration::MAX)
 }
 
 /// The client library has no way to unset these.

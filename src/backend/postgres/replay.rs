@@ -134,6 +134,7 @@ impl<'a> Transaction<'a> {
         loop {
             session.check_deadline()?;
             session.begin().await?;
+            session.outlast_limits().await?;
             let mut after = order.clone();
             let outcome =
                 if apart { self.apart(session, &mut after).await } else { self.together(session, &mut after).await };

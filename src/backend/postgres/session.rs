@@ -13,6 +13,7 @@ use crate::stamp::HybridClock;
 
 use super::error::{Doubt, from_sqlx, is_answer, is_contention, lacks_tables, silent, timed_out};
 use super::expected::{self, Expected};
+use super::options::milliseconds;
 use super::pool::Lease;
 use super::sql::{Sql, Text};
 
@@ -21,6 +22,13 @@ const CONTENTION_ATTEMPTS: u32 = 20;
 
 /// From when on a statement without an answer says something of the server, and not only of the time that was left for it.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// From how long a transaction on it may be ended by limits that are the server's own.
+const LIMITS_OF_THE_SERVER: Duration = Duration::from_secs(10);
+
+/// Sets them aside until the transaction ends.
+const OUTLAST_LIMITS: &str =
+    "SELECT set_config('statement_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $1, true)";
 
 /// A statement with its arguments.
 pub(super) type Statement = Query<'static, Postgres, PgArguments>;
@@ -39,6 +47,7 @@ pub(super) struct Session {
     begin: Text,
     /// Whether each request must be a transaction, because a pooler deals the server's sessions out by transaction.
     wrap: bool,
+    shortest_limit: Duration,
     began: Instant,
     deadline: Instant,
     /// How long the server must have said nothing for its silence to count.
@@ -55,14 +64,28 @@ pub(super) struct Shared {
     pub(super) expected: Arc<Expected>,
     pub(super) begin: Text,
     pub(super) wrap: bool,
+    /// After what time the server may end a transaction because of its limits.
+    pub(super) shortest_limit: Duration,
 }
 
 impl Session {
     /// Makes one for a call that began and must have ended then.
     pub(super) fn new(lease: Lease, shared: Shared, [began, deadline]: [Instant; 2]) -> Self {
-        let Shared { sql, clock, expected, begin, wrap } = shared;
-        let (patience, unclean) = (PATIENCE, Vec::new());
-        Self { lease, sql, clock, expected, begin, wrap, began, deadline, patience, in_transaction: false, unclean }
+        let Shared { sql, clock, expected, begin, wrap, shortest_limit } = shared;
+        Self {
+            lease,
+            sql,
+            clock,
+            expected,
+            begin,
+            wrap,
+            shortest_limit,
+            began,
+            deadline,
+            patience: PATIENCE,
+            in_transaction: false,
+            unclean: Vec::new(),
+        }
     }
 
     /// This is a probe, which may have little time: half of it without an answer says what there is to know.
@@ -150,6 +173,18 @@ impl Session {
         }
         self.in_transaction = begun.is_ok();
         begun
+    }
+
+    /// Lets the transaction last as long as the call, though its statements and the pauses between them are longer than the server's
+    /// limits: a large value on a slow line is such a pause.
+    pub(super) async fn outlast_limits(&mut self) -> Result<()> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left <= self.shortest_limit.min(LIMITS_OF_THE_SERVER) {
+            return Ok(());
+        }
+        self.send(&Text::from(OUTLAST_LIMITS), Doubt::None, &|statement| statement.bind(milliseconds(left)))
+            .await
+            .map(drop)
     }
 
     /// Marks where a transaction can be taken back to.

@@ -43,7 +43,8 @@ async fn list(
         lines.push(line.as_bytes()).await?;
         left -= 1;
         if left == 0 {
-            let (stamp, key) = (conflict.stamp, conflict.key);
+            // As a shell takes it, whatever is in the key.
+            let (stamp, key) = (conflict.stamp, conflict.key.as_str().replace('\'', "'\\''"));
             complain(&format!("there may be more, after: --after {stamp} '{key}'"));
             break;
         }

@@ -59,17 +59,20 @@ fn prepare(arguments: &Arguments) -> Result<StorageManager, Failure> {
     if matches!(arguments.command, Command::Schema) {
         return Ok(StorageManager::in_memory());
     }
-    let may_write = matches!(arguments.command, Command::Values(_) | Command::Lists(_) | Command::Conflicts(_));
-    load(&arguments.config, may_write)
+    load(&arguments.config, &arguments.command)
 }
 
-fn load(path: &Path, may_write: bool) -> Result<StorageManager, Failure> {
+fn load(path: &Path, command: &Command) -> Result<StorageManager, Failure> {
     // The problems one by one, for `check --json`; a manager made of a file has them as one text.
     let mut config = StorageConfig::from_file(path)?;
     for warning in config.warnings() {
         complain(&format!("warning: {warning}"));
     }
-    if may_write {
+    if matches!(command, Command::Check(_)) {
+        // A mark says that somebody must delete what is old in the cache; to look is not to start in its place.
+        config.cache.chain.journal_path = None;
+    }
+    if matches!(command, Command::Values(_) | Command::Lists(_) | Command::Conflicts(_)) {
         // What stood in, in memory, would end with this process, and with it what it acknowledged.
         config.cache.fallback = Fallback::None;
         if matches!(config.database.fallback, Fallback::To(DatabaseFallback::Memory)) {

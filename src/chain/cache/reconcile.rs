@@ -67,7 +67,10 @@ pub(super) async fn run(core: Arc<Core>) {
         }
         let began = Instant::now();
         match round(&core, pace).await {
-            Ok(Round::Done | Round::Clean) => pace = Pace::FIRST,
+            Ok(Round::Done | Round::Clean) => {
+                pace = Pace::FIRST;
+                core.board().hinder(None);
+            }
             Ok(Round::NotBefore(moment)) => {
                 // Others may become due before.
                 let soon = Instant::now() + PAUSE;
@@ -75,6 +78,7 @@ pub(super) async fn run(core: Arc<Core>) {
             }
             Err(error) => {
                 pace = pace.after_failure(began.elapsed());
+                core.board().hinder(Some(&error));
                 tracing::debug!(%error, "what was written meanwhile could not be deleted yet; it is tried again");
                 tokio::time::sleep(PAUSE).await;
             }

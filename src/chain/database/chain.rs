@@ -11,7 +11,7 @@ use crate::config::{DatabaseChainConfig, DatabaseFallback};
 use crate::contract::{
     Append, AppendAck, Attempt, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, GetOptions,
     Identity, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step, StepAck, Store,
-    Write, WriteAck,
+    ToEnd, Write, WriteAck,
 };
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
@@ -75,7 +75,7 @@ pub struct DatabaseChain {
 
 /// The journal of this process, and the folder in which those of others are.
 #[cfg(feature = "sqlite")]
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct OnDisk {
     folder: Arc<JournalFolder>,
     journal: Arc<DiskJournal>,
@@ -305,24 +305,31 @@ impl DatabaseChain {
     ///
     /// # Cancel safety
     ///
-    /// It may have been accepted if it is dropped; calling it again is harmless.
+    /// It goes on in a task of its own if it is dropped; calling it again is harmless.
     pub async fn accept_primary(&self) -> Result<AcceptedPrimary> {
-        // Whoever looks through the folder meanwhile must not say again, by what it saw before, that something is owed elsewhere.
         #[cfg(feature = "sqlite")]
-        let _turn = match &self.on_disk {
-            Some(OnDisk { folder, .. }) => Some(folder.turn().await),
-            None => None,
-        };
-        let cx = Context::with_timeout(self.timeout);
-        self.core.admit(&cx)?;
-        let identity = watching::accept(&self.core, &cx).await?;
-        let accepted = AcceptedPrimary { identity, taken_over: 0, told: 0 };
-        #[cfg(feature = "sqlite")]
-        if let Some(OnDisk { folder, journal }) = &self.on_disk {
-            let spread = adoption::spread(&self.core, folder, journal, identity).await?;
-            return Ok(AcceptedPrimary { taken_over: spread.taken_over, told: spread.told, ..accepted });
-        }
-        Ok(accepted)
+        let on_disk = self.on_disk.clone();
+        let (core, timeout) = (Arc::clone(&self.core), self.timeout);
+        // What is taken over must be known here, and the primary be told which database to be, though the caller goes away.
+        ToEnd::new(async move {
+            // Whoever looks through the folder meanwhile must not say again, by what it saw before, that something is owed elsewhere.
+            #[cfg(feature = "sqlite")]
+            let _turn = match &on_disk {
+                Some(OnDisk { folder, .. }) => Some(folder.turn().await),
+                None => None,
+            };
+            let cx = Context::with_timeout(timeout);
+            core.admit(&cx)?;
+            let identity = watching::accept(&core, &cx).await?;
+            let accepted = AcceptedPrimary { identity, taken_over: 0, told: 0 };
+            #[cfg(feature = "sqlite")]
+            if let Some(OnDisk { folder, journal }) = &on_disk {
+                let spread = adoption::spread(&core, folder, journal, identity).await?;
+                return Ok(AcceptedPrimary { taken_over: spread.taken_over, told: spread.told, ..accepted });
+            }
+            Ok(accepted)
+        })
+        .await
     }
 
     /// Tells each change of the chain's state. A watcher that is slow sees the latest.

@@ -50,7 +50,7 @@ section! {
         /// After how long the server ends a statement; `0s` leaves it to the server.
         "statementTimeout" => statement_timeout: Span = "30s";
         /// After how long the server gives up waiting for a lock; `0s` leaves it to the server.
-        "lockTimeout" => lock_timeout: Span = "4s";
+        "lockTimeout" => lock_timeout: Span = "3s";
         /// After how long the server ends a transaction that does nothing; `0s` leaves it to the server.
         "idleInTransactionTimeout" => idle_in_transaction_timeout: Span = "30s";
         /// The schema that holds our tables and nothing else; it is made if missing.

@@ -55,6 +55,9 @@ pub(super) fn split(text: &str, schemes: &[&str], example: &str) -> Result<Parts
     if authority.contains(',') {
         return Err("names several hosts; name one".to_owned());
     }
+    if rest.contains('#') || Url::parse(text).is_ok_and(|url| url.path().contains('@')) {
+        return Err("has a `#`, or an `@` after a `/`; in names and passwords write `%23`, `%2F` and `%40`".to_owned());
+    }
     // The URL standard has no user without a host, which is how PostgreSQL's URLs name a socket.
     let text = match authority.strip_suffix('@').map(|user| rest.split_at(user.len() + 1)) {
         Some((user, after)) => format!("{scheme}://{user}{NO_HOST}{after}"),
@@ -107,6 +110,14 @@ mod tests {
 
     fn split(text: &str) -> Parts {
         super::split(text, POSTGRES, "postgres://user@host/database").unwrap()
+    }
+
+    #[test]
+    fn a_password_that_is_not_escaped_is_not_taken_for_an_address() {
+        for text in ["postgres://app:12#ab@db/x", "postgres://app:12/ab@db/x"] {
+            let problem = super::split(text, POSTGRES, "postgres://user@host/database").err().unwrap();
+            assert!(problem.contains("%23") && !problem.contains("ab"), "{problem}");
+        }
     }
 
     #[test]
