@@ -946,6 +946,14 @@ async fn a_replay_that_fails_as_a_whole_blames_none_of_its_steps() {
     );
     assert_eq!(kinds().await, unavailable);
     bench.query("DROP TRIGGER fail ON agent_storage.list");
+    // Or there is a quota of it, as it writes.
+    bench.query(
+        "CREATE FUNCTION quota() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN RAISE EXCEPTION 'quota' USING ERRCODE = 'XX000'; END $$;
+         CREATE TRIGGER quota BEFORE INSERT OR UPDATE ON agent_storage.kv FOR EACH ROW EXECUTE FUNCTION quota();",
+    );
+    assert_eq!(kinds().await, unavailable);
+    bench.query("DROP TRIGGER quota ON agent_storage.kv");
     // The only row of a table is missing.
     bench.query("CREATE TABLE kept AS SELECT * FROM agent_storage.meta; DELETE FROM agent_storage.meta;");
     assert_eq!(kinds().await, unavailable);

@@ -19,7 +19,7 @@ use agent_storage::testkit::{Direction, FaultProxy, NetworkFault, Point};
 use agent_storage::{Error, ErrorKind, HybridClock, Key, KeyPrefix, Outage, Result, Revision, Ttl, Value};
 use redis::{Commands, Connection};
 use support::process::wait_until;
-use support::{Redis, Server, Suite};
+use support::{Certificates, Redis, Server, Suite};
 
 /// Long enough for a busy machine; nothing waits for it to pass.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -903,21 +903,8 @@ async fn one_connection_is_enough() {
 }
 
 async fn an_encrypted_connection_is_verified() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str| folder.path().join(name);
-    let authority_key = rcgen::KeyPair::generate().unwrap();
-    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    authority.distinguished_name.push(rcgen::DnType::CommonName, "authority");
-    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    std::fs::write(file("ca.pem"), authority.self_signed(&authority_key).unwrap().pem()).unwrap();
-    let authority = rcgen::Issuer::new(authority, authority_key);
-    for (name, host) in [("server", "localhost"), ("client", "client")] {
-        let own_key = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
-        let certificate = certificate.signed_by(&own_key, &authority).unwrap();
-        std::fs::write(file(&format!("{name}.pem")), certificate.pem()).unwrap();
-        std::fs::write(file(&format!("{name}.key")), own_key.serialize_pem()).unwrap();
-    }
+    let certificates = Certificates::make();
+    let file = |name: &str| certificates.file(name);
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let path = |name: &str| file(name).to_str().unwrap().to_owned();
     let _server = Redis::start(&[

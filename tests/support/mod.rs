@@ -5,10 +5,12 @@
 #![allow(unreachable_pub, reason = "shared by test crates that export nothing")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+pub mod certificates;
 pub mod harness;
 pub mod process;
 pub mod servers;
 
+pub use certificates::Certificates;
 pub use harness::Suite;
 pub use process::Process;
 pub use servers::{Nats, PgBouncer, Postgres, PostgresOptions, Redis, Server};

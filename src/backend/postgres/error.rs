@@ -50,8 +50,11 @@ pub(super) fn from_connect(error: sqlx::Error) -> Error {
         sqlx::Error::Configuration(_) => {
             Error::config("the connection cannot be set up; check the certificate files of `ssl`")
         }
-        sqlx::Error::Tls(_) => Error::unavailable(
-            "the server offers no acceptable TLS; check the `ssl` settings and the server's certificate",
+        sqlx::Error::Tls(_) => no_tls(),
+        sqlx::Error::Io(io) if io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => no_tls(),
+        // PgBouncer gives this code to all that it says itself.
+        sqlx::Error::Database(refused) if refused.message().contains("startup parameter") => Error::unavailable(
+            "a pooler before the server refuses the settings of a session; set `transactionPooler: true`",
         )
         .permanent(),
         sqlx::Error::Io(_) => Error::unavailable("the server cannot be reached; check host, port and that it runs")
@@ -59,6 +62,11 @@ pub(super) fn from_connect(error: sqlx::Error) -> Error {
         _ => return from_sqlx(error, Doubt::None),
     };
     mapped.with_source(error)
+}
+
+fn no_tls() -> Error {
+    Error::unavailable("the server offers no acceptable TLS; check the `ssl` settings and the server's certificate")
+        .permanent()
 }
 
 fn lost(doubt: Doubt) -> Error {
@@ -104,15 +112,17 @@ fn from_code(code: &str, doubt: Doubt) -> Error {
         "55P03" => Error::unavailable("a lock was not free within `lockTimeout` (55P03)"),
         "57014" => Error::unavailable("the server ended the statement (57014), as by `statementTimeout`"),
         // The server ends the session; where a commit waits for a replica, what was sent may be done.
-        "57P01" | "57P02" | "57P03" | "57P05" => match doubt {
+        "57P01" | "57P02" | "57P03" | "57P04" | "57P05" => match doubt {
             Doubt::None => Error::unavailable(format!("the server is shutting down or starting ({code})")),
             Doubt::Possible => Error::outcome_unknown(format!("the server shut down during a write ({code})")),
         }
         .with_outage(Outage::Down),
-        // Our pause, not the server's.
-        "25P03" => match doubt {
-            Doubt::None => Error::unavailable("the server ended an idle transaction (25P03)"),
-            Doubt::Possible => Error::outcome_unknown("the server ended an idle transaction before its commit (25P03)"),
+        // We took too long, not the server.
+        "25P03" | "25P04" => match doubt {
+            Doubt::None => Error::unavailable(format!("the server ended a transaction that took too long ({code})")),
+            Doubt::Possible => {
+                Error::outcome_unknown(format!("the server ended a transaction before its commit ({code})"))
+            }
         }
         .with_outage(Outage::Silent),
         "42P01" | "42703" | "42883" | "3F000" => {
@@ -130,6 +140,9 @@ fn from_code(code: &str, doubt: Doubt) -> Error {
             Some("53") => {
                 Error::unavailable(format!("the server is out of a resource ({code}), as connections or disk"))
             }
+            Some("58") => Error::unavailable(format!("the server's system failed ({code}), as its disk")),
+            // A quota of the disk among others; XX001 and XX002 are damaged rows and indexes.
+            _ if code == "XX000" => Error::unavailable(format!("the server failed inside ({code}); see its log")),
             Some("22") => Error::invalid_value(format!("the server does not take the value ({code})")),
             _ => Error::internal(format!("the server refused a statement ({code})")),
         },
@@ -164,7 +177,7 @@ pub(super) fn is_position_taken(error: &Error) -> bool {
 /// Whether the server answered, so that the connection is still in step.
 pub(super) fn is_answer(error: &Error) -> bool {
     code_of(error).is_some_and(|code| {
-        let ended = ["08", "57P", "25P03"];
+        let ended = ["08", "57P", "25P03", "25P04"];
         code != "0A000" && !ended.iter().any(|prefix| code.starts_with(prefix))
     })
 }

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-use crate::config::{PostgresConfig, TlsMode};
+use crate::config::{PostgresConfig, TlsFiles, TlsMode};
 use crate::error::{Error, Result};
 
 /// The longest name PostgreSQL keeps, in bytes (`NAMEDATALEN` less one); longer ones are cut silently.
@@ -43,6 +43,14 @@ pub(super) fn connect_options(config: &PostgresConfig) -> PgConnectOptions {
         options = options.ssl_client_key(file);
     }
     if config.transaction_pooler { options } else { options.options(session_settings(config)) }
+}
+
+/// Says which file of the configuration cannot be read: the client library calls that a server that cannot be reached.
+pub(super) fn unreadable(files: &TlsFiles) -> Option<Error> {
+    [&files.ca_file, &files.cert_file, &files.key_file].into_iter().flatten().find_map(|path| {
+        let error = std::fs::File::open(path).err()?;
+        Some(Error::config(format!("cannot read {}: {}", path.display(), error.kind())).with_source(error))
+    })
 }
 
 fn ssl_mode(config: &PostgresConfig) -> PgSslMode {

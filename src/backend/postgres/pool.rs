@@ -14,11 +14,11 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::runtime::{Handle, Id};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::config::{PoolConfig, PostgresConfig};
+use crate::config::{PoolConfig, PostgresConfig, TlsFiles};
 use crate::error::{Error, Result};
 
 use super::error::{Doubt, from_connect, silent};
-use super::options::connect_options;
+use super::options::{connect_options, unreadable};
 
 /// After how long without use a connection is asked whether it is still there. A server that went away is then found before
 /// a write is sent to it.
@@ -30,6 +30,7 @@ const PING_WITHIN: Duration = Duration::from_secs(1);
 /// The connections of one backend.
 pub(super) struct Pool {
     options: PgConnectOptions,
+    tls_files: TlsFiles,
     config: PoolConfig,
     connection_timeout: Duration,
     places: Arc<Semaphore>,
@@ -49,6 +50,7 @@ impl Pool {
         let places = usize::try_from(config.pool.max).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS);
         Self {
             options: connect_options(config),
+            tls_files: config.tls.files.clone(),
             config: config.pool,
             connection_timeout: config.connection_timeout,
             places: Arc::new(Semaphore::new(places)),
@@ -83,7 +85,9 @@ impl Pool {
     pub(super) async fn connect(&self, deadline: Instant) -> Result<PgConnection> {
         let deadline = deadline.min(Instant::now() + self.connection_timeout);
         match tokio::time::timeout_at(deadline.into(), self.options.connect()).await {
-            Ok(connected) => connected.map_err(from_connect),
+            Ok(connected) => {
+                connected.map_err(|error| unreadable(&self.tls_files).unwrap_or_else(|| from_connect(error)))
+            }
             Err(_) => Err(silent(Doubt::None)),
         }
     }
@@ -126,6 +130,8 @@ impl Pool {
                     index += 1;
                 }
             }
+            // What their largest message took.
+            idle.iter_mut().for_each(|idle| idle.connection.shrink_buffers());
         }
         for idle in old {
             farewell(idle.connection).await;

@@ -124,7 +124,9 @@ pub(super) const CLEAR_KEYS: &str = "
 pub(super) const SWEEP_LOCK: &str = "
     SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0)), {now} WHERE {proven}";
 
-pub(super) const RAISE_GC_FLOOR: &str = "UPDATE {s}.meta SET gc_floor = $1 WHERE {proven} AND gc_floor < $1";
+/// By itself: whoever stops after it keeps nobody from the row, which every probe writes to.
+pub(super) const RAISE_GC_FLOOR: &str =
+    "UPDATE {s}.meta SET gc_floor = $1 WHERE {proven} AND gc_floor < $2 RETURNING 1";
 
 pub(super) const SWEEP_TOMBSTONES: &str = "
     DELETE FROM {s}.kv WHERE {proven} AND kind = 0 AND stamp < $1 AND key = ANY(ARRAY(

@@ -52,6 +52,11 @@ impl Sweeper {
     fn pause(&self) -> Duration {
         (self.retention / 4).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
     }
+
+    /// For how long after a sweep, whoever made it, nobody sweeps: it passes everything that is kept for the retention.
+    fn rest(&self) -> Duration {
+        (self.pause() / 2).max(self.retention / 200)
+    }
 }
 
 /// Sweeps and tends the pool until the task is aborted.
@@ -96,19 +101,22 @@ async fn sweep(sweeper: &Sweeper, session: &mut Session) -> Result<()> {
     Ok(())
 }
 
-/// Raises `gc_floor` as the only sweeper; answers to where. Nothing newer may be removed in this round.
+/// Raises `gc_floor`; answers to where. Nothing newer may be removed in this round. `None` if another one sweeps, or did just now.
 async fn raise_floor(sweeper: &Sweeper, session: &mut Session) -> Result<Option<Stamp>> {
     let sql = Arc::clone(&session.sql);
-    let Some(now) = begin_alone(sweeper, session).await? else { return Ok(None) };
+    let Some(now) = look_alone(sweeper, session).await? else { return Ok(None) };
     let oldest = oldest_kept(now, sweeper.retention);
-    session.write(&sql.raise_gc_floor, |statement| statement.bind(oldest.to_bytes())).await?;
-    session.commit().await?;
-    Ok(Some(oldest))
+    let due = oldest_kept(now, sweeper.retention.saturating_add(sweeper.rest()));
+    let bind = |statement: Statement| statement.bind(oldest.to_bytes()).bind(due.to_bytes());
+    let raised = session.write(&sql.raise_gc_floor, bind).await?;
+    Ok((!raised.is_empty()).then_some(oldest))
 }
 
 /// Removes what is older, as much as one statement may, as the only sweeper; says whether there may be more.
 async fn remove(sweeper: &Sweeper, session: &mut Session, text: &Text, oldest: Stamp) -> Result<bool> {
-    if begin_alone(sweeper, session).await?.is_none() {
+    session.begin().await?;
+    if look_alone(sweeper, session).await?.is_none() {
+        session.rollback().await;
         return Ok(false);
     }
     let bind = |statement: Statement| statement.bind(oldest.to_bytes()).bind(BATCH);
@@ -117,18 +125,13 @@ async fn remove(sweeper: &Sweeper, session: &mut Session, text: &Text, oldest: S
     Ok(i64::try_from(removed).is_ok_and(|removed| removed == BATCH))
 }
 
-/// Begins a transaction as the only sweeper; answers the server's time, or `None` if another one is at it.
-async fn begin_alone(sweeper: &Sweeper, session: &mut Session) -> Result<Option<i64>> {
+/// The server's time, or `None` if another one sweeps. In a transaction this is the only one until its end.
+async fn look_alone(sweeper: &Sweeper, session: &mut Session) -> Result<Option<i64>> {
     let sql = Arc::clone(&session.sql);
-    session.begin().await?;
     let rows = session.read(&sql.sweep_lock, |statement| statement.bind(sweeper.lock.clone())).await?;
     let row = rows.first().ok_or_else(unanswered)?;
     let (alone, now): (bool, i64) = (column(row, 0)?, column(row, 1)?);
-    if !alone {
-        session.rollback().await;
-        return Ok(None);
-    }
-    Ok(Some(now))
+    Ok(alone.then_some(now))
 }
 
 async fn clean_lists(session: &mut Session) -> Result<()> {
@@ -168,6 +171,18 @@ fn oldest_kept(now_millis: i64, retention: Duration) -> Stamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_kept_for_long_is_passed_seldom() {
+        let rest = |retention: u64| {
+            let mut config = PostgresConfig::new("db", 1);
+            config.tombstone_retention = Duration::from_secs(retention);
+            Sweeper::new(&config).rest()
+        };
+        assert_eq!(rest(1), Duration::from_millis(125));
+        assert_eq!(rest(900), Duration::from_secs(30));
+        assert_eq!(rest(48 * 3600), Duration::from_secs(864));
+    }
 
     #[test]
     fn the_oldest_kept_stamp_is_of_its_moment() {

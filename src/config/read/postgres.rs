@@ -236,6 +236,11 @@ fn warn_of_tls(config: &PostgresConfig, ssl: Option<&Field<PostgresTls>>, place:
         Some(ssl) if matches!(ssl.value.mode, TlsMode::Prefer | TlsMode::Require) => {
             reader.warn(&ssl.place, "does not check who answers; `ssl: true` (`sslmode=verify-full`) does")
         }
+        Some(ssl) if ssl.value.mode == TlsMode::VerifyCa => reader.warn(
+            &ssl.place,
+            "takes whoever has a certificate of an authority that `ca` or the system trusts, whatever the name; `ssl: true` \
+             (`sslmode=verify-full`) checks the name",
+        ),
         Some(_) => {}
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn split(text: &str, schemes: &[&str], example: &str) -> Result<Parts
         return Err(format!("has a scheme that is not served here; write it as `{example}`"));
     }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    if authority.contains(',') {
+    if authority.rsplit('@').next().is_some_and(|hosts| hosts.contains(',')) {
         return Err("names several hosts; name one".to_owned());
     }
     if rest.contains('#') || Url::parse(text).is_ok_and(|url| url.path().contains('@')) {
@@ -82,8 +82,18 @@ fn parts(url: &Url) -> Result<Parts, String> {
         host: host.map(|host| host.trim_start_matches('[').trim_end_matches(']').to_owned()),
         port: url.port(),
         path: non_empty(url.path().trim_start_matches('/'))?,
-        query: url.query_pairs().into_owned().collect(),
+        query: parameters(url.query().unwrap_or_default())?,
     })
+}
+
+/// The parameters after the `?`. A plus is one: these are no forms.
+fn parameters(query: &str) -> Result<Vec<(String, String)>, String> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.map(|(name, value)| Ok((decoded(name)?, decoded(value)?))).collect()
+}
+
+fn decoded(encoded: &str) -> Result<String, String> {
+    Ok(non_empty(encoded)?.unwrap_or_default())
 }
 
 fn non_empty(encoded: &str) -> Result<Option<String>, String> {
@@ -118,6 +128,16 @@ mod tests {
             let problem = super::split(text, POSTGRES, "postgres://user@host/database").err().unwrap();
             assert!(problem.contains("%23") && !problem.contains("ab"), "{problem}");
         }
+    }
+
+    #[test]
+    fn a_comma_in_a_password_and_a_plus_in_a_parameter_are_what_they_are() {
+        let parts = split("postgres://u:a,b@host/db?application_name=a+b%20c&sslmode");
+        assert_eq!(parts.password.unwrap().0.expose_secret(), "a,b");
+        let expected =
+            [("application_name", "a+b c"), ("sslmode", "")].map(|(name, value)| (name.into(), value.into()));
+        assert_eq!(parts.query, expected);
+        assert!(super::split("postgres://u:p@one,two/db", POSTGRES, "postgres://user@host/database").is_err());
     }
 
     #[test]

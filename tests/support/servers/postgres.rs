@@ -80,6 +80,22 @@ impl Postgres {
         Self { process, bin, databases: AtomicU64::new(0) }
     }
 
+    /// Has it offer TLS from now on, with `server.pem`, its key `server.key`, and `ca.pem` for those of clients.
+    pub fn offer_tls(&self, certificates: &Path) {
+        for (setting, name) in [("cert", "server.pem"), ("key", "server.key"), ("ca", "ca.pem")] {
+            let file = self.folder().join(name);
+            std::fs::copy(certificates.join(name), &file).expect("the server's folder takes files");
+            give_to_user(&file);
+            #[cfg(unix)]
+            std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+                .expect("the file is ours");
+            self.query("postgres", &format!("ALTER SYSTEM SET ssl_{setting}_file = '{}'", file.display()));
+        }
+        self.query("postgres", "ALTER SYSTEM SET ssl = on");
+        self.query("postgres", "SELECT pg_reload_conf()");
+        assert!(process::wait_until(|| self.query("postgres", "SHOW ssl") == "on"), "TLS is not offered");
+    }
+
     /// Makes an empty database and says its name.
     pub fn create_database(&self) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
