@@ -177,6 +177,28 @@ async fn a_cache_that_is_closed_does_not_fail_the_load() {
 
 /// A handle may outlive the runtime of a call, as one that several tests share does.
 #[test]
+fn nobody_waits_for_a_load_in_a_runtime_that_rests() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (resting, ours) = (runtime(), runtime());
+    let cache = resting.block_on(cache());
+    let hurried = resting.block_on(async {
+        let load = cache.get_or_load("k", None, || async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Ok(json("2"))
+        });
+        tokio::time::timeout(Duration::from_millis(10), load).await
+    });
+    assert!(hurried.is_err());
+    let load = cache.get_or_load("k", None, || async { Ok(json("1")) });
+    let value = ours.block_on(async { tokio::time::timeout(Duration::from_secs(5), load).await.unwrap().unwrap() });
+    assert_eq!(value, json("1"));
+    // What is loaded late finds the key taken.
+    resting.block_on(async { tokio::time::sleep(Duration::from_millis(200)).await });
+    assert_eq!(ours.block_on(cache.get("k")).unwrap(), Some(json("1")));
+    ours.block_on(cache.delete("k")).unwrap();
+}
+
+#[test]
 fn a_load_that_ended_with_its_runtime_is_begun_anew() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let first = runtime();

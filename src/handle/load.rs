@@ -1,4 +1,4 @@
-//! One load a key, however many ask: the register of loads in flight, and how a write overrules them.
+//! One load a key and runtime, however many ask: the register of loads in flight, and how a write overrules them.
 //!
 //! A loader runs in a task of its own, so that it ends though its first caller goes away, and no follower waits for a future
 //! that nobody polls. A write or delete through any clone of the handle marks the loads of its key as overruled before it is
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
+use tokio::runtime::{Handle, Id};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use crate::contract::Context;
@@ -26,7 +27,7 @@ type Outcome = Option<Result<Value>>;
 /// The loads in flight of one store, by the full key as the first handle sees it.
 #[derive(Debug, Default)]
 pub(super) struct Loads {
-    in_flight: Mutex<HashMap<Key, Arc<Load>>>,
+    in_flight: Mutex<HashMap<Key, Vec<Arc<Load>>>>,
     count: AtomicUsize,
 }
 
@@ -34,15 +35,17 @@ pub(super) struct Loads {
 #[derive(Debug)]
 struct Load {
     overruled: AtomicBool,
+    /// Where it runs.
+    runtime: Id,
     /// Held while the loaded value is written, so that a write can wait for it and then win.
     filling: AsyncMutex<()>,
     outcome: watch::Receiver<Outcome>,
 }
 
 impl Load {
-    /// Not one that was overruled, nor one whose runtime has ended, so that its outcome never comes.
-    fn can_be_joined(&self) -> bool {
-        !self.overruled.load(Ordering::SeqCst) && self.outcome.has_changed().is_ok()
+    /// Not one that was overruled, nor one in another runtime, which may rest, so that the outcome does not come.
+    fn can_be_joined(&self, runtime: Id) -> bool {
+        self.runtime == runtime && !self.overruled.load(Ordering::SeqCst) && self.outcome.has_changed().is_ok()
     }
 }
 
@@ -91,8 +94,8 @@ impl Loads {
         if self.are_none() {
             return Ok(());
         }
-        let load = self.lock().get(&namespace.join(key)?).cloned();
-        overrule_each(load, cx).await
+        let loads = self.lock().get(&namespace.join(key)?).cloned();
+        overrule_each(loads.unwrap_or_default(), cx).await
     }
 
     /// As [`Loads::overrule`], for every key with a prefix.
@@ -101,31 +104,37 @@ impl Loads {
             return Ok(());
         }
         let in_flight =
-            self.lock().iter().filter(|(key, _)| prefix.matches(key)).map(|(_, load)| Arc::clone(load)).collect();
-        overrule_each::<Vec<_>>(in_flight, cx).await
+            self.lock().iter().filter(|(key, _)| prefix.matches(key)).flat_map(|(_, loads)| loads.clone()).collect();
+        overrule_each(in_flight, cx).await
     }
 
     fn enter(&self, key: &Key) -> Entered {
+        let runtime = Handle::current().id();
         let mut in_flight = self.lock();
-        if let Some(load) = in_flight.get(key).filter(|load| load.can_be_joined()) {
+        let loads = in_flight.entry(key.clone()).or_default();
+        if let Some(load) = loads.iter().find(|load| load.can_be_joined(runtime)) {
             return Entered::Following(Arc::clone(load));
         }
         let (sender, outcome) = watch::channel(None);
-        let load = Arc::new(Load { overruled: AtomicBool::new(false), filling: AsyncMutex::new(()), outcome });
-        in_flight.insert(key.clone(), Arc::clone(&load));
+        let (overruled, filling) = (AtomicBool::new(false), AsyncMutex::new(()));
+        let load = Arc::new(Load { overruled, runtime, filling, outcome });
+        loads.push(Arc::clone(&load));
         self.count.store(in_flight.len(), Ordering::SeqCst);
         Entered::Leading(load, sender)
     }
 
     fn leave(&self, key: &Key, load: &Arc<Load>) {
         let mut in_flight = self.lock();
-        if in_flight.get(key).is_some_and(|standing| Arc::ptr_eq(standing, load)) {
-            in_flight.remove(key);
+        if let Some(loads) = in_flight.get_mut(key) {
+            loads.retain(|standing| !Arc::ptr_eq(standing, load));
+            if loads.is_empty() {
+                in_flight.remove(key);
+            }
         }
         self.count.store(in_flight.len(), Ordering::SeqCst);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Load>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Vec<Arc<Load>>>> {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -135,10 +144,7 @@ enum Entered {
     Leading(Arc<Load>, watch::Sender<Outcome>),
 }
 
-async fn overrule_each<L: IntoIterator<Item = Arc<Load>>>(loads: L, cx: &Context) -> Result<()>
-where
-    L::IntoIter: Send,
-{
+async fn overrule_each(loads: Vec<Arc<Load>>, cx: &Context) -> Result<()> {
     for load in loads {
         load.overruled.store(true, Ordering::SeqCst);
         if cx.limit(load.filling.lock()).await.is_none() {

@@ -171,6 +171,23 @@ fn a_runtime_that_rests_after_its_batch_was_answered_keeps_no_lane() {
 }
 
 #[test]
+fn what_waited_before_a_batch_was_answered_is_sent_though_its_runtime_rests() {
+    let (database, recorder) = subject();
+    let (other, ours) = (runtime(), runtime());
+    let first: Call = other.block_on(set(&database, "a", 1));
+    let second: Call = other.block_on(set(&database, "b", 1));
+    recorder.let_through(1);
+    other.block_on(async { end(first).await.unwrap() });
+    other.block_on(settle());
+    // It knows of nothing but its deadline: the lane is in good hands.
+    let waiting: Call = ours.block_on(set(&database, "c", 1));
+    recorder.open();
+    other.block_on(second).unwrap().unwrap();
+    ours.block_on(async { end(waiting).await.unwrap() });
+    assert_eq!(recorder.batches(), [["a"], ["b"], ["c"]]);
+}
+
+#[test]
 fn a_runtime_without_timers_takes_no_lane_along() {
     let (database, recorder) = subject();
     recorder.open();
@@ -215,6 +232,23 @@ async fn a_write_that_is_held_and_not_polled_is_in_its_keys_order_and_in_nobodys
     assert_eq!(recorder.batches(), [vec!["a"], vec!["a", "b"]]);
     assert_eq!(database.get_json::<i64>("a").await.unwrap(), Some(2));
     held.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_change_that_is_held_and_not_polled_goes_to_its_end_though_nobody_waits_for_its_lane() {
+    let (database, recorder) = subject();
+    let lone = begun(database.set("a", Value::from_integer(1))).await;
+    let many = begun(database.set_many([("b", Value::from_integer(1)), ("c", Value::from_integer(1))])).await;
+    recorder.open();
+    let applied = async || database.exists("a").await.unwrap() && database.exists("c").await.unwrap();
+    let all = async {
+        while !applied().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(4), all).await.expect("nobody had to poll them");
+    lone.await.unwrap();
+    assert_eq!(many.await.len(), 2);
 }
 
 #[tokio::test]

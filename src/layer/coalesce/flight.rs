@@ -82,12 +82,14 @@ impl<W: Work> Flight<W> {
         early.into_iter().map(|call| call.deadline).min()
     }
 
-    /// From when on a lone call is taken over: if others wait for the lane, and in any case at its deadline. So is a lane whose runtime
+    /// From when on a lone call is taken over: if others wait for the lane, and in any case at its deadline; always soon if it changes
+    /// something, for others may wait for its key where no lane sees them, as a counter or a transaction does. So is a lane whose runtime
     /// rests after a batch was answered there, if others wait for it.
     pub(super) fn stalls_at(&self, is_waited_for: bool) -> Option<Instant> {
         match self {
-            Self::Alone { since, .. } | Self::Answered { since, .. } if is_waited_for => Some(*since + PATIENCE),
+            Self::Alone { since, .. } if is_waited_for || W::ORDERED => Some(*since + PATIENCE),
             Self::Alone { call, .. } => Some(call.deadline),
+            Self::Answered { since, .. } if is_waited_for => Some(*since + PATIENCE),
             _ => None,
         }
     }

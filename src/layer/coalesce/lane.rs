@@ -70,11 +70,14 @@ impl<W: Work> Lane<W> {
         let stranded = !state.queue.is_empty();
         let follows = W::ORDERED && state.flights.iter().any(|flight| flight.carries(key_hash));
         let waits = stranded || follows || state.free().is_none();
-        let alarm = state.wake_by(deadline, waits, &runtime);
+        let now = Instant::now();
+        let goes_alone = (!waits && W::ORDERED).then(|| now + PATIENCE);
+        let stalls = state.stalls_at(waits).into_iter().chain(goes_alone).min();
+        let alarm = state.wake_by(deadline, stalls, &runtime);
         let entered = match state.free() {
             Some((index, flight)) if !waits => {
                 let (call, lone) = (Waiting::new(&mut slot, key_hash, deadline, task)?, Arc::new(Lone::new()));
-                *flight = Flight::Alone { call, lone: Arc::clone(&lone), since: Instant::now(), runtime };
+                *flight = Flight::Alone { call, lone: Arc::clone(&lone), since: now, runtime };
                 Ok(Entered::Alone(slot, index, lone))
             }
             _ => {
@@ -93,7 +96,8 @@ impl<W: Work> Lane<W> {
     pub(super) fn tend(self: &Arc<Self>, deadline: Instant) {
         let mut state = self.lock();
         let waits = !state.queue.is_empty();
-        let alarm = state.wake_by(deadline, waits, &Handle::current());
+        let stalls = state.stalls_at(waits);
+        let alarm = state.wake_by(deadline, stalls, &Handle::current());
         let resumed = if waits { state.claim() } else { None };
         drop(state);
         self.go_on(alarm, resumed);
@@ -146,8 +150,12 @@ impl<W: Work> Lane<W> {
         let mut state = self.lock();
         state.turns += 1;
         let turn = state.turns;
-        let flown = state.put(flight, Flight::Answered { since: Instant::now(), turn });
+        let since = Instant::now();
+        let flown = state.put(flight, Flight::Answered { since, turn });
+        // This runtime may rest from now on.
+        let others = if state.queue.is_empty() { Vec::new() } else { state.watch.sooner(since + PATIENCE) };
         drop(state);
+        others.into_iter().for_each(Waker::wake);
         if let Some(Flight::Batch(waiting)) = flown {
             for (call, answer) in waiting.into_iter().zip(answers) {
                 if let Some(caller) = call.slot.answer(answer) {
@@ -259,9 +267,8 @@ impl<W: Work> State<W> {
     }
 
     /// Sees to it that a timer of this runtime looks in time: at this deadline, and for what may keep a call waiting.
-    fn wake_by(&mut self, deadline: Instant, waits: bool, runtime: &Handle) -> Alarm {
-        let moment = self.stalls_at(waits).map_or(deadline, |stalls| stalls.min(deadline));
-        let alarm = self.watch.set(moment, runtime);
+    fn wake_by(&mut self, deadline: Instant, stalls: Option<Instant>, runtime: &Handle) -> Alarm {
+        let alarm = self.watch.set(stalls.map_or(deadline, |stalls| stalls.min(deadline)), runtime);
         self.first_deadline = Some(self.first_deadline.map_or(deadline, |first| first.min(deadline)));
         alarm
     }

@@ -1,12 +1,14 @@
 //! The layer itself: which call goes to which lane.
 
 use std::fmt;
+use std::future::Future;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use foldhash::quality::RandomState;
 use futures_util::future::BoxFuture;
+use tokio::task::JoinError;
 
 use crate::config::BatchingConfig;
 use crate::contract::{
@@ -14,10 +16,11 @@ use crate::contract::{
     GetOptions, Identity, IncrementOptions, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions,
     ReplayOutcome, Step, StepAck, Store, Write, WriteAck,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 
+use super::batch::panicked;
 use super::call::Call;
 use super::lane::Lane;
 use super::queue::{Limits, Load};
@@ -89,6 +92,25 @@ impl<W: Work> Lanes<W> {
     }
 }
 
+/// Runs a change that no lane carries in a task of ours, as the lanes do with theirs: a caller may hold on to it and wait for something
+/// else, as in a `select!`, and what it holds of the store, others wait for.
+async fn in_a_task<T: Send + 'static>(change: impl Future<Output = T> + Send + 'static) -> Result<T> {
+    let ended = |ended: JoinError| match ended.is_panic() {
+        true => panicked(),
+        false => Error::outcome_unknown("the runtime ended while a change was on its way"),
+    };
+    tokio::spawn(change).await.map_err(ended)
+}
+
+/// The same for a batch.
+async fn each_in_a_task<T, F>(count: usize, change: F) -> Vec<Result<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = Vec<Result<T>>> + Send + 'static,
+{
+    in_a_task(change).await.unwrap_or_else(|error| vec![error; count].into_iter().map(Err).collect())
+}
+
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<B: Store + ?Sized> Store for Coalesce<B> {
@@ -129,7 +151,8 @@ impl<B: Store + ?Sized> Store for Coalesce<B> {
     }
 
     async fn write_many(&self, writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
-        self.inner.write_many(writes, cx).await
+        let (inner, cx) = (Arc::clone(&self.inner), *cx);
+        each_in_a_task(writes.len(), async move { inner.write_many(writes, &cx).await }).await
     }
 
     async fn list(&self, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
@@ -141,7 +164,8 @@ impl<B: Store + ?Sized> Store for Coalesce<B> {
     }
 
     async fn clear(&self, prefix: &KeyPrefix, stamp: Stamp, attempt: Attempt, cx: &Context) -> Result<Option<u64>> {
-        self.inner.clear(prefix, stamp, attempt, cx).await
+        let (inner, prefix, cx) = (Arc::clone(&self.inner), prefix.clone(), *cx);
+        in_a_task(async move { inner.clear(&prefix, stamp, attempt, &cx).await }).await?
     }
 
     async fn ping(&self, cx: &Context) -> Result<Ping> {
@@ -161,7 +185,8 @@ impl<B: Store + ?Sized> Store for Coalesce<B> {
 #[deny(clippy::missing_trait_methods)]
 impl CacheBackend for Coalesce<dyn CacheBackend> {
     async fn increment(&self, key: &Key, by: i64, options: &IncrementOptions, cx: &Context) -> Result<i64> {
-        self.inner.increment(key, by, options, cx).await
+        let (inner, key, options, cx) = (Arc::clone(&self.inner), key.clone(), *options, *cx);
+        in_a_task(async move { inner.increment(&key, by, &options, &cx).await }).await?
     }
 }
 
@@ -173,7 +198,8 @@ impl DatabaseBackend for Coalesce<dyn DatabaseBackend> {
             (Some(lanes), Some(item)) if items.is_empty() => vec![lanes.call(item, cx).await],
             (_, last) => {
                 items.extend(last);
-                self.inner.append_many(items, cx).await
+                let (inner, cx) = (Arc::clone(&self.inner), *cx);
+                each_in_a_task(items.len(), async move { inner.append_many(items, &cx).await }).await
             }
         }
     }
@@ -187,11 +213,13 @@ impl DatabaseBackend for Coalesce<dyn DatabaseBackend> {
     }
 
     async fn trim(&self, key: &Key, keep_last: u64, cx: &Context) -> Result<u64> {
-        self.inner.trim(key, keep_last, cx).await
+        let (inner, key, cx) = (Arc::clone(&self.inner), key.clone(), *cx);
+        in_a_task(async move { inner.trim(&key, keep_last, &cx).await }).await?
     }
 
     async fn apply(&self, steps: Vec<Step>, cx: &Context) -> Result<Vec<StepAck>> {
-        self.inner.apply(steps, cx).await
+        let (inner, cx) = (Arc::clone(&self.inner), *cx);
+        in_a_task(async move { inner.apply(steps, &cx).await }).await?
     }
 
     async fn replay(&self, steps: Vec<Step>, options: &ReplayOptions, cx: &Context) -> Vec<Result<ReplayOutcome>> {

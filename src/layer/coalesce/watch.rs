@@ -59,6 +59,19 @@ impl Watch {
         }
     }
 
+    /// Has the timers of all runtimes look at this moment, where there are several: which of them rests nobody knows.
+    pub(super) fn sooner(&mut self, moment: Instant) -> Vec<Waker> {
+        if self.timers.len() < 2 {
+            return Vec::new();
+        }
+        let late = self.timers.iter_mut().filter(|timer| timer.next > moment);
+        late.filter_map(|timer| {
+            timer.next = moment;
+            timer.task.take()
+        })
+        .collect()
+    }
+
     /// When the timer of a runtime looks next.
     pub(super) fn next(&self, runtime: Id) -> Option<Instant> {
         self.timers.iter().find(|timer| timer.runtime == runtime).map(|timer| timer.next)
