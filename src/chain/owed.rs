@@ -9,8 +9,11 @@ use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 use crate::time::Timestamp;
 
-use super::in_flight::overlap;
 use super::journal::{Effect, Header};
+
+use clears::{Clears, OwedClear};
+
+mod clears;
 
 /// What a reader is told of a value that is owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +54,7 @@ pub(super) struct Replaced {
 pub(super) struct Owed {
     debts: BTreeMap<u64, Header>,
     keys: BTreeMap<Key, OwedKey>,
-    /// The numbers of the clears among the debts.
-    clears: BTreeMap<u64, OwedClear>,
+    clears: Clears,
     /// The numbers of the debts that wait for the primary.
     due: BTreeSet<u64>,
     /// The numbers of those that were put aside.
@@ -62,14 +64,6 @@ pub(super) struct Owed {
     /// The numbers of those that were put aside, and that the journal says were replaced since by somebody who did not know of them.
     /// They are hidden too.
     replaced: BTreeSet<u64>,
-}
-
-#[derive(Debug)]
-struct OwedClear {
-    prefix: KeyPrefix,
-    stamp: Stamp,
-    /// Something newer under the prefix was paid before it.
-    overtaken: bool,
 }
 
 #[derive(Debug, Default)]
@@ -127,9 +121,7 @@ impl Owed {
                 owed.debts += 1;
                 owed.appends.insert(seq, stamp);
             }
-            Effect::Clear(prefix) => {
-                self.clears.insert(seq, OwedClear { prefix: prefix.clone(), stamp, overtaken: false });
-            }
+            Effect::Clear(prefix) => self.clears.insert(seq, prefix.clone(), stamp),
         }
         let stopped = debt.effect.list().and_then(|key| self.keys.get(key)).and_then(OwedKey::stopped_at);
         self.debts.insert(seq, debt);
@@ -169,11 +161,11 @@ impl Owed {
         let Some(Header { stamp, effect, .. }) = self.debts.get(&seq).cloned() else { return };
         match &effect {
             Effect::Put(key, _) => {
-                self.overtake(key, stamp);
+                self.clears.overtake(key.as_str(), stamp);
                 self.keys.get_mut(key).into_iter().for_each(|owed| owed.was_written(stamp));
             }
             Effect::Append(key) => {
-                self.overtake(key, stamp);
+                self.clears.overtake(key.as_str(), stamp);
                 self.keys
                     .get_mut(key)
                     .into_iter()
@@ -187,12 +179,6 @@ impl Owed {
             }
         }
         self.remove(seq);
-    }
-
-    /// Notes that something was paid before older clears of its key.
-    fn overtake(&mut self, key: &Key, stamp: Stamp) {
-        let older = self.clears.values_mut().filter(|clear| clear.stamp < stamp && clear.prefix.matches(key));
-        older.for_each(|clear| clear.overtaken = true);
     }
 
     /// Forgets debts that will not be paid. Readers are told of what they hid. It looks at all debts, once.
@@ -217,7 +203,7 @@ impl Owed {
         self.hidden.remove(&seq);
         self.replaced.remove(&seq);
         match &debt.effect {
-            Effect::Clear(_) => drop(self.clears.remove(&seq)),
+            Effect::Clear(_) => self.clears.remove(seq),
             Effect::Put(key, _) | Effect::Delete(key) | Effect::Append(key) => {
                 if let Some(owed) = self.keys.get_mut(key) {
                     owed.debts -= 1;
@@ -316,9 +302,9 @@ impl Owed {
 
     /// The first debt of a key that was put aside, or of a prefix that covers the key.
     pub(super) fn put_aside_of(&self, key: &Key) -> Option<u64> {
-        let clear = self.clears.iter().find(|(seq, clear)| clear.prefix.matches(key) && self.parked.contains(seq));
-        let of_key = self.keys.get(key).and_then(|owed| owed.parked.first());
-        of_key.or(clear.map(|(seq, _)| seq)).copied()
+        let of_key = self.keys.get(key).and_then(|owed| owed.parked.first().copied());
+        let clears = self.clears.covering(key.as_str()).flatten().map(|clear| clear.seq);
+        of_key.or_else(|| clears.filter(|seq| self.parked.contains(seq)).min())
     }
 
     /// The debt that was put aside and has this one wait behind it, if one does.
@@ -351,7 +337,7 @@ impl Owed {
     pub(super) fn next(&self, limit: usize) -> Vec<u64> {
         let mut next = Vec::new();
         for seq in &self.due {
-            let clear = self.clears.contains_key(seq);
+            let clear = self.clears.contains(*seq);
             if next.len() >= limit || (clear && !next.is_empty()) {
                 break;
             }
@@ -370,14 +356,13 @@ impl Owed {
 
     /// Whether anything is owed to a key.
     pub(super) fn owes(&self, key: &Key) -> bool {
-        self.keys.contains_key(key) || self.clears.values().any(|clear| clear.prefix.matches(key))
+        self.keys.contains_key(key) || self.clears.cover(key.as_str())
     }
 
     /// Whether anything is owed to a key with a prefix.
     pub(super) fn owes_under(&self, prefix: &KeyPrefix) -> bool {
         let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
-        self.keys.range::<str, _>(from).next().is_some_and(|(key, _)| prefix.matches(key))
-            || self.clears.values().any(|clear| overlap(&clear.prefix, prefix))
+        self.keys.range::<str, _>(from).next().is_some_and(|(key, _)| prefix.matches(key)) || self.clears.touch(prefix)
     }
 
     /// What readers are told of a key's value, if it is owed.
@@ -415,8 +400,9 @@ impl Owed {
     /// The stamp of the newest clear that covers a key, of those that readers are told of, and whether all under its prefix is known
     /// by it.
     fn cleared(&self, key: &Key) -> Option<(Stamp, bool)> {
-        let clears = self.clears.iter().filter(|(seq, clear)| clear.prefix.matches(key) && !self.hidden.contains(seq));
-        clears.map(|(seq, clear)| (clear.stamp, !clear.overtaken && !self.parked.contains(seq))).max()
+        let newest = |mut clears: _| Iterator::find(&mut clears, |clear: &OwedClear| !self.hidden.contains(&clear.seq));
+        let newest = self.clears.covering(key.as_str()).filter_map(newest);
+        newest.map(|clear| (clear.stamp, !clear.overtaken && !self.parked.contains(&clear.seq))).max()
     }
 }
 

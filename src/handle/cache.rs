@@ -48,7 +48,7 @@ pub enum TimeToLive {
 /// As the methods common to all handles; `increment` also as
 /// [`CacheBackend::increment`](crate::contract::CacheBackend::increment).
 impl Cache {
-    /// Reads a value, or loads and keeps it: however many ask for a key at once, the loader runs once.
+    /// Reads a value, or loads and keeps it: however many ask for a key at once in a runtime, the loader runs once.
     ///
     /// The loader runs to its end though its first caller goes away. A write or delete of the key through this handle or a clone
     /// of it, while the loader runs, wins over the loaded value. The handle's timeout counts for the store's calls, not for the
