@@ -21,6 +21,8 @@ pub(crate) struct Primary {
     puts: watch::Sender<bool>,
     /// Whether the reply to the first write of a batch is lost.
     loses_first: AtomicBool,
+    /// Whether it refuses to delete, as to whoever lacks the right.
+    refuses_deletes: AtomicBool,
 }
 
 impl Primary {
@@ -31,6 +33,7 @@ impl Primary {
             deletes: Mutex::new(door()),
             puts: watch::Sender::new(true),
             loses_first: AtomicBool::new(false),
+            refuses_deletes: AtomicBool::new(false),
         }
     }
 
@@ -57,6 +60,11 @@ impl Primary {
     /// Holds puts back, or lets them through; those that nobody waits for any more too.
     pub(crate) fn let_puts(&self, through: bool) {
         self.puts.send_replace(through);
+    }
+
+    /// Refuses batches of deletes, or takes them again.
+    pub(crate) fn refuse_deletes(&self, refuses: bool) {
+        self.refuses_deletes.store(refuses, Ordering::SeqCst);
     }
 
     /// Loses the reply to the first write of the next batch.
@@ -113,6 +121,10 @@ impl Store for Primary {
     async fn write_many(&self, mut writes: Vec<Write>, cx: &Context) -> Vec<Result<WriteAck>> {
         let deletes = writes.iter().all(|write| matches!(write.op, WriteOp::Delete { .. }));
         self.note(format!("{} {}", if deletes { "delete" } else { "write" }, writes.len()));
+        if deletes && self.refuses_deletes.load(Ordering::SeqCst) {
+            let refused = |_| Err(Error::unavailable("no right to delete").permanent());
+            return writes.iter().map(refused).collect();
+        }
         let door = if deletes { Arc::clone(&self.deletes.lock().unwrap()) } else { Arc::new(self.puts.clone()) };
         let (inner, cx) = (Arc::clone(&self.inner), *cx);
         let carried = tokio::spawn(async move {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agent_storage::chain::ChainState;
+use agent_storage::chain::{ChainState, ChainStatus};
 use agent_storage::contract::{Context, Durability, Freshness, Store};
 use agent_storage::testkit::Fault;
 use agent_storage::{ErrorKind, SetOptions, Value};
@@ -28,6 +28,20 @@ async fn what_was_written_meanwhile_is_deleted_and_what_others_wrote_is_never_ov
         assert_eq!(rig.read(key).await, (None, Freshness::Primary), "{key}");
     }
     assert_eq!(rig.read("theirs").await, (Some(9), Freshness::Primary));
+}
+
+#[tokio::test]
+async fn why_nothing_can_be_deleted_is_said() {
+    let rig = Rig::new().await;
+    rig.fall().await;
+    rig.set("k", 2).await;
+    rig.primary.refuse_deletes(true);
+    rig.faults.heal();
+    let says =
+        |status: &ChainStatus| status.reason.as_ref().is_some_and(|reason| reason.message().contains("no right"));
+    rig.until(|status| status.state == ChainState::Reconciling && says(status)).await;
+    rig.primary.refuse_deletes(false);
+    rig.until(|status| status.state == ChainState::Normal && status.reason.is_none()).await;
 }
 
 #[tokio::test]
