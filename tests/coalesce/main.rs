@@ -109,6 +109,37 @@ async fn a_batch_has_a_limit() {
 }
 
 #[tokio::test]
+async fn reads_are_bounded_by_the_bytes_that_others_were_answered_lately() {
+    let recorder = Arc::new(Recorder::closed());
+    let mut config = BatchingConfig::default();
+    (config.lanes, config.max_batch_bytes) = (Some(1), 1000);
+    let database = Database::new(Arc::new(Coalesce::database(&config, recorder.clone())));
+    recorder.open();
+    for (key, bytes) in [("large", 400), ("small", 1)] {
+        database.set(key, Value::binary(vec![0; bytes]).unwrap()).await.unwrap();
+    }
+    let sizes_of = async |key: &'static str| {
+        recorder.close();
+        let before = recorder.batches().len();
+        let mut reads = Vec::new();
+        for _ in 0..7 {
+            let database = database.clone();
+            reads.push(tokio::spawn(async move { database.get(key).await.unwrap().unwrap().len() }));
+            settle().await;
+        }
+        recorder.open();
+        for read in reads {
+            read.await.unwrap();
+        }
+        recorder.batches()[before..].iter().map(Vec::len).collect::<Vec<_>>()
+    };
+    assert_eq!(sizes_of("large").await, [1, 2, 2, 2]);
+    // It grows again as the answers get smaller.
+    let small = sizes_of("small").await;
+    assert!(small.iter().sum::<usize>() == 7 && small.iter().max() > Some(&2), "{small:?}");
+}
+
+#[tokio::test]
 async fn writes_of_a_key_keep_their_order_and_let_others_pass() {
     let (database, recorder) = subject();
     let mut calls = Vec::new();

@@ -60,6 +60,11 @@ impl Recorder {
         self.gate.add_permits(Semaphore::MAX_PERMITS / 2);
     }
 
+    /// Lets nothing through any more.
+    pub(crate) fn close(&self) {
+        self.gate.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
     /// The keys of the batches that came in, in their order.
     pub(crate) fn batches(&self) -> Vec<Vec<String>> {
         self.batches.lock().unwrap().clone()

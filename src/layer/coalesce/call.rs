@@ -135,6 +135,7 @@ impl<'a, W: Work> Alone<'a, W> {
     fn poll(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<W::Answer>> {
         if let Some(Poll::Ready(answer)) = self.lone.poll(task) {
             self.is_over = true;
+            self.lane.note_sizes(std::slice::from_ref(&answer));
             self.lane.release(self.flight);
             return Poll::Ready(answer);
         }

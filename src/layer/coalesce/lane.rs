@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::mem;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
@@ -23,6 +24,8 @@ use super::work::Work;
 pub(super) struct Lane<W: Work> {
     pub(super) work: Arc<W>,
     limits: Limits,
+    /// How many bytes an answer lately had.
+    answer_bytes: AtomicUsize,
     state: Mutex<State<W>>,
 }
 
@@ -52,7 +55,7 @@ impl<W: Work> Lane<W> {
         let flights = (0..width).map(|_| Flight::Free).collect();
         let (queue, watch) = (Queue::new(load), Watch::default());
         let state = State { flights, queue, turns: 0, last_waiter: None, first_deadline: None, watch };
-        Arc::new(Self { work, limits, state: Mutex::new(state) })
+        Arc::new(Self { work, limits, answer_bytes: AtomicUsize::new(0), state: Mutex::new(state) })
     }
 
     /// Lets a call in: out at once if the lane is free, else into the queue. `task` is woken at the deadline, and with the answer of
@@ -121,10 +124,11 @@ impl<W: Work> Lane<W> {
 
     /// What waits, as a batch on its way; if nothing does, the flight is free.
     pub(super) fn next_or_free(&self, flight: usize, keys: &mut KeyHashes) -> Option<Next<W>> {
+        let limits = self.limits.for_answers_of(self.answer_bytes.load(Ordering::Relaxed));
         loop {
             let mut state = self.lock();
             state.keys_of_others(flight, keys);
-            let taken = state.queue.take(self.limits, keys);
+            let taken = state.queue.take(limits, keys);
             let next = if taken.is_empty() { Flight::Free } else { Flight::boarding(&taken) };
             let before = state.put(flight, next);
             // Where nobody is left to wait, no runtime is held on to.
@@ -145,8 +149,20 @@ impl<W: Work> Lane<W> {
         }
     }
 
+    /// Notes how large answers are: larger ones at once, smaller ones little by little.
+    pub(super) fn note_sizes(&self, answers: &[Result<W::Answer>]) {
+        let bytes = answers.iter().flatten().map(W::answer_bytes).fold(0, usize::saturating_add);
+        let mean = bytes / answers.len().max(1);
+        let before = self.answer_bytes.load(Ordering::Relaxed);
+        if mean != before {
+            let lately = if mean > before { mean } else { before - (before - mean).div_ceil(4) };
+            self.answer_bytes.store(lately, Ordering::Relaxed);
+        }
+    }
+
     /// Answers a batch, whose task goes on with [`Lane::take_up`] under the number that it is given here.
     pub(super) fn answer(&self, flight: usize, answers: Vec<Result<W::Answer>>) -> u64 {
+        self.note_sizes(&answers);
         let mut state = self.lock();
         state.turns += 1;
         let turn = state.turns;

@@ -38,6 +38,15 @@ impl From<&BatchingConfig> for Limits {
     }
 }
 
+impl Limits {
+    /// The same for calls whose answers are about so large. Nobody knows before how large they will be; but as large as the last ones is
+    /// likely.
+    pub(super) fn for_answers_of(self, bytes: usize) -> Self {
+        let calls = self.bytes.checked_div(bytes).unwrap_or(usize::MAX).max(1);
+        Self { calls: self.calls.min(calls), ..self }
+    }
+}
+
 /// What waits before all lanes of a store.
 #[derive(Debug, Default)]
 pub(super) struct Load {

@@ -26,6 +26,11 @@ pub(super) trait Work: Send + Sync + 'static {
     /// The bytes of values that the call carries.
     fn bytes(item: &Self::Item) -> usize;
 
+    /// The bytes of values that an answer carries.
+    fn answer_bytes(_answer: &Self::Answer) -> usize {
+        0
+    }
+
     /// The call's key.
     fn key(item: &Self::Item) -> &Key;
 
@@ -64,6 +69,13 @@ impl<B: Store + ?Sized> Work for Reads<B> {
 
     fn bytes((key, _): &Self::Item) -> usize {
         key.as_bytes().len()
+    }
+
+    fn answer_bytes(answer: &Lookup) -> usize {
+        match answer {
+            Lookup::Found(entry) => entry.value.len(),
+            Lookup::Missing { .. } => 0,
+        }
     }
 
     fn key((key, _): &Self::Item) -> &Key {
