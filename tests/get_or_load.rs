@@ -175,7 +175,6 @@ async fn a_cache_that_is_closed_does_not_fail_the_load() {
     assert_eq!(value, json("1"));
 }
 
-/// A handle may outlive the runtime of a call, as one that several tests share does.
 #[test]
 fn nobody_waits_for_a_load_in_a_runtime_that_rests() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -198,6 +197,7 @@ fn nobody_waits_for_a_load_in_a_runtime_that_rests() {
     ours.block_on(cache.delete("k")).unwrap();
 }
 
+/// A handle may outlive the runtime of a call, as one that several tests share does.
 #[test]
 fn a_load_that_ended_with_its_runtime_is_begun_anew() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

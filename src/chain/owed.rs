@@ -400,8 +400,8 @@ impl Owed {
     /// The stamp of the newest clear that covers a key, of those that readers are told of, and whether all under its prefix is known
     /// by it.
     fn cleared(&self, key: &Key) -> Option<(Stamp, bool)> {
-        let newest = |mut clears: _| Iterator::find(&mut clears, |clear: &OwedClear| !self.hidden.contains(&clear.seq));
-        let newest = self.clears.covering(key.as_str()).filter_map(newest);
+        let is_told = |clear: &OwedClear| !self.hidden.contains(&clear.seq);
+        let newest = self.clears.covering(key.as_str()).filter_map(|mut clears| clears.find(is_told));
         newest.map(|clear| (clear.stamp, !clear.overtaken && !self.parked.contains(&clear.seq))).max()
     }
 }

@@ -17,6 +17,7 @@ const JOBS: &[(&str, &str)] = &[
     ("database", "the backend as a database"),
     ("error", "the client's errors as ours"),
     ("expected", "which database must answer"),
+    ("failure", "whom a failed replay blames"),
     ("fence", "what a given-up connection still has on the way kept out"),
     ("judge", "what replayed steps come to"),
     ("lane", "a connection that gives up in time"),

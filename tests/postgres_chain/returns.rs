@@ -1,5 +1,6 @@
 //! What comes back is not what went away.
 
+use agent_storage::StorageManager;
 use agent_storage::chain::ChainState;
 use agent_storage::contract::Durability;
 
@@ -13,6 +14,7 @@ pub(crate) fn tests(suite: &mut Suite) {
     tests! {
         an_empty_server_is_fenced_off_and_stays_empty
         an_empty_server_that_is_accepted_gets_tables_and_what_is_owed
+        a_process_that_started_fenced_off_hears_that_another_database_was_accepted
         an_older_state_is_fenced_off
         a_schema_that_was_dropped_is_fenced_off
         a_replica_is_not_taken_for_the_primary
@@ -55,6 +57,21 @@ async fn an_empty_server_that_is_accepted_gets_tables_and_what_is_owed() {
     rig.until_normal().await;
     assert_eq!(rig.others.get_json("owed").await.unwrap(), Some(2));
     assert_eq!(rig.database.set_json("k", &1).await.unwrap().durability, Durability::Primary);
+}
+
+async fn a_process_that_started_fenced_off_hears_that_another_database_was_accepted() {
+    let mut rig = Rig::from_empty().await;
+    rig.prepare().await;
+    rig.replace_by("empty");
+    rig.owe().await;
+    assert_fenced(&rig).await;
+    rig.start_anew().await;
+    assert_fenced(&rig).await;
+    let other = StorageManager::from_yaml(&rig.yaml()).unwrap();
+    other.open_database_chain().await.unwrap().unwrap().accept_primary().await.unwrap();
+    rig.until_normal().await;
+    assert_eq!(rig.others.get_json("owed").await.unwrap(), Some(2));
+    other.disconnect().await.unwrap();
 }
 
 async fn an_older_state_is_fenced_off() {

@@ -27,6 +27,14 @@ use super::sweep::{self, Sweeper};
 /// How long connecting and migrating may take together, waiting for other processes that migrate included.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
+/// What a call needs of the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Needs {
+    /// That the schema is up to date.
+    Tables,
+    Nothing,
+}
+
 /// One attempt to connect and migrate, shared by all who wait for it.
 #[derive(Clone, Debug)]
 struct Attempt {
@@ -93,8 +101,27 @@ impl Connector {
         T: Send + 'static,
         F: for<'a> FnOnce(&'a mut Session) -> BoxFuture<'a, Result<T>> + Send + 'static,
     {
+        self.run_where(Needs::Tables, cx, call).await
+    }
+
+    /// As [`Connector::run`], of a call that any database may answer.
+    pub(super) async fn run_anywhere<T, F>(self: &Arc<Self>, cx: &Context, call: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Session) -> BoxFuture<'a, Result<T>> + Send + 'static,
+    {
+        // No tables are made where another database answers than the expected one.
+        let needs = if self.shared.expected.get().is_some() { Needs::Nothing } else { Needs::Tables };
+        self.run_where(needs, cx, call).await
+    }
+
+    async fn run_where<T, F>(self: &Arc<Self>, needs: Needs, cx: &Context, call: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Session) -> BoxFuture<'a, Result<T>> + Send + 'static,
+    {
         let (answer, answered) = oneshot::channel();
-        tokio::spawn(Arc::clone(self).serve(cx.deadline, call, answer));
+        tokio::spawn(Arc::clone(self).serve(needs, cx.deadline, call, answer));
         answered.await.unwrap_or_else(|_| Err(unanswered()))
     }
 
@@ -105,7 +132,8 @@ impl Connector {
         F: for<'a> FnOnce(&'a mut Session) -> BoxFuture<'a, Result<T>> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let (serving, mut closing) = (Arc::clone(self).serve(cx.deadline, call, answer), self.closing.subscribe());
+        let (serving, mut closing) =
+            (Arc::clone(self).serve(Needs::Tables, cx.deadline, call, answer), self.closing.subscribe());
         tokio::spawn(async move {
             tokio::select! {
                 () = serving => {}
@@ -115,12 +143,12 @@ impl Connector {
         answered.await.unwrap_or_else(|_| Err(if *self.closing.borrow() { Error::closed() } else { unanswered() }))
     }
 
-    async fn serve<T, F>(self: Arc<Self>, deadline: Instant, call: F, answer: oneshot::Sender<Result<T>>)
+    async fn serve<T, F>(self: Arc<Self>, needs: Needs, deadline: Instant, call: F, answer: oneshot::Sender<Result<T>>)
     where
         T: Send + 'static,
         F: for<'a> FnOnce(&'a mut Session) -> BoxFuture<'a, Result<T>> + Send + 'static,
     {
-        let mut session = match self.session(deadline).await {
+        let mut session = match self.session(needs, deadline).await {
             Ok(session) => session,
             Err(error) => return drop(answer.send(Err(error))),
         };
@@ -138,7 +166,7 @@ impl Connector {
         session.end();
     }
 
-    async fn session(self: &Arc<Self>, deadline: Instant) -> Result<Session> {
+    async fn session(self: &Arc<Self>, needs: Needs, deadline: Instant) -> Result<Session> {
         if *self.closing.borrow() {
             return Err(Error::closed());
         }
@@ -146,7 +174,9 @@ impl Connector {
         if began >= deadline {
             return Err(timed_out(Doubt::None));
         }
-        self.ready(deadline).await?;
+        if needs == Needs::Tables {
+            self.ready(deadline).await?;
+        }
         let lease = self.pool.lease(deadline).await?;
         Ok(Session::new(lease, self.shared.clone(), [began, deadline]))
     }

@@ -18,7 +18,7 @@ use crate::stamp::{HybridClock, Stamp};
 
 use super::connect::Connector;
 use super::session::unanswered;
-use super::{apply, conflict, list, read, replay, scan, write};
+use super::{apply, conflict, failure, list, read, replay, scan, write};
 
 /// A database on a PostgreSQL server, in a schema of its own.
 ///
@@ -196,11 +196,11 @@ impl DatabaseBackend for PostgresDatabase {
         let call = self
             .connector
             .run_repeatable(cx, move |session| async move { replay::replay(session, &steps, &options).await }.boxed());
-        call.await.unwrap_or_else(|error| refuse(count, &replay::of_all(error)))
+        call.await.unwrap_or_else(|error| refuse(count, &failure::of_all(error)))
     }
 
     async fn identity(&self, cx: &Context) -> Result<Identity> {
-        self.connector.run(cx, |session| read::identity(session).boxed()).await
+        self.connector.run_anywhere(cx, |session| read::identity(session).boxed()).await
     }
 
     async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {

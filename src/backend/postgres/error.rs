@@ -4,6 +4,7 @@
 //! that walk the chain.
 
 use std::error::Error as StdError;
+use std::io;
 
 use crate::error::{Error, Outage, Result};
 
@@ -20,6 +21,9 @@ pub(super) enum Doubt {
 
 /// The code by which `refuse_identity()` ends a statement.
 const REFUSED: &str = "AS001";
+
+/// The code of what the server has no other for; XX001 and XX002 are damaged rows and indexes.
+const INSIDE: &str = "XX000";
 
 /// The code of a unique violation.
 const UNIQUE_VIOLATION: &str = "23505";
@@ -51,8 +55,8 @@ pub(super) fn from_connect(error: sqlx::Error) -> Error {
             Error::config("the connection cannot be set up; check the certificate files of `ssl`")
         }
         sqlx::Error::Tls(_) => no_tls(),
-        sqlx::Error::Io(io) if io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => no_tls(),
-        // PgBouncer gives this code to all that it says itself.
+        sqlx::Error::Io(io) if is_refused_certificate(io) => no_tls(),
+        // PgBouncer says so with 08P01, as it says that the server is away.
         sqlx::Error::Database(refused) if refused.message().contains("startup parameter") => Error::unavailable(
             "a pooler before the server refuses the settings of a session; set `transactionPooler: true`",
         )
@@ -62,6 +66,27 @@ pub(super) fn from_connect(error: sqlx::Error) -> Error {
         _ => return from_sqlx(error, Doubt::None),
     };
     mapped.with_source(error)
+}
+
+/// Whether one side does not accept the other's certificate, or its TLS. What else goes wrong on an encrypted line is the line.
+fn is_refused_certificate(error: &io::Error) -> bool {
+    use rustls::AlertDescription as Alert;
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::PeerIncompatible(_)) => true,
+        Some(rustls::Error::AlertReceived(alert)) => matches!(
+            alert,
+            Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateExpired
+                | Alert::CertificateUnknown
+                | Alert::CertificateRequired
+                | Alert::UnknownCA
+                | Alert::ProtocolVersion
+                | Alert::HandshakeFailure
+        ),
+        _ => false,
+    }
 }
 
 fn no_tls() -> Error {
@@ -141,8 +166,7 @@ fn from_code(code: &str, doubt: Doubt) -> Error {
                 Error::unavailable(format!("the server is out of a resource ({code}), as connections or disk"))
             }
             Some("58") => Error::unavailable(format!("the server's system failed ({code}), as its disk")),
-            // A quota of the disk among others; XX001 and XX002 are damaged rows and indexes.
-            _ if code == "XX000" => Error::unavailable(format!("the server failed inside ({code}); see its log")),
+            _ if code == INSIDE => Error::unavailable(format!("the server failed inside ({code}); see its log")),
             Some("22") => Error::invalid_value(format!("the server does not take the value ({code})")),
             _ => Error::internal(format!("the server refused a statement ({code})")),
         },
@@ -152,6 +176,11 @@ fn from_code(code: &str, doubt: Doubt) -> Error {
 /// Whether the server gave up a statement because of others, so that it can be sent again at once.
 pub(super) fn is_contention(error: &Error) -> bool {
     matches!(code_of(error).as_deref(), Some("40001" | "40P01"))
+}
+
+/// Whether the server failed inside, as it says of a quota of the disk, and of what is wrong with one row.
+pub(super) fn fails_inside(error: &Error) -> bool {
+    code_of(error).as_deref() == Some(INSIDE)
 }
 
 /// Whether a schema, table or function is there that the session did not know of: it looks anew only at the next transaction.

@@ -16,6 +16,7 @@ mod connect;
 mod database;
 mod error;
 mod expected;
+mod failure;
 mod judge;
 mod list;
 mod migrate;

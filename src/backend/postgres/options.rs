@@ -45,10 +45,23 @@ pub(super) fn connect_options(config: &PostgresConfig) -> PgConnectOptions {
     if config.transaction_pooler { options } else { options.options(session_settings(config)) }
 }
 
-/// Says which file of the configuration cannot be read: the client library calls that a server that cannot be reached.
-pub(super) fn unreadable(files: &TlsFiles) -> Option<Error> {
+/// The certificate files that a connection reads.
+pub(super) fn used_files(config: &PostgresConfig) -> TlsFiles {
+    match ssl_mode(config) {
+        PgSslMode::Disable => TlsFiles::default(),
+        _ => config.tls.files.clone(),
+    }
+}
+
+/// Says which of the files cannot be read, if that is why there is no connection: the client library says the same of a socket.
+pub(super) fn unreadable(files: &TlsFiles, error: &sqlx::Error) -> Option<Error> {
+    use std::io::ErrorKind::{IsADirectory, NotFound, PermissionDenied};
+    let is_of_a_file = |error: &std::io::Error| matches!(error.kind(), NotFound | PermissionDenied | IsADirectory);
+    if !matches!(error, sqlx::Error::Io(error) if is_of_a_file(error)) {
+        return None;
+    }
     [&files.ca_file, &files.cert_file, &files.key_file].into_iter().flatten().find_map(|path| {
-        let error = std::fs::File::open(path).err()?;
+        let error = std::fs::read(path).err()?;
         Some(Error::config(format!("cannot read {}: {}", path.display(), error.kind())).with_source(error))
     })
 }

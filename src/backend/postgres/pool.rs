@@ -18,7 +18,7 @@ use crate::config::{PoolConfig, PostgresConfig, TlsFiles};
 use crate::error::{Error, Result};
 
 use super::error::{Doubt, from_connect, silent};
-use super::options::{connect_options, unreadable};
+use super::options::{connect_options, unreadable, used_files};
 
 /// After how long without use a connection is asked whether it is still there. A server that went away is then found before
 /// a write is sent to it.
@@ -50,7 +50,7 @@ impl Pool {
         let places = usize::try_from(config.pool.max).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS);
         Self {
             options: connect_options(config),
-            tls_files: config.tls.files.clone(),
+            tls_files: used_files(config),
             config: config.pool,
             connection_timeout: config.connection_timeout,
             places: Arc::new(Semaphore::new(places)),
@@ -86,7 +86,7 @@ impl Pool {
         let deadline = deadline.min(Instant::now() + self.connection_timeout);
         match tokio::time::timeout_at(deadline.into(), self.options.connect()).await {
             Ok(connected) => {
-                connected.map_err(|error| unreadable(&self.tls_files).unwrap_or_else(|| from_connect(error)))
+                connected.map_err(|error| unreadable(&self.tls_files, &error).unwrap_or_else(|| from_connect(error)))
             }
             Err(_) => Err(silent(Doubt::None)),
         }

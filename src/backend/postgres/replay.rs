@@ -9,16 +9,17 @@ use std::sync::Arc;
 use sqlx::postgres::PgRow;
 
 use crate::contract::{Append, AppendOrder, ReplayOptions, ReplayOutcome, Step, Write, WriteOp};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
 use crate::stamp::Stamp;
 use crate::time::Timestamp;
 
 use super::batch::{Columns, chunks, distinct};
 use super::conflict;
-use super::error::{column, is_contention, is_position_taken};
+use super::error::{column, fails_inside, is_contention};
+use super::failure::{broken_off, is_of_all, of_all, of_step};
 use super::judge::{Changed, Judge, Loss, Standing};
-use super::list::{beyond_count, forget};
+use super::list::forget;
 use super::record;
 use super::scan::{CLEAR_BATCH, Under};
 use super::sentence::List;
@@ -83,39 +84,6 @@ async fn clear(
     }
 }
 
-/// A failure after a part was applied is not one of a replay that was not applied.
-fn broken_off(failure: Error, applied: bool) -> Error {
-    let failure = of_all(failure);
-    if !applied || failure.kind() != ErrorKind::Unavailable {
-        return failure;
-    }
-    let unknown = Error::outcome_unknown("the replay broke off in the middle; a part of it was applied");
-    let unknown = match failure.outage() {
-        Some(outage) => unknown.with_outage(outage),
-        None => unknown,
-    };
-    unknown.with_source(failure)
-}
-
-/// Whether something failed for a reason that is not in one of the steps.
-fn is_of_all(failure: &Error) -> bool {
-    passes(failure) || failure.kind() == ErrorKind::Config
-}
-
-fn passes(failure: &Error) -> bool {
-    matches!(failure.kind(), ErrorKind::Unavailable | ErrorKind::OutcomeUnknown | ErrorKind::Closed)
-}
-
-/// A failure of all steps as what passes, whatever it is: a right that was taken away, a table that lost its row, a server's disk. Each
-/// step would else be taken for one that the database never accepts.
-pub(super) fn of_all(failure: Error) -> Error {
-    if passes(&failure) {
-        return failure;
-    }
-    let why = format!("the replay failed for a reason that is in none of its operations: {}", failure.message());
-    Error::unavailable(why).with_source(failure)
-}
-
 /// Steps that are applied together.
 struct Transaction<'a> {
     steps: &'a [Step],
@@ -167,7 +135,7 @@ impl<'a> Transaction<'a> {
     /// Halves the steps until those that fail stand alone.
     async fn apart(&self, session: &mut Session, order: &mut AppendOrder) -> Result<Vec<Result<ReplayOutcome>>> {
         self.lock(session).await?;
-        let mut answers = Vec::with_capacity(self.steps.len());
+        let (mut answers, mut failed_inside) = (Vec::with_capacity(self.steps.len()), 0);
         let mut parts = vec![self.steps];
         while let Some(part) = parts.pop() {
             session.save().await?;
@@ -184,7 +152,11 @@ impl<'a> Transaction<'a> {
             };
             session.take_back().await?;
             if let [step] = part {
-                let answer = Err(if is_position_taken(&error) { beyond_count(error) } else { error });
+                failed_inside += usize::from(fails_inside(&error));
+                if failed_inside == self.steps.len() {
+                    return Err(error);
+                }
+                let answer = Err(of_step(error));
                 order.note(step, &answer);
                 answers.push(answer);
             } else {

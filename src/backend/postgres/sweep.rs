@@ -68,10 +68,14 @@ pub(super) async fn run(sweeper: Sweeper, pool: Arc<Pool>, shared: Shared) {
     }
     // The first tick is at once, and there is nothing to sweep yet.
     sweeping.tick().await;
+    // What the last round left over is swept without a rest.
+    let mut left_over = false;
     loop {
         tokio::select! {
             _ = sweeping.tick() => {
-                if let Err(error) = round(&sweeper, &pool, &shared).await {
+                let outcome = round(&sweeper, &pool, &shared, left_over).await;
+                left_over = outcome.is_err();
+                if let Err(error) = outcome {
                     tracing::debug!(%error, "a sweep of the PostgreSQL database failed");
                 }
             }
@@ -80,19 +84,19 @@ pub(super) async fn run(sweeper: Sweeper, pool: Arc<Pool>, shared: Shared) {
     }
 }
 
-async fn round(sweeper: &Sweeper, pool: &Arc<Pool>, shared: &Shared) -> Result<()> {
+async fn round(sweeper: &Sweeper, pool: &Arc<Pool>, shared: &Shared, left_over: bool) -> Result<()> {
     let deadline = Instant::now() + ROUND_WITHIN;
     let mut session = Session::new(pool.lease(deadline).await?, shared.clone(), [Instant::now(), deadline]);
-    let outcome = sweep(sweeper, &mut session).await;
+    let outcome = sweep(sweeper, &mut session, left_over).await;
     session.rollback().await;
     session.end();
     outcome
 }
 
-async fn sweep(sweeper: &Sweeper, session: &mut Session) -> Result<()> {
+async fn sweep(sweeper: &Sweeper, session: &mut Session, left_over: bool) -> Result<()> {
     let sql = Arc::clone(&session.sql);
     clean_lists(session).await?;
-    let Some(oldest) = raise_floor(sweeper, session).await? else { return Ok(()) };
+    let Some(oldest) = raise_floor(sweeper, session, left_over).await? else { return Ok(()) };
     for text in [&sql.sweep_tombstones, &sql.sweep_expired, &sql.sweep_items, &sql.sweep_lists] {
         while remove(sweeper, session, text, oldest).await? {
             session.check_deadline()?;
@@ -101,15 +105,17 @@ async fn sweep(sweeper: &Sweeper, session: &mut Session) -> Result<()> {
     Ok(())
 }
 
-/// Raises `gc_floor`; answers to where. Nothing newer may be removed in this round. `None` if another one sweeps, or did just now.
-async fn raise_floor(sweeper: &Sweeper, session: &mut Session) -> Result<Option<Stamp>> {
+/// Raises `gc_floor`; answers to where. Nothing newer may be removed in this round. `None` if another one sweeps, or did just now, unless
+/// something is left over.
+async fn raise_floor(sweeper: &Sweeper, session: &mut Session, left_over: bool) -> Result<Option<Stamp>> {
     let sql = Arc::clone(&session.sql);
     let Some(now) = look_alone(sweeper, session).await? else { return Ok(None) };
     let oldest = oldest_kept(now, sweeper.retention);
-    let due = oldest_kept(now, sweeper.retention.saturating_add(sweeper.rest()));
+    let rest = if left_over { Duration::ZERO } else { sweeper.rest() };
+    let due = oldest_kept(now, sweeper.retention.saturating_add(rest));
     let bind = |statement: Statement| statement.bind(oldest.to_bytes()).bind(due.to_bytes());
     let raised = session.write(&sql.raise_gc_floor, bind).await?;
-    Ok((!raised.is_empty()).then_some(oldest))
+    Ok((left_over || !raised.is_empty()).then_some(oldest))
 }
 
 /// Removes what is older, as much as one statement may, as the only sweeper; says whether there may be more.

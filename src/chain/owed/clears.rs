@@ -6,7 +6,7 @@ use std::ops::Bound;
 use crate::key::KeyPrefix;
 use crate::stamp::Stamp;
 
-/// The clears among the debts. What covers a key is found by the beginnings of the key, however many clears there are.
+/// The clears among the debts. What covers a key is found by the beginnings of the key, however many prefixes were cleared.
 #[derive(Debug, Default)]
 pub(super) struct Clears {
     clears: BTreeMap<u64, Clear>,

@@ -55,9 +55,6 @@ pub(super) fn split(text: &str, schemes: &[&str], example: &str) -> Result<Parts
     if authority.rsplit('@').next().is_some_and(|hosts| hosts.contains(',')) {
         return Err("names several hosts; name one".to_owned());
     }
-    if rest.contains('#') || Url::parse(text).is_ok_and(|url| url.path().contains('@')) {
-        return Err("has a `#`, or an `@` after a `/`; in names and passwords write `%23`, `%2F` and `%40`".to_owned());
-    }
     // The URL standard has no user without a host, which is how PostgreSQL's URLs name a socket.
     let text = match authority.strip_suffix('@').map(|user| rest.split_at(user.len() + 1)) {
         Some((user, after)) => format!("{scheme}://{user}{NO_HOST}{after}"),
@@ -70,6 +67,13 @@ pub(super) fn split(text: &str, schemes: &[&str], example: &str) -> Result<Parts
         };
         format!("{what}; write it as `{example}`, with `%XX` for what is special in names and passwords")
     })?;
+    let first_parameter = url.query().unwrap_or_default().split(['=', '&']).next();
+    if url.fragment().is_some() || url.path().contains('@') || first_parameter.is_some_and(|name| name.contains('@')) {
+        return Err(
+            "has a `#`, or an `@` after a `/` or `?`; in names and passwords write `%23`, `%40`, `%2F` and `%3F`"
+                .to_owned(),
+        );
+    }
     parts(&url)
 }
 
@@ -124,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_password_that_is_not_escaped_is_not_taken_for_an_address() {
-        for text in ["postgres://app:12#ab@db/x", "postgres://app:12/ab@db/x"] {
+        for text in ["postgres://app:12#ab@db/x", "postgres://app:12/ab@db/x", "postgres://app:12?ab@db/x"] {
             let problem = super::split(text, POSTGRES, "postgres://user@host/database").err().unwrap();
             assert!(problem.contains("%23") && !problem.contains("ab"), "{problem}");
         }

@@ -108,7 +108,7 @@ impl<W: Work> Drop for Call<'_, W> {
     }
 }
 
-/// A call on its way alone, in its caller. Should the caller go away, or keep others waiting, a task of ours takes it to its end.
+/// A call on its way alone, in its caller. Should the caller go away, or not get on with it, a task of ours takes it to its end.
 struct Alone<'a, W: Work> {
     lane: &'a Arc<Lane<W>>,
     flight: usize,

@@ -17,8 +17,8 @@ use super::work::Work;
 /// How soon a deadline is looked at again whose batch was just being made up.
 const SOON: Duration = Duration::from_millis(1);
 
-/// How long after its begin a lone call is left to its caller while others wait behind it. One that is only slow loses nothing by being
-/// taken over.
+/// How long after its begin a lone call is left to its caller if others wait behind it, or may. One that is only slow loses nothing by
+/// being taken over.
 pub(super) const PATIENCE: Duration = Duration::from_millis(10);
 
 /// The room for one call or batch on its way, and what is in it.

@@ -229,7 +229,7 @@ impl<W: Work> Lane<W> {
             taken = state.take_over(now);
             resumed = state.take_back(now);
             // What its caller gets on with at this moment is looked at again, but not at once.
-            let stalls = state.stalls_at(false).map(|at| at.max(now + PATIENCE));
+            let stalls = state.stalls_at(false).map(|at| if at <= now { now + PATIENCE } else { at });
             next = state.expire(now, &mut late).into_iter().chain(stalls).min();
         }
         state.watch.reset(runtime, next, timer);

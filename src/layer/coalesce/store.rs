@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use foldhash::quality::RandomState;
 use futures_util::future::BoxFuture;
 use tokio::task::JoinError;
+use tracing::Instrument;
 
 use crate::config::BatchingConfig;
 use crate::contract::{
@@ -29,8 +30,8 @@ use super::work::{Appends, Reads, Work, Writes};
 /// The lanes of a kind unless the configuration says otherwise.
 const DEFAULT_LANES: u32 = 2;
 
-/// A store whose independent reads, writes and appends share round trips. Everything else goes straight through, and so do
-/// calls that are batches already.
+/// A store whose independent reads, writes and appends share round trips. All other reads go straight through; all other changes, and those
+/// that are batches already, in tasks of their own.
 pub struct Coalesce<B: Store + ?Sized> {
     inner: Arc<B>,
     reads: Lanes<Reads<B>>,
@@ -99,7 +100,7 @@ async fn in_a_task<T: Send + 'static>(change: impl Future<Output = T> + Send + '
         true => panicked(),
         false => Error::outcome_unknown("the runtime ended while a change was on its way"),
     };
-    tokio::spawn(change).await.map_err(ended)
+    tokio::spawn(change.in_current_span()).await.map_err(ended)
 }
 
 /// The same for a batch.
