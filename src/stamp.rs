@@ -181,6 +181,11 @@ impl HybridClock {
         }
     }
 
+    /// The moment of the newest stamp that this clock gave or was shown.
+    pub(crate) fn newest(&self) -> Timestamp {
+        Timestamp::from_millis(self.last.load(Ordering::SeqCst) >> COUNTER_BITS)
+    }
+
     /// Gives a stamp newer than `stamp` and than all that this clock gave or was shown.
     #[must_use]
     pub fn issue_after(&self, stamp: Stamp) -> Stamp {

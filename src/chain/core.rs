@@ -20,8 +20,10 @@ use super::in_flight::InFlight;
 use super::journal::Journal;
 use super::meters;
 use super::owed::Owed;
+use super::reserve::ClockReserve;
 use super::rounds::Rounds;
 use super::status::{Board, ChainState, ChainStatus};
+use super::watch as watching;
 
 /// The longest time of a call that is kept back for the journal.
 const LONGEST_RESERVE: Duration = Duration::from_secs(1);
@@ -34,6 +36,7 @@ pub(super) struct Core {
     pub(super) settings: Settings,
     pub(super) clock: Clock,
     pub(super) stamps: Arc<HybridClock>,
+    pub(super) reserve: ClockReserve,
     pub(super) in_flight: Arc<InFlight>,
     pub(super) rounds: Rounds,
     owed: RwLock<Owed>,
@@ -105,6 +108,7 @@ impl Core {
             journal,
             settings,
             stamps,
+            reserve: ClockReserve::default(),
             in_flight: Arc::default(),
             rounds: Rounds::default(),
             owed: RwLock::new(owed),
@@ -161,7 +165,18 @@ impl Core {
 
     /// Calls the primary, if the breaker lets it, and notes what its answer says of the primary.
     pub(super) async fn attempt<T: Answer>(&self, asked: Call, call: impl Future<Output = T>) -> Attempt<T> {
+        if asked == Call::Write {
+            self.cover_stamps().await;
+        }
         self.gate.attempt(asked, call, |error| self.announce(Some(error))).await
+    }
+
+    /// Sees to it that whoever starts after this process, however that ends, gives newer stamps than those given by now: before
+    /// anything that carries one is acknowledged.
+    pub(super) async fn cover_stamps(&self) {
+        if !self.reserve.covers(self.stamps.newest()) {
+            watching::extend_reserve(self).await;
+        }
     }
 
     /// What a refusal says of a write that is behind. The next stamp is newer than what stands in its way, whosever clock gave that.

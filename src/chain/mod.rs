@@ -16,6 +16,7 @@ mod journal;
 mod meters;
 mod owed;
 mod reconcile;
+mod reserve;
 mod rounds;
 mod status;
 mod watch;

@@ -13,9 +13,15 @@ use super::journal::Meta;
 /// How often what is known of the primary is written down.
 const KEEP_EVERY: Duration = Duration::from_secs(30);
 
+/// How often the clock's reserve is written down while there are writes, which need not wait for it then.
+const EXTEND_EVERY: Duration = Duration::from_secs(4);
+
 /// How far ahead of the wall clock stamps may be given without being written down. A process that starts anew begins after this
-/// moment, so that a wall clock which stepped back meanwhile cannot give older stamps.
-const CLOCK_RESERVE: Duration = Duration::from_secs(60);
+/// moment, so that neither a wall clock which stepped back meanwhile gives older stamps, nor one that is behind others'.
+const CLOCK_RESERVE: Duration = Duration::from_secs(10);
+
+/// How long a write waits at most for the reserve to be written down: a disk that hangs must not keep writes from the primary.
+const EXTEND_WITHIN: Duration = Duration::from_millis(500);
 
 /// How far ahead of the newest stamp the reserve stays, where stamps run before the wall clock. A millisecond has room for 65,536,
 /// so it is more than a process gives until it writes the next one down; and each start may bring them that much further ahead.
@@ -36,7 +42,8 @@ pub(super) async fn run(core: Arc<Core>) {
         }
         core.show();
         core.gate.breathe().await;
-        if kept.elapsed() >= KEEP_EVERY {
+        let is_due = kept.elapsed() >= EXTEND_EVERY && core.reserve.take_used();
+        if is_due || kept.elapsed() >= KEEP_EVERY {
             kept = tokio::time::Instant::now();
             keep(&core).await;
         }
@@ -165,6 +172,20 @@ pub(super) async fn keep(core: &Core) {
     write_down(core, reserve).await;
 }
 
+/// Writes down a later reserve before stamps are used that it does not cover. Where that fails or takes too long, what is written down
+/// is not waited for again at once: the disk is away, and the primary is not.
+pub(super) async fn extend_reserve(core: &Core) {
+    let _turn = core.reserve.turn().await;
+    let newest = core.stamps.newest();
+    if core.reserve.covers(newest) {
+        return;
+    }
+    let _ = tokio::time::timeout(EXTEND_WITHIN, keep(core)).await;
+    if !core.reserve.covers(newest) {
+        core.reserve.extend(ahead(newest, CLOCK_RESERVE));
+    }
+}
+
 /// The same when no stamp is used any more: the next start begins right after the last one.
 pub(super) async fn keep_last(core: &Core) {
     write_down(core, ahead(core.stamps.issue().timestamp(), Duration::from_millis(1))).await;
@@ -179,7 +200,8 @@ async fn write_down(core: &Core, reserve: Timestamp) {
     let identity = *core.known.lock().unwrap_or_else(PoisonError::into_inner);
     let fingerprint = core.settings.fingerprint.clone();
     let meta = Meta { fingerprint, identity, clock_reserve: Some(reserve) };
-    if let Err(error) = journal.set_meta(meta).await {
-        tracing::warn!(%error, "what is known of the primary could not be written down");
+    match journal.set_meta(meta).await {
+        Ok(()) => core.reserve.extend(reserve),
+        Err(error) => tracing::warn!(%error, "what is known of the primary could not be written down"),
     }
 }

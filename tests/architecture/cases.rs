@@ -81,7 +81,9 @@ const OF_THE_PROCESS: &[(&str, &[Test])] = &[
         &[
             (CLOCKS, "writes_keep_their_order_though_the_clock_jumps_while_they_are_made"),
             (CLOCKS, "a_process_that_begins_after_the_clock_jumped_back_gives_no_older_stamps"),
-            (CLOCKS, "what_a_clock_that_jumped_right_before_a_crash_outvotes_is_kept"),
+            (CLOCKS, "a_process_that_begins_after_a_crash_gives_no_older_stamps_though_the_clock_had_just_jumped"),
+            (CLOCKS, "a_process_that_begins_after_a_crash_gives_no_older_stamps_though_another_ones_clock_was_ahead"),
+            (CLOCKS, "what_another_process_took_over_does_not_land_over_what_is_written_since"),
             (LIVES, "a_clock_that_went_back_while_nothing_ran_gives_no_older_stamps"),
         ],
     ),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use agent_storage::chain::ChainState;
 use agent_storage::contract::{Durability, Store, Write};
-use agent_storage::{Key, Value};
+use agent_storage::{Key, Stamp, Value};
 
 use crate::machine::{Machine, Process};
 use crate::rig::soon;
@@ -40,6 +40,15 @@ async fn writes_keep_their_order_though_the_clock_jumps_while_they_are_made() {
     assert_eq!(machine.lost().await, []);
 }
 
+/// A stamp of somebody whose clock is ahead.
+fn ahead(machine: &Machine) -> Stamp {
+    let clock = machine.clock.clone();
+    clock.advance(HOURS);
+    let ahead = Stamp::earliest(clock.now());
+    clock.rewind(HOURS);
+    ahead
+}
+
 /// The next process begins in an outage, when the clock is set right, and writes the key too.
 async fn write_over_it_with_an_earlier_clock(machine: &Machine) {
     machine.clock.rewind(HOURS);
@@ -66,13 +75,49 @@ async fn a_process_that_begins_after_the_clock_jumped_back_gives_no_older_stamps
 }
 
 #[tokio::test]
-async fn what_a_clock_that_jumped_right_before_a_crash_outvotes_is_kept() {
+async fn a_process_that_begins_after_a_crash_gives_no_older_stamps_though_the_clock_had_just_jumped() {
     let machine = Machine::new();
     let process = machine.start().await;
     machine.clock.advance(HOURS);
     process.set("k", 1).await;
     machine.kill([process]).await;
     write_over_it_with_an_earlier_clock(&machine).await;
-    assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(1));
-    assert_eq!(machine.lost().await, [("k".to_owned(), 2)], "nobody can tell which was later, so both are there");
+    assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(2));
+    assert_eq!(machine.lost().await, [("k".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn a_process_that_begins_after_a_crash_gives_no_older_stamps_though_another_ones_clock_was_ahead() {
+    let machine = Machine::new();
+    let process = machine.start().await;
+    // It reads what somebody wrote whose clock is ahead.
+    process.stamps.observe(ahead(&machine));
+    process.set("k", 1).await;
+    machine.kill([process]).await;
+    machine.fall();
+    let heir = machine.start().await;
+    heir.owe("k", 2).await;
+    machine.faults.heal();
+    heir.until(|status| status.state == ChainState::Normal).await;
+    assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(2));
+}
+
+#[tokio::test]
+async fn what_another_process_took_over_does_not_land_over_what_is_written_since() {
+    let machine = Machine::new();
+    let first = machine.start().await;
+    first.stamps.observe(ahead(&machine));
+    machine.fall();
+    first.owe("k", 1).await;
+    machine.kill([first]).await;
+    let other = machine.start().await;
+    // Its file is new: that of the dead one is the other one's now.
+    let heir = machine.start().await;
+    assert_eq!(machine.owned_journals(), 2);
+    heir.owe("k", 2).await;
+    machine.faults.heal();
+    for process in [&heir, &other] {
+        process.until(|status| status.state == ChainState::Normal).await;
+    }
+    assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(2));
 }

@@ -121,3 +121,19 @@ async fn whoever_starts_with_it_reads_it() {
     let heir = machine.start().await;
     assert_eq!((heir.number("k").await, heir.number("new").await), (Some(1), Some(1)));
 }
+
+#[tokio::test]
+async fn a_file_whose_process_ended_before_it_had_tables_is_removed() {
+    let machine = Machine::new();
+    let process = machine.start().await;
+    machine.fall();
+    process.owe("k", 1).await;
+    let folder = machine.journals()[0].parent().unwrap().to_owned();
+    machine.kill([process]).await;
+    std::fs::write(folder.join("journal-00000000000000aa.db"), "").unwrap();
+    machine.faults.heal();
+    let heir = machine.start().await;
+    heir.until(|status| status.state == ChainState::Normal).await;
+    assert_eq!(heir.chain.status().left_journals, Vec::<String>::new());
+    assert_eq!(machine.journals().len(), 1);
+}

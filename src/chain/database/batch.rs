@@ -31,17 +31,17 @@ pub(super) async fn send<I: Item>(core: &Arc<Core>, items: Vec<I>, cx: &Context)
     }
 }
 
-/// Holds the keys. A key that is owed something waits for its turn beside the replay first.
+/// Holds the keys, in the order of the calls, and then waits with those that are owed something for their turn beside the replay.
 async fn enter<I: Item>(core: &Arc<Core>, items: &[I], cx: &Context) -> Result<Entered> {
     core.admit(cx)?;
+    let keys = items.iter().map(|item| item.key().clone()).collect();
+    let entered = core.in_flight.enter(Scope::Keys(keys), cx).await?;
     if core.owes_anything() && !core.is_open() {
         let owed = items.iter().filter(|item| core.owed().owes(item.key())).count();
         if owed > 0 {
             core.rounds.admit(owed, cx).await;
         }
     }
-    let keys = items.iter().map(|item| item.key().clone()).collect();
-    let entered = core.in_flight.enter(Scope::Keys(keys), cx).await?;
     core.admit(cx)?;
     Ok(entered)
 }
@@ -252,4 +252,46 @@ impl<I: Item> Batch<'_, I> {
 
 fn indices(routes: &[Route], wanted: Route) -> impl Iterator<Item = usize> {
     routes.iter().enumerate().filter(move |(_, route)| **route == wanted).map(|(index, _)| index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::memory::MemoryDatabase;
+    use crate::chain::journal::{Effect, Header};
+    use crate::chain::{ChainOptions, DatabaseChain};
+    use crate::config::{DatabaseChainConfig, DatabaseFallback, MinDurability};
+    use crate::contract::{GetOptions, Store, Write};
+    use crate::value::Value;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn who_waits_for_the_replay_keeps_the_order_of_the_key() {
+        let options = ChainOptions::new(Duration::from_secs(5));
+        let primary = Arc::new(MemoryDatabase::new(&Default::default()));
+        let mut config = DatabaseChainConfig::default();
+        config.min_durability = MinDurability::Volatile;
+        let chain = DatabaseChain::open(primary, DatabaseFallback::Memory, &config, options);
+        let chain = Arc::new(chain.await.unwrap());
+        chain.stop();
+        let (core, key, cx) =
+            (Arc::clone(&chain.core), Key::parse("k").unwrap(), Context::with_timeout(Duration::from_secs(5)));
+        core.change_owed(|owed| owed.add(Header::new(7, core.stamps.issue(), Effect::Delete(key.clone()), None)));
+        // A round of the replay without room for others.
+        core.rounds.begin(0, 0);
+        let put = |number: i64| Write::put(key.clone(), Value::from_integer(number), core.stamps.issue());
+        let first = tokio::spawn({
+            let (chain, write) = (Arc::clone(&chain), put(1));
+            async move { chain.write(write, &cx).await }
+        });
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        // The next one has room, and comes before the one that waited has heard of it.
+        core.rounds.begin(1000, 1000);
+        chain.write(put(2), &cx).await.unwrap();
+        first.await.unwrap().unwrap();
+        let found = chain.get(&key, &GetOptions::default(), &cx).await.unwrap();
+        assert_eq!(found.into_value().unwrap(), Value::from_integer(2));
+    }
 }

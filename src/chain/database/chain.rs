@@ -66,7 +66,7 @@ const EXPORTED_BYTES: usize = 8 << 20;
 /// ```
 #[derive(Debug)]
 pub struct DatabaseChain {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     tasks: Vec<JoinHandle<()>>,
     timeout: Duration,
     #[cfg(feature = "sqlite")]
@@ -174,6 +174,9 @@ impl DatabaseChain {
         let folder = Arc::new(folder);
         let (journal, found) = folder.open().await?;
         let journal = Arc::new(journal);
+        if let Some(newest) = found.newest_of_others {
+            options.stamps.observe(newest);
+        }
         let mut chain = Self::over(primary, Some(journal.clone()), config, options).await?;
         chain.core.set_left_journals(folder.left());
         if found.owed_elsewhere().is_some() {

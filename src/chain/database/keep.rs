@@ -59,6 +59,7 @@ async fn keep_to_end<A>(
     acknowledge: impl Fn(usize, &Owed, Durability) -> A,
 ) -> Result<Vec<A>> {
     let Some(journal) = &core.journal else { return Err(away()) };
+    core.cover_stamps().await;
     let headers: Vec<_> = operations.iter().map(|operation| (operation.stamp, operation.action.effect())).collect();
     let oldest = operations.iter().map(|operation| operation.stamp).min();
     let since = core.outage_began(oldest.unwrap_or(Stamp::MIN));

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use crate::chain::folder::{create_folder, sync_folder};
 use crate::contract::Identity;
 use crate::error::{Error, Result};
+use crate::stamp::Stamp;
 
 use super::acceptance;
 use super::candidate::{self, Candidate, Dead};
@@ -51,6 +52,8 @@ pub(crate) struct Found {
     pub(crate) imported: u64,
     /// The files that were left alone.
     pub(crate) left: Vec<LeftFile>,
+    /// The newest stamp of what living processes owe.
+    pub(crate) newest_of_others: Option<Stamp>,
 }
 
 /// A file of a dead process that was left as it is.
@@ -140,6 +143,9 @@ impl JournalFolder {
         self.import(&journal, ours, Known::Newest, &mut found).await;
         // Whoever opens it reads all of it.
         self.take_news();
+        // Last: what died meanwhile was taken over by us, or by one that lives.
+        let path = self.path.clone();
+        found.newest_of_others = blocking(move || Ok(glance::newest_owed_by_others(&path))).await?;
         Ok((journal, found))
     }
 

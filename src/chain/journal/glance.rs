@@ -23,6 +23,9 @@ use super::table;
 /// How long to wait for the owner.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How many operations of another process's journal are looked at, the newest first.
+const LATELY: u32 = 10_000;
+
 /// What a journal holds, in numbers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Glance {
@@ -101,6 +104,26 @@ pub(crate) fn known_by_others(folder: &Path, fingerprint: &str) -> Option<Identi
         }
     }
     known
+}
+
+/// The newest stamp of what the living processes have lately come to owe, or taken over. What is written now must be newer than what they
+/// bring to the database later.
+pub(crate) fn newest_owed_by_others(folder: &Path) -> Option<Stamp> {
+    let newest = |journal: PathBuf| {
+        if !is_owned(&journal).unwrap_or(false) {
+            return None;
+        }
+        let look = || {
+            let connection = open(&journal)?;
+            if layout::format(&connection)? == 0 { Ok(None) } else { table::newest_stamp(&connection, LATELY) }
+        };
+        let found: SqlResult<Option<Stamp>> = look();
+        found.unwrap_or_else(|error| {
+            tracing::debug!(error = %error.into_error(), "it cannot be seen what another process owes");
+            None
+        })
+    };
+    list(folder).unwrap_or_default().into_iter().filter_map(newest).max()
 }
 
 fn meta(journal: &Path) -> Result<Meta> {

@@ -7,6 +7,7 @@ use crate::contract::Identity;
 use crate::engine::sqlite::SqlResult;
 
 use super::episode;
+use super::layout;
 use super::operation::Meta;
 use super::record::signed;
 use super::table;
@@ -36,6 +37,10 @@ pub(super) fn copy(
     mut next_seq: impl FnMut() -> u64,
 ) -> SqlResult<u64> {
     if target.prepare_cached("SELECT 1 FROM imported WHERE source = ?1")?.exists([name])? {
+        return Ok(0);
+    }
+    if layout::format(source)? == 0 {
+        // Its process ended, or its disk was full, before it had tables.
         return Ok(0);
     }
     let mut insert = target

@@ -129,6 +129,13 @@ pub(super) fn counts(connection: &Connection) -> SqlResult<(u64, u64, Option<Sta
     Ok((unsigned(all.saturating_sub(parked))?, unsigned(parked)?, oldest.map(Stamp::from_bytes)))
 }
 
+/// The newest stamp of as many operations, the last ones of the journal.
+pub(super) fn newest_stamp(connection: &Connection, count: u32) -> SqlResult<Option<Stamp>> {
+    let sql = "SELECT max(stamp) FROM (SELECT stamp FROM op ORDER BY seq DESC LIMIT ?1)";
+    let newest: Option<[u8; 16]> = connection.query_row(sql, [count], |row| row.get(0))?;
+    Ok(newest.map(Stamp::from_bytes))
+}
+
 /// What is known beside the operations.
 pub(super) fn meta(connection: &Connection) -> SqlResult<Meta> {
     let sql = "SELECT fingerprint, identity, canary, clock_reserve FROM meta WHERE id = 1";
