@@ -22,6 +22,7 @@ pub(crate) fn tests(suite: &mut Suite) {
     tests! {
         a_full_disk_refuses_what_is_new_and_lets_go_what_it_holds
         a_process_that_starts_on_a_full_disk_brings_the_primary_what_it_is_owed
+        a_process_that_starts_on_a_full_disk_reads_and_writes_the_primary
         a_first_start_on_a_full_disk_is_refused_until_there_is_room
         a_folder_that_cannot_be_written_is_told_with_what_helps
         a_journal_that_cannot_be_written_is_left_and_told
@@ -147,6 +148,28 @@ async fn a_process_that_starts_on_a_full_disk_brings_the_primary_what_it_is_owed
     primary.faults.heal();
     until(&heir.chain, |status| status.state == ChainState::Normal).await;
     assert_stored(&primary, kept).await;
+}
+
+async fn a_process_that_starts_on_a_full_disk_reads_and_writes_the_primary() {
+    let (disk, primary) = (Disk::of_mebibytes(64), Primary::new());
+    let folder = disk.path().join("journal");
+    let process = primary.start(&folder).await;
+    process.database.set_json("k", &1).await.unwrap();
+    process.die(&folder).await;
+    // As it is left by one that ends in order: without SQLite's other files.
+    let journals = JournalFile::list(&folder).await.unwrap();
+    rusqlite::Connection::open(journals[0].path.clone())
+        .unwrap()
+        .pragma_update(None, "wal_checkpoint", "TRUNCATE")
+        .unwrap();
+    assert!(!journals[0].path.with_extension("db-wal").exists());
+    disk.take_all_but(0);
+    let heir = primary.start(&folder).await;
+    assert!(heir.chain.status().journal_full && heir.chain.status().left_journals.is_empty());
+    assert_eq!(heir.database.get_json("k").await.unwrap(), Some(1));
+    assert_eq!(heir.database.set_json("k", &2).await.unwrap().durability, Durability::Primary);
+    disk.give_back();
+    until(&heir.chain, |status| !status.journal_full).await;
 }
 
 async fn a_first_start_on_a_full_disk_is_refused_until_there_is_room() {

@@ -9,11 +9,13 @@ use rusqlite::{Connection, MAIN_DB, OpenFlags};
 use crate::engine::sqlite::{SqlError, SqlResult};
 use crate::error::{Error, Result};
 
+use super::disk::is_disk_full;
 use super::files;
 use super::layout;
 use super::lock::OwnerLock;
 use super::operation::Meta;
 use super::record::{HEADER_COLUMNS, header};
+use super::reserve::Reserve;
 use super::table;
 
 /// How long to wait for a tool that looks into the file.
@@ -68,11 +70,17 @@ fn look(path: PathBuf) -> Option<Dead> {
     if !path.exists() {
         return None;
     }
-    Some(match read(&path) {
+    let mut found = read(&path).map_err(SqlError::into_error);
+    if found.as_ref().is_err_and(is_disk_full) {
+        // Beside a file that was closed in order SQLite must make its own anew, and the room for that was kept.
+        Reserve::of(&path).give_way();
+        found = read(&path).map_err(SqlError::into_error);
+    }
+    Some(match found {
         Ok((connection, meta, operations)) => {
             Dead::Readable(Box::new(Candidate { path, connection, meta, operations, lock }))
         }
-        Err(error) => Dead::Unreadable { path, error: error.into_error() },
+        Err(error) => Dead::Unreadable { path, error },
     })
 }
 

@@ -67,9 +67,16 @@ impl DiskJournal {
         let journal = Self { path, shared, slot: Mutex::new(slot), closed: AtomicBool::new(false) };
         let shared = Arc::clone(&journal.shared);
         let begin = move |connection: &Connection| shared.begin(connection);
-        let begun =
-            async { journal.engine(deadline).await?.write_to_end(0, Atomicity::Statement, deadline, begin).await };
-        begun.await.map_err(named)?;
+        let begin = async || {
+            let engine = journal.engine(deadline).await?;
+            engine.write_to_end(0, Atomicity::Statement, deadline, begin.clone()).await
+        };
+        let mut begun = begin().await;
+        if begun.as_ref().is_err_and(is_disk_full) {
+            journal.shared.give_way();
+            begun = begin().await;
+        }
+        begun.map_err(named)?;
         Ok(journal)
     }
 
@@ -305,8 +312,10 @@ fn named(error: Error) -> Error {
     if is_disk_full(&error) { disk_full().with_source(error) } else { error }
 }
 
-/// Whether SQLite found no room on the disk.
+/// Whether SQLite found no room on the disk, be it for the memory that it shares by a file.
 pub(super) fn is_disk_full(error: &Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<rusqlite::Error>());
-    source.and_then(rusqlite::Error::sqlite_error_code) == Some(rusqlite::ErrorCode::DiskFull)
+    source.and_then(rusqlite::Error::sqlite_error).is_some_and(|error| {
+        error.code == rusqlite::ErrorCode::DiskFull || error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
+    })
 }

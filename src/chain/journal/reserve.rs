@@ -35,6 +35,11 @@ impl Reserve {
         Self { path, bytes, next_attempt: Mutex::new(None) }
     }
 
+    /// That of a dead process's journal, which may be given away.
+    pub(super) fn of(journal: &Path) -> Self {
+        Self::new(journal.with_extension("reserve"), 0)
+    }
+
     /// Takes the room, if it is not taken already.
     pub(super) fn take(&self) -> io::Result<()> {
         if fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() == self.bytes) {
