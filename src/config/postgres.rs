@@ -38,14 +38,15 @@ pub struct PostgresConfig {
     /// How long making a connection may take. 5 s by default.
     #[validate(custom(function = "rules::wait"))]
     pub connection_timeout: Duration,
-    /// After how long the server ends a statement. 30 s by default; zero leaves it to the server.
+    /// After how long the server ends a statement. 30 s by default; zero leaves it to the server. What a fallback replays may take
+    /// longer, up to two minutes.
     #[validate(custom(function = "rules::server_timeout"))]
     pub statement_timeout: Duration,
     /// After how long the server gives up waiting for a lock. 3 s by default: a definite answer before the 4 s are over
     /// that a chain leaves the server of a call's usual 5 s. Zero leaves it to the server.
     #[validate(custom(function = "rules::server_timeout"))]
     pub lock_timeout: Duration,
-    /// After how long the server ends a transaction that does nothing. 30 s by default; zero leaves it to the server.
+    /// After how long the server ends a transaction that does nothing, but for a replay. 30 s by default; zero leaves it to the server.
     #[validate(custom(function = "rules::server_timeout"))]
     pub idle_in_transaction_timeout: Duration,
     /// The schema that holds our tables and nothing else; it is made if missing. `agent_storage` by default.

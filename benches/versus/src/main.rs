@@ -147,8 +147,8 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Measures one cell: in each round the contenders one after the other, so that what disturbs the machine disturbs all, and each round
-/// begins with another one, so that nobody always comes after the same one.
+/// Measures one cell: in each round the contenders one after the other, so that what disturbs the machine disturbs all. Each round begins
+/// with another one, and every second one goes backwards, so that nobody always comes after the same one.
 async fn cell(
     arguments: &Arguments,
     backend: Backend,
@@ -170,7 +170,11 @@ async fn cell(
     for round in 0..usize::from(arguments.rounds) {
         let first = round % able.len().max(1);
         let (later, first) = able.split_at_mut(first);
-        for (contender, samples) in first.iter_mut().chain(later) {
+        let mut turns: Vec<_> = first.iter_mut().chain(later).collect();
+        if round % 2 == 1 {
+            turns.reverse();
+        }
+        for (contender, samples) in turns {
             match contender.run(op, callers, length, work).await {
                 Ok(sample) => samples.push(sample),
                 Err(error) => eprintln!("{} {op} {callers}: {} failed: {error:#}", backend.name(), contender.who()),
