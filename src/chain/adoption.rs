@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use crate::contract::Identity;
 use crate::error::Result;
+use crate::stamp::Stamp;
 
 use super::core::Core;
 use super::inherit::inherit;
-use super::journal::{DiskJournal, Journal as _, JournalFolder};
+use super::journal::{DiskJournal, Found, Journal as _, JournalFolder};
 
 /// How often the folder is looked at.
 const EVERY: Duration = Duration::from_secs(30);
@@ -44,7 +45,8 @@ pub(super) async fn run(core: Arc<Core>, folder: Arc<JournalFolder>, journal: Ar
         }
         let _turn = folder.turn().await;
         match folder.adopt(&journal).await {
-            Ok(_) => {
+            Ok(found) => {
+                follow(&core, &found);
                 core.set_left_journals(folder.left());
                 take_in(&core, &folder, &journal, Readers::Already).await;
             }
@@ -60,6 +62,7 @@ pub(super) async fn look_again(core: &Core, folder: &JournalFolder, journal: &Di
     folder.look_again();
     match folder.adopt(journal).await {
         Ok(found) => {
+            follow(core, &found);
             core.set_left_journals(folder.left());
             take_in(core, folder, journal, readers).await;
             core.set_owed_elsewhere(found.owed_elsewhere());
@@ -83,10 +86,18 @@ pub(super) async fn spread(
     accepted: Identity,
 ) -> Result<Spread> {
     let found = folder.adopt_all(journal).await?;
+    follow(core, &found);
     core.set_left_journals(folder.left());
     take_in(core, folder, journal, Readers::Already).await;
     let told = folder.announce(journal, accepted).await?;
     Ok(Spread { taken_over: found.imported, told })
+}
+
+/// Gives no older stamps than a dead process whose journal was taken over may have given.
+fn follow(core: &Core, found: &Found) {
+    if let Some(reserve) = found.reserve_of_others {
+        core.stamps.observe(Stamp::earliest(reserve));
+    }
 }
 
 /// Counts as owed what was taken over since the last time. What cannot be read now is read the next time.

@@ -31,6 +31,11 @@ impl ClockReserve {
         self.until.fetch_max(until.as_millis(), Ordering::AcqRel);
     }
 
+    /// The moment up to which stamps may be used.
+    pub(super) fn until(&self) -> Timestamp {
+        Timestamp::from_millis(self.until.load(Ordering::Acquire))
+    }
+
     /// Whether anything was stamped since the last time.
     pub(super) fn take_used(&self) -> bool {
         self.used.swap(false, Ordering::Relaxed)

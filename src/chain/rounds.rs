@@ -1,10 +1,10 @@
 //! [`Rounds`]: who writes while the journal is replayed, so that the replay ends.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use crate::contract::Context;
 
@@ -37,8 +37,8 @@ impl Rounds {
         self.ended.notify_waiters();
     }
 
-    /// Waits for room for so many operations, or until the replay rests; not for long in any case, nor for longer than the call has.
-    pub(super) async fn admit(&self, operations: usize, cx: &Context) {
+    /// Waits for room for so many operations, or until the replay rests; not for long after the call began, nor for longer than it has.
+    pub(super) async fn admit(&self, operations: usize, began: Instant, cx: &Context) {
         let turn = async {
             loop {
                 let mut ended = std::pin::pin!(self.ended.notified());
@@ -50,7 +50,7 @@ impl Rounds {
             }
         };
         // A replay that does not come on must not hold writers up.
-        let _ = timeout(HOLD.min(cx.remaining()), turn).await;
+        let _ = timeout_at(cx.deadline.min(began + HOLD).into(), turn).await;
     }
 
     fn take(&self, operations: usize) -> bool {

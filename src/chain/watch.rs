@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::contract::{Context, Identity};
 use crate::error::{Error, Outage, Result};
+use crate::stamp::{HybridClock, Stamp};
 use crate::time::Timestamp;
 
 use super::core::Core;
@@ -21,11 +22,14 @@ const EXTEND_EVERY: Duration = Duration::from_secs(4);
 const CLOCK_RESERVE: Duration = Duration::from_secs(10);
 
 /// How long a write waits at most for the reserve to be written down: a disk that hangs must not keep writes from the primary.
-const EXTEND_WITHIN: Duration = Duration::from_millis(500);
+const EXTEND_WITHIN: Duration = Duration::from_millis(250);
 
-/// How far ahead of the newest stamp the reserve stays, where stamps run before the wall clock. A millisecond has room for 65,536,
-/// so it is more than a process gives until it writes the next one down; and each start may bring them that much further ahead.
+/// How far ahead of the newest stamp the reserve stays, where stamps run before the wall clock. A millisecond has room for 65,536, so
+/// where the clock stands still it is more than a process gives in between; and each start may bring them that much further ahead.
 const STAMP_RESERVE: Duration = Duration::from_millis(500);
+
+/// How far ahead of it the reserve is extended where it did not do: stamps follow a clock there that runs before ours.
+const EXTENDED_BY: Duration = Duration::from_secs(4);
 
 /// Probes for ever: from time to time, and at once where a call waits too long or the breaker opened.
 pub(super) async fn run(core: Arc<Core>) {
@@ -168,25 +172,41 @@ fn recognise(core: &Core, identity: Identity) -> Result<()> {
 
 /// Writes down what is known, so that the next start knows it too.
 pub(super) async fn keep(core: &Core) {
-    let reserve = ahead(core.clock.now(), CLOCK_RESERVE).max(ahead(core.stamps.issue().timestamp(), STAMP_RESERVE));
+    let _turn = core.reserve.turn().await;
+    keep_in_turn(core, STAMP_RESERVE).await;
+}
+
+/// The same, with the reserve so far ahead of the newest stamp. What was promised of the reserve is never taken back.
+async fn keep_in_turn(core: &Core, ahead_of_stamps: Duration) {
+    let stamps = ahead(core.stamps.issue().timestamp(), ahead_of_stamps);
+    let reserve = ahead(core.clock.now(), CLOCK_RESERVE).max(stamps).max(core.reserve.until());
     write_down(core, reserve).await;
 }
 
-/// Writes down a later reserve before stamps are used that it does not cover. Where that fails or takes too long, what is written down
-/// is not waited for again at once: the disk is away, and the primary is not.
+/// Writes down a later reserve before stamps are used that it does not cover. Where that fails or takes too long, they are used all the
+/// same, and what is written down is not waited for again at once: the disk is away, and the primary is not.
 pub(super) async fn extend_reserve(core: &Core) {
-    let _turn = core.reserve.turn().await;
+    let extended = async {
+        let _turn = core.reserve.turn().await;
+        if !core.reserve.covers(core.stamps.newest()) {
+            keep_in_turn(core, EXTENDED_BY).await;
+        }
+    };
+    let _ = tokio::time::timeout(EXTEND_WITHIN, extended).await;
     let newest = core.stamps.newest();
-    if core.reserve.covers(newest) {
-        return;
-    }
-    let _ = tokio::time::timeout(EXTEND_WITHIN, keep(core)).await;
     if !core.reserve.covers(newest) {
         core.reserve.extend(ahead(newest, CLOCK_RESERVE));
     }
 }
 
-/// The same when no stamp is used any more: the next start begins right after the last one.
+/// Shows the clock a reserve of others that is further ahead than one is where clocks agree: some process gave stamps there.
+pub(super) fn follow_reserve(stamps: &HybridClock, now: Timestamp, reserve: Option<Timestamp>) {
+    if let Some(reserve) = reserve.filter(|reserve| *reserve > ahead(now, CLOCK_RESERVE)) {
+        stamps.observe(Stamp::earliest(reserve));
+    }
+}
+
+/// Writes down what is known when no stamp is used any more: the next start begins right after the last one.
 pub(super) async fn keep_last(core: &Core) {
     write_down(core, ahead(core.stamps.issue().timestamp(), Duration::from_millis(1))).await;
 }

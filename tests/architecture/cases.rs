@@ -83,6 +83,8 @@ const OF_THE_PROCESS: &[(&str, &[Test])] = &[
             (CLOCKS, "a_process_that_begins_after_the_clock_jumped_back_gives_no_older_stamps"),
             (CLOCKS, "a_process_that_begins_after_a_crash_gives_no_older_stamps_though_the_clock_had_just_jumped"),
             (CLOCKS, "a_process_that_begins_after_a_crash_gives_no_older_stamps_though_another_ones_clock_was_ahead"),
+            (CLOCKS, "a_reserve_that_was_promised_is_not_taken_back_when_the_clock_goes_back"),
+            (CLOCKS, "the_reserve_of_a_dead_process_holds_for_its_successor_though_another_one_took_its_journal_over"),
             (CLOCKS, "what_another_process_took_over_does_not_land_over_what_is_written_since"),
             (LIVES, "a_clock_that_went_back_while_nothing_ran_gives_no_older_stamps"),
         ],

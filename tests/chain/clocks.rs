@@ -121,3 +121,43 @@ async fn what_another_process_took_over_does_not_land_over_what_is_written_since
     }
     assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(2));
 }
+
+#[tokio::test]
+async fn a_reserve_that_was_promised_is_not_taken_back_when_the_clock_goes_back() {
+    let machine = Machine::new();
+    let process = machine.start().await;
+    let ahead = {
+        machine.clock.advance(Duration::from_secs(5));
+        let ahead = Stamp::earliest(machine.clock.now());
+        machine.clock.rewind(Duration::from_secs(65));
+        ahead
+    };
+    // It writes down what it knows, by a clock that is behind now.
+    process.chain.accept_primary().await.unwrap();
+    process.stamps.observe(ahead);
+    process.set("k", 1).await;
+    machine.kill([process]).await;
+    machine.fall();
+    let heir = machine.start().await;
+    heir.owe("k", 2).await;
+    machine.faults.heal();
+    heir.until(|status| status.state == ChainState::Normal).await;
+    assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(2));
+}
+
+#[tokio::test]
+async fn the_reserve_of_a_dead_process_holds_for_its_successor_though_another_one_took_its_journal_over() {
+    let machine = Machine::new();
+    let first = machine.start().await;
+    first.stamps.observe(ahead(&machine));
+    // Nothing is left in its journal.
+    first.set("k", 1).await;
+    machine.kill([first]).await;
+    machine.fall();
+    let _other = machine.start().await;
+    let heir = machine.start().await;
+    heir.owe("k", 2).await;
+    machine.faults.heal();
+    heir.until(|status| status.state == ChainState::Normal).await;
+    assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(2));
+}

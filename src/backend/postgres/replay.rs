@@ -135,7 +135,7 @@ impl<'a> Transaction<'a> {
     /// Halves the steps until those that fail stand alone.
     async fn apart(&self, session: &mut Session, order: &mut AppendOrder) -> Result<Vec<Result<ReplayOutcome>>> {
         self.lock(session).await?;
-        let (mut answers, mut failed_inside) = (Vec::with_capacity(self.steps.len()), 0);
+        let (mut answers, mut inside) = (Vec::with_capacity(self.steps.len()), None);
         let mut parts = vec![self.steps];
         while let Some(part) = parts.pop() {
             session.save().await?;
@@ -152,9 +152,8 @@ impl<'a> Transaction<'a> {
             };
             session.take_back().await?;
             if let [step] = part {
-                failed_inside += usize::from(fails_inside(&error));
-                if failed_inside == self.steps.len() {
-                    return Err(error);
+                if fails_inside(&error) {
+                    inside.get_or_insert_with(|| error.clone());
                 }
                 let answer = Err(of_step(error));
                 order.note(step, &answer);
@@ -164,7 +163,11 @@ impl<'a> Transaction<'a> {
                 parts.extend([second, first]);
             }
         }
-        Ok(answers)
+        // No step is to blame where none was written.
+        match inside.filter(|_| !answers.iter().any(|answer| matches!(answer, Ok(ReplayOutcome::Applied)))) {
+            Some(error) => Err(error),
+            None => Ok(answers),
+        }
     }
 
     /// Applies steps also where a list's row was lost and its items were not.

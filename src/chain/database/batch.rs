@@ -9,6 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::chain::core::{Core, still_owed};
 use crate::chain::gate::{Attempt, Call, away, is_of_the_primary, unsettled};
@@ -34,12 +35,13 @@ pub(super) async fn send<I: Item>(core: &Arc<Core>, items: Vec<I>, cx: &Context)
 /// Holds the keys, in the order of the calls, and then waits with those that are owed something for their turn beside the replay.
 async fn enter<I: Item>(core: &Arc<Core>, items: &[I], cx: &Context) -> Result<Entered> {
     core.admit(cx)?;
+    let began = Instant::now();
     let keys = items.iter().map(|item| item.key().clone()).collect();
     let entered = core.in_flight.enter(Scope::Keys(keys), cx).await?;
     if core.owes_anything() && !core.is_open() {
         let owed = items.iter().filter(|item| core.owed().owes(item.key())).count();
         if owed > 0 {
-            core.rounds.admit(owed, cx).await;
+            core.rounds.admit(owed, began, cx).await;
         }
     }
     core.admit(cx)?;
@@ -269,8 +271,7 @@ mod tests {
     async fn who_waits_for_the_replay_keeps_the_order_of_the_key() {
         let options = ChainOptions::new(Duration::from_secs(5));
         let primary = Arc::new(MemoryDatabase::new(&Default::default()));
-        let mut config = DatabaseChainConfig::default();
-        config.min_durability = MinDurability::Volatile;
+        let config = DatabaseChainConfig { min_durability: MinDurability::Volatile, ..Default::default() };
         let chain = DatabaseChain::open(primary, DatabaseFallback::Memory, &config, options);
         let chain = Arc::new(chain.await.unwrap());
         chain.stop();

@@ -177,6 +177,7 @@ impl DatabaseChain {
         if let Some(newest) = found.newest_of_others {
             options.stamps.observe(newest);
         }
+        watching::follow_reserve(&options.stamps, options.clock.now(), found.reserve_of_others);
         let mut chain = Self::over(primary, Some(journal.clone()), config, options).await?;
         chain.core.set_left_journals(folder.left());
         if found.owed_elsewhere().is_some() {

@@ -10,6 +10,7 @@ use crate::chain::folder::{create_folder, sync_folder};
 use crate::contract::Identity;
 use crate::error::{Error, Result};
 use crate::stamp::Stamp;
+use crate::time::Timestamp;
 
 use super::acceptance;
 use super::candidate::{self, Candidate, Dead};
@@ -52,8 +53,10 @@ pub(crate) struct Found {
     pub(crate) imported: u64,
     /// The files that were left alone.
     pub(crate) left: Vec<LeftFile>,
-    /// The newest stamp of what living processes owe.
+    /// The newest stamp of what others owe, if it was looked for.
     pub(crate) newest_of_others: Option<Stamp>,
+    /// The latest moment that others have written down as the end of their stamps, those that were taken over among them.
+    pub(crate) reserve_of_others: Option<Timestamp>,
 }
 
 /// A file of a dead process that was left as it is.
@@ -143,9 +146,10 @@ impl JournalFolder {
         self.import(&journal, ours, Known::Newest, &mut found).await;
         // Whoever opens it reads all of it.
         self.take_news();
-        // Last: what died meanwhile was taken over by us, or by one that lives.
+        // Last: whatever others take over meanwhile was to be seen before.
         let path = self.path.clone();
-        found.newest_of_others = blocking(move || Ok(glance::newest_owed_by_others(&path))).await?;
+        let (newest, reserve) = blocking(move || Ok(glance::newest_stamps(&path))).await?;
+        (found.newest_of_others, found.reserve_of_others) = (newest, reserve);
         Ok((journal, found))
     }
 
@@ -317,8 +321,12 @@ impl JournalFolder {
     async fn import(&self, journal: &DiskJournal, dead: Vec<Candidate>, known: Known, found: &mut Found) {
         for candidate in dead {
             let path = candidate.path.clone();
+            let reserve = candidate.meta.clock_reserve;
             match self.import_one(journal, candidate, known).await {
-                Ok(count) => found.imported += count,
+                Ok(count) => {
+                    found.imported += count;
+                    found.reserve_of_others = found.reserve_of_others.max(reserve);
+                }
                 Err(error) => self.leave(path, LeftReason::Unreadable(error), found),
             }
         }

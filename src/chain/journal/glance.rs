@@ -11,6 +11,7 @@ use crate::contract::Identity;
 use crate::engine::sqlite::SqlResult;
 use crate::error::{Error, Result};
 use crate::stamp::Stamp;
+use crate::time::Timestamp;
 
 use super::acceptance;
 use super::files;
@@ -106,24 +107,26 @@ pub(crate) fn known_by_others(folder: &Path, fingerprint: &str) -> Option<Identi
     known
 }
 
-/// The newest stamp of what the living processes have lately come to owe, or taken over. What is written now must be newer than what they
-/// bring to the database later.
-pub(crate) fn newest_owed_by_others(folder: &Path) -> Option<Stamp> {
-    let newest = |journal: PathBuf| {
-        if !is_owned(&journal).unwrap_or(false) {
-            return None;
+/// The newest stamp of what the processes of a folder have lately come to owe, or taken over: what is written now must be newer than what
+/// they bring to the database later. And the latest of the moments that they have written down as the end of their stamps.
+pub(crate) fn newest_stamps(folder: &Path) -> (Option<Stamp>, Option<Timestamp>) {
+    let look = |journal: &Path| -> SqlResult<(Option<Stamp>, Option<Timestamp>)> {
+        let connection = open(journal)?;
+        if layout::format(&connection)? == 0 {
+            return Ok((None, None));
         }
-        let look = || {
-            let connection = open(&journal)?;
-            if layout::format(&connection)? == 0 { Ok(None) } else { table::newest_stamp(&connection, LATELY) }
-        };
-        let found: SqlResult<Option<Stamp>> = look();
-        found.unwrap_or_else(|error| {
-            tracing::debug!(error = %error.into_error(), "it cannot be seen what another process owes");
-            None
-        })
+        Ok((table::newest_stamp(&connection, LATELY)?, table::meta(&connection)?.clock_reserve))
     };
-    list(folder).unwrap_or_default().into_iter().filter_map(newest).max()
+    let (mut newest, mut reserve) = (None, None);
+    for journal in list(folder).unwrap_or_default() {
+        match look(&journal) {
+            Ok((stamp, moment)) => (newest, reserve) = (newest.max(stamp), reserve.max(moment)),
+            Err(error) => {
+                tracing::debug!(error = %error.into_error(), "it cannot be seen what another process owes");
+            }
+        }
+    }
+    (newest, reserve)
 }
 
 fn meta(journal: &Path) -> Result<Meta> {

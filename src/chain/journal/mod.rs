@@ -38,4 +38,7 @@ pub(crate) use operation::{Action, Effect, Episode, Exported, Header, Meta, Oper
 pub(crate) use store::Journal;
 pub(crate) use volatile::VolatileJournal;
 #[cfg(feature = "sqlite")]
-pub(crate) use {disk::DiskJournal, folder::JournalFolder};
+pub(crate) use {
+    disk::DiskJournal,
+    folder::{Found, JournalFolder},
+};
