@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use crate::contract::Identity;
 use crate::error::Result;
-use crate::stamp::Stamp;
+use crate::stamp::{HybridClock, Stamp};
+use crate::time::Timestamp;
 
 use super::core::Core;
 use super::inherit::inherit;
 use super::journal::{DiskJournal, Found, Journal as _, JournalFolder};
+use super::watch::{CLOCK_RESERVE, ahead};
 
 /// How often the folder is looked at.
 const EVERY: Duration = Duration::from_secs(30);
@@ -91,6 +93,13 @@ pub(super) async fn spread(
     take_in(core, folder, journal, Readers::Already).await;
     let told = folder.announce(journal, accepted).await?;
     Ok(Spread { taken_over: found.imported, told })
+}
+
+/// Gives newer stamps than what others in the folder owe, and than what they gave by a clock that is ahead: than a reserve of theirs that
+/// is further ahead than one is where clocks agree.
+pub(super) fn follow_others(stamps: &HybridClock, now: Timestamp, found: &Found) {
+    let reserve = found.reserve_of_others.filter(|reserve| *reserve > ahead(now, CLOCK_RESERVE)).map(Stamp::earliest);
+    found.newest_of_others.max(reserve).into_iter().for_each(|newest| stamps.observe(newest));
 }
 
 /// Gives no older stamps than a dead process whose journal was taken over may have given.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::contract::{Context, Identity};
 use crate::error::{Error, Outage, Result};
-use crate::stamp::{HybridClock, Stamp};
 use crate::time::Timestamp;
 
 use super::core::Core;
@@ -19,7 +18,7 @@ const EXTEND_EVERY: Duration = Duration::from_secs(4);
 
 /// How far ahead of the wall clock stamps may be given without being written down. A process that starts anew begins after this
 /// moment, so that neither a wall clock which stepped back meanwhile gives older stamps, nor one that is behind others'.
-const CLOCK_RESERVE: Duration = Duration::from_secs(10);
+pub(super) const CLOCK_RESERVE: Duration = Duration::from_secs(10);
 
 /// How long a write waits at most for the reserve to be written down: a disk that hangs must not keep writes from the primary.
 const EXTEND_WITHIN: Duration = Duration::from_millis(250);
@@ -199,19 +198,12 @@ pub(super) async fn extend_reserve(core: &Core) {
     }
 }
 
-/// Shows the clock a reserve of others that is further ahead than one is where clocks agree: some process gave stamps there.
-pub(super) fn follow_reserve(stamps: &HybridClock, now: Timestamp, reserve: Option<Timestamp>) {
-    if let Some(reserve) = reserve.filter(|reserve| *reserve > ahead(now, CLOCK_RESERVE)) {
-        stamps.observe(Stamp::earliest(reserve));
-    }
-}
-
 /// Writes down what is known when no stamp is used any more: the next start begins right after the last one.
 pub(super) async fn keep_last(core: &Core) {
     write_down(core, ahead(core.stamps.issue().timestamp(), Duration::from_millis(1))).await;
 }
 
-fn ahead(moment: Timestamp, by: Duration) -> Timestamp {
+pub(super) fn ahead(moment: Timestamp, by: Duration) -> Timestamp {
     Timestamp::from_millis(moment.as_millis().saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
 }
 

@@ -174,10 +174,7 @@ impl DatabaseChain {
         let folder = Arc::new(folder);
         let (journal, found) = folder.open().await?;
         let journal = Arc::new(journal);
-        if let Some(newest) = found.newest_of_others {
-            options.stamps.observe(newest);
-        }
-        watching::follow_reserve(&options.stamps, options.clock.now(), found.reserve_of_others);
+        adoption::follow_others(&options.stamps, options.clock.now(), &found);
         let mut chain = Self::over(primary, Some(journal.clone()), config, options).await?;
         chain.core.set_left_journals(folder.left());
         if found.owed_elsewhere().is_some() {
