@@ -276,6 +276,7 @@ fn an_unencrypted_way_to_another_machine_is_a_warning() {
     let said = |keys: &str| warnings(&database(&format!("type: postgres\n{keys}")));
     assert!(said("host: db.example")[0].contains("`ssl: true`"));
     assert!(said("url: postgres://db.example/x?sslmode=require")[0].contains("does not check who answers"));
+    assert!(said("url: postgres://db.example/x?sslmode=verify-ca")[0].contains("whatever the name"));
     for quiet in [
         "host: localhost",
         "host: 127.0.0.1",

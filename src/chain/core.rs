@@ -15,12 +15,12 @@ use crate::key::Key;
 use crate::stamp::{HybridClock, Stamp};
 use crate::time::Clock;
 
+use super::clock_reserve::ClockReserve;
 use super::gate::{Answer, Attempt, Call, Gate, Patience, Probed};
 use super::in_flight::InFlight;
 use super::journal::Journal;
 use super::meters;
 use super::owed::Owed;
-use super::reserve::ClockReserve;
 use super::rounds::Rounds;
 use super::status::{Board, ChainState, ChainStatus};
 use super::watch as watching;
@@ -36,7 +36,7 @@ pub(super) struct Core {
     pub(super) settings: Settings,
     pub(super) clock: Clock,
     pub(super) stamps: Arc<HybridClock>,
-    pub(super) reserve: ClockReserve,
+    pub(super) clock_reserve: ClockReserve,
     pub(super) in_flight: Arc<InFlight>,
     pub(super) rounds: Rounds,
     owed: RwLock<Owed>,
@@ -108,7 +108,7 @@ impl Core {
             journal,
             settings,
             stamps,
-            reserve: ClockReserve::default(),
+            clock_reserve: ClockReserve::default(),
             in_flight: Arc::default(),
             rounds: Rounds::default(),
             owed: RwLock::new(owed),
@@ -172,9 +172,10 @@ impl Core {
     }
 
     /// Sees to it that whoever starts after this process, however that ends, gives newer stamps than those given by now: before
-    /// anything that carries one is acknowledged.
+    /// anything that carries one is acknowledged. Only a disk that does not take the note in time is not waited for.
     pub(super) async fn cover_stamps(&self) {
-        if !self.reserve.covers(self.stamps.newest()) {
+        self.clock_reserve.note_use();
+        if !self.clock_reserve.covers(self.stamps.newest()) {
             watching::extend_reserve(self).await;
         }
     }

@@ -4,6 +4,7 @@
 mod adoption;
 mod breaker;
 mod cache;
+mod clock_reserve;
 mod core;
 mod database;
 mod folder;
@@ -16,7 +17,6 @@ mod journal;
 mod meters;
 mod owed;
 mod reconcile;
-mod reserve;
 mod rounds;
 mod status;
 mod watch;

@@ -45,7 +45,7 @@ pub(super) async fn run(core: Arc<Core>) {
         }
         core.show();
         core.gate.breathe().await;
-        let is_due = kept.elapsed() >= EXTEND_EVERY && core.reserve.take_used();
+        let is_due = kept.elapsed() >= EXTEND_EVERY && core.clock_reserve.take_used();
         if is_due || kept.elapsed() >= KEEP_EVERY {
             kept = tokio::time::Instant::now();
             keep(&core).await;
@@ -171,14 +171,14 @@ fn recognise(core: &Core, identity: Identity) -> Result<()> {
 
 /// Writes down what is known, so that the next start knows it too.
 pub(super) async fn keep(core: &Core) {
-    let _turn = core.reserve.turn().await;
+    let _turn = core.clock_reserve.turn().await;
     keep_in_turn(core, STAMP_RESERVE).await;
 }
 
 /// The same, with the reserve so far ahead of the newest stamp. What was promised of the reserve is never taken back.
 async fn keep_in_turn(core: &Core, ahead_of_stamps: Duration) {
     let stamps = ahead(core.stamps.issue().timestamp(), ahead_of_stamps);
-    let reserve = ahead(core.clock.now(), CLOCK_RESERVE).max(stamps).max(core.reserve.until());
+    let reserve = ahead(core.clock.now(), CLOCK_RESERVE).max(stamps).max(core.clock_reserve.until());
     write_down(core, reserve).await;
 }
 
@@ -186,15 +186,15 @@ async fn keep_in_turn(core: &Core, ahead_of_stamps: Duration) {
 /// same, and what is written down is not waited for again at once: the disk is away, and the primary is not.
 pub(super) async fn extend_reserve(core: &Core) {
     let extended = async {
-        let _turn = core.reserve.turn().await;
-        if !core.reserve.covers(core.stamps.newest()) {
+        let _turn = core.clock_reserve.turn().await;
+        if !core.clock_reserve.covers(core.stamps.newest()) {
             keep_in_turn(core, EXTENDED_BY).await;
         }
     };
     let _ = tokio::time::timeout(EXTEND_WITHIN, extended).await;
     let newest = core.stamps.newest();
-    if !core.reserve.covers(newest) {
-        core.reserve.extend(ahead(newest, CLOCK_RESERVE));
+    if !core.clock_reserve.covers(newest) {
+        core.clock_reserve.extend(ahead(newest, CLOCK_RESERVE));
     }
 }
 
@@ -213,7 +213,7 @@ async fn write_down(core: &Core, reserve: Timestamp) {
     let fingerprint = core.settings.fingerprint.clone();
     let meta = Meta { fingerprint, identity, clock_reserve: Some(reserve) };
     match journal.set_meta(meta).await {
-        Ok(()) => core.reserve.extend(reserve),
+        Ok(()) => core.clock_reserve.extend(reserve),
         Err(error) => tracing::warn!(%error, "what is known of the primary could not be written down"),
     }
 }

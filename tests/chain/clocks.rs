@@ -49,14 +49,19 @@ fn ahead(machine: &Machine) -> Stamp {
     ahead
 }
 
-/// The next process begins in an outage, when the clock is set right, and writes the key too.
-async fn write_over_it_with_an_earlier_clock(machine: &Machine) {
-    machine.clock.rewind(HOURS);
+/// The next process begins in an outage, and writes the key too.
+async fn write_over_it(machine: &Machine) {
     machine.fall();
     let heir = machine.start().await;
     heir.owe("k", 2).await;
     machine.faults.heal();
     heir.until(|status| status.state == ChainState::Normal).await;
+}
+
+/// The same when the clock is set right.
+async fn write_over_it_with_an_earlier_clock(machine: &Machine) {
+    machine.clock.rewind(HOURS);
+    write_over_it(machine).await;
 }
 
 #[tokio::test]
@@ -94,11 +99,7 @@ async fn a_process_that_begins_after_a_crash_gives_no_older_stamps_though_anothe
     process.stamps.observe(ahead(&machine));
     process.set("k", 1).await;
     machine.kill([process]).await;
-    machine.fall();
-    let heir = machine.start().await;
-    heir.owe("k", 2).await;
-    machine.faults.heal();
-    heir.until(|status| status.state == ChainState::Normal).await;
+    write_over_it(&machine).await;
     assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(2));
 }
 
@@ -137,11 +138,7 @@ async fn a_reserve_that_was_promised_is_not_taken_back_when_the_clock_goes_back(
     process.stamps.observe(ahead);
     process.set("k", 1).await;
     machine.kill([process]).await;
-    machine.fall();
-    let heir = machine.start().await;
-    heir.owe("k", 2).await;
-    machine.faults.heal();
-    heir.until(|status| status.state == ChainState::Normal).await;
+    write_over_it(&machine).await;
     assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(2));
 }
 
@@ -155,9 +152,6 @@ async fn the_reserve_of_a_dead_process_holds_for_its_successor_though_another_on
     machine.kill([first]).await;
     machine.fall();
     let _other = machine.start().await;
-    let heir = machine.start().await;
-    heir.owe("k", 2).await;
-    machine.faults.heal();
-    heir.until(|status| status.state == ChainState::Normal).await;
+    write_over_it(&machine).await;
     assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(2));
 }

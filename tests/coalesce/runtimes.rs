@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Waker};
 use std::time::Duration;
 
-use agent_storage::{ErrorKind, Value};
+use agent_storage::{Database, ErrorKind, Value};
 use futures_util::FutureExt;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
+use super::recorder::Recorder;
 use super::{set, settle, subject};
 
 /// A runtime that runs only while it is told to.
@@ -128,15 +129,21 @@ fn what_waits_behind_a_runtime_that_rests_is_sent_by_another() {
     ours.block_on(async { end(set(&database, "c", 1).await).await.unwrap() });
 }
 
+/// Sends `a`, and then `b`, which waited for it, by a task of this runtime; answers the call of `b`.
+fn with_a_batch_on_its_way(database: &Database, recorder: &Recorder, runtime: &Runtime) -> Call {
+    let first: Call = runtime.block_on(set(database, "a", 1));
+    let second: Call = runtime.block_on(set(database, "b", 1));
+    recorder.let_through(1);
+    runtime.block_on(async { end(first).await.unwrap() });
+    runtime.block_on(settle());
+    second
+}
+
 #[test]
 fn a_batch_after_the_next_is_sent_where_a_caller_waits_too() {
     let (database, recorder) = subject();
     let (other, ours) = (runtime(), runtime());
-    let first: Call = other.block_on(set(&database, "a", 1));
-    let second: Call = other.block_on(set(&database, "b", 1));
-    recorder.let_through(1);
-    other.block_on(async { end(first).await.unwrap() });
-    other.block_on(settle());
+    let second = with_a_batch_on_its_way(&database, &recorder, &other);
     assert_eq!(recorder.batches(), [["a"], ["b"]]);
     let waiting: Call = ours.block_on(set(&database, "b", 2));
     recorder.let_through(1);
@@ -155,11 +162,7 @@ fn a_batch_after_the_next_is_sent_where_a_caller_waits_too() {
 fn a_runtime_that_rests_after_its_batch_was_answered_keeps_no_lane() {
     let (database, recorder) = subject();
     let (other, ours) = (runtime(), runtime());
-    let first: Call = other.block_on(set(&database, "a", 1));
-    let second: Call = other.block_on(set(&database, "b", 1));
-    recorder.let_through(1);
-    other.block_on(async { end(first).await.unwrap() });
-    other.block_on(settle());
+    let second = with_a_batch_on_its_way(&database, &recorder, &other);
     recorder.open();
     other.block_on(second).unwrap().unwrap();
     // It has nothing more to do, and is not run again before others have called.
@@ -174,11 +177,7 @@ fn a_runtime_that_rests_after_its_batch_was_answered_keeps_no_lane() {
 fn what_waited_before_a_batch_was_answered_is_sent_though_its_runtime_rests() {
     let (database, recorder) = subject();
     let (other, ours) = (runtime(), runtime());
-    let first: Call = other.block_on(set(&database, "a", 1));
-    let second: Call = other.block_on(set(&database, "b", 1));
-    recorder.let_through(1);
-    other.block_on(async { end(first).await.unwrap() });
-    other.block_on(settle());
+    let second = with_a_batch_on_its_way(&database, &recorder, &other);
     // It knows of nothing but its deadline: the lane is in good hands.
     let waiting: Call = ours.block_on(set(&database, "c", 1));
     recorder.open();

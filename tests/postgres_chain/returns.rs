@@ -31,12 +31,18 @@ async fn assert_fenced(rig: &Rig) {
     assert!(status.fenced && status.state == ChainState::Degraded && status.pending == 4, "{status:?}");
 }
 
-async fn an_empty_server_is_fenced_off_and_stays_empty() {
-    let mut rig = Rig::from_empty().await;
+/// An empty server has taken the place of the known one.
+async fn fenced_off_an_empty_server() -> Rig {
+    let rig = Rig::from_empty().await;
     rig.prepare().await;
     rig.replace_by("empty");
     rig.owe().await;
     assert_fenced(&rig).await;
+    rig
+}
+
+async fn an_empty_server_is_fenced_off_and_stays_empty() {
+    let mut rig = fenced_off_an_empty_server().await;
     // A process that starts now knows what it must find.
     rig.start_anew().await;
     assert_fenced(&rig).await;
@@ -47,11 +53,7 @@ async fn an_empty_server_is_fenced_off_and_stays_empty() {
 }
 
 async fn an_empty_server_that_is_accepted_gets_tables_and_what_is_owed() {
-    let rig = Rig::from_empty().await;
-    rig.prepare().await;
-    rig.replace_by("empty");
-    rig.owe().await;
-    assert_fenced(&rig).await;
+    let rig = fenced_off_an_empty_server().await;
     // The process was connected to the one before.
     rig.chain.accept_primary().await.unwrap();
     rig.until_normal().await;
@@ -60,11 +62,7 @@ async fn an_empty_server_that_is_accepted_gets_tables_and_what_is_owed() {
 }
 
 async fn a_process_that_started_fenced_off_hears_that_another_database_was_accepted() {
-    let mut rig = Rig::from_empty().await;
-    rig.prepare().await;
-    rig.replace_by("empty");
-    rig.owe().await;
-    assert_fenced(&rig).await;
+    let mut rig = fenced_off_an_empty_server().await;
     rig.start_anew().await;
     assert_fenced(&rig).await;
     let other = StorageManager::from_yaml(&rig.yaml()).unwrap();

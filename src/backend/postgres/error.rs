@@ -165,7 +165,7 @@ fn from_code(code: &str, doubt: Doubt) -> Error {
             Some("53") => {
                 Error::unavailable(format!("the server is out of a resource ({code}), as connections or disk"))
             }
-            Some("58") => Error::unavailable(format!("the server's system failed ({code}), as its disk")),
+            Some("58") => Error::unavailable(format!("the server's system failed ({code}), as its disk; see its log")),
             _ if code == INSIDE => Error::unavailable(format!("the server failed inside ({code}); see its log")),
             Some("22") => Error::invalid_value(format!("the server does not take the value ({code})")),
             _ => Error::internal(format!("the server refused a statement ({code})")),

@@ -6,8 +6,8 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::time::Timestamp;
 
-/// The moment that is written down, after which the next process with this journal begins. No stamp of a later one is used before a
-/// later one is written down: neither where the clock was shown a stamp that is ahead, nor where the task that does so was held up.
+/// The moment that is written down, after which the next process with this journal begins. What carries a stamp of a later one
+/// waits until a later one is written down: also where the clock was shown a stamp that is ahead, or the task that extends it was held up.
 #[derive(Debug, Default)]
 pub(super) struct ClockReserve {
     /// In milliseconds since the Unix epoch.
@@ -18,11 +18,16 @@ pub(super) struct ClockReserve {
 }
 
 impl ClockReserve {
-    /// Whether stamps of this moment may be used.
-    pub(super) fn covers(&self, moment: Timestamp) -> bool {
+    /// Notes that something is stamped.
+    pub(super) fn note_use(&self) {
+        // Nearly always it is known, and threads that only look do not wait for each other.
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Whether stamps of this moment may be used.
+    pub(super) fn covers(&self, moment: Timestamp) -> bool {
         moment.as_millis() < self.until.load(Ordering::Acquire)
     }
 
