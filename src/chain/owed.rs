@@ -12,8 +12,10 @@ use crate::time::Timestamp;
 use super::journal::{Effect, Header};
 
 use clears::{Clears, OwedClear};
+use paid::{Paid, PaidNow};
 
 mod clears;
+mod paid;
 
 /// What a reader is told of a value that is owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +23,7 @@ pub(super) enum OwedValue {
     /// The journal holds it under this number.
     Put { seq: u64, stamp: Stamp, expires_at: Option<Timestamp> },
     /// It was deleted.
-    Deleted,
+    Deleted { stamp: Stamp },
     /// It was deleted, but the delete was put aside, or something newer overtook it: what there is now nobody can tell.
     Unsettled,
 }
@@ -30,7 +32,7 @@ pub(super) enum OwedValue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OwedList {
     /// It was deleted, and nothing was appended since.
-    Deleted,
+    Deleted { stamp: Stamp },
     /// Items were appended whose positions only the primary can give.
     Appended,
     /// It was deleted, but the delete was put aside, or something newer overtook it: what there is now nobody can tell.
@@ -64,6 +66,8 @@ pub(super) struct Owed {
     /// The numbers of those that were put aside, and that the journal says were replaced since by somebody who did not know of them.
     /// They are hidden too.
     replaced: BTreeSet<u64>,
+    /// The stamps of what readers were shown from the primary, because it is newer than what is owed to the value.
+    newer: HashMap<Key, Stamp>,
 }
 
 #[derive(Debug, Default)]
@@ -75,16 +79,6 @@ struct OwedKey {
     deleted: Option<(u64, Stamp)>,
     appends: BTreeMap<u64, Stamp>,
     paid: Paid,
-}
-
-/// The newest stamps of what was paid of a key that is still owed something.
-#[derive(Clone, Copy, Debug, Default)]
-struct Paid {
-    /// Of what wrote the value, or deleted it.
-    value: Option<Stamp>,
-    /// Of what deleted value and list.
-    deleted: Option<Stamp>,
-    appended: Option<Stamp>,
 }
 
 impl Owed {
@@ -142,7 +136,7 @@ impl Owed {
             }
             Effect::Delete(key) => {
                 let owed = self.key_mut(key);
-                owed.write(seq, stamp, OwedValue::Deleted);
+                owed.write(seq, stamp, OwedValue::Deleted { stamp });
                 let newest = owed.deleted.map(|(_, standing)| standing).max(owed.paid.deleted);
                 if newest < Some(stamp) {
                     owed.deleted = Some((seq, stamp));
@@ -216,6 +210,7 @@ impl Owed {
                 }
             }
         }
+        self.forget_newer(&debt.effect);
         Some(debt)
     }
 
@@ -354,6 +349,31 @@ impl Owed {
         self.debts.values().next().map(|debt| debt.stamp)
     }
 
+    /// Notes that readers are shown what stands at the primary under this stamp: of what is owed to the value and older, they are not
+    /// told again, also where the primary goes away.
+    pub(super) fn note_newer(&mut self, key: &Key, stamp: Stamp) {
+        if self.owes(key) {
+            let newest = self.newer.entry(key.clone()).or_insert(stamp);
+            *newest = stamp.max(*newest);
+        }
+    }
+
+    /// Forgets what readers were shown of keys that are owed nothing any more.
+    fn forget_newer(&mut self, paid: &Effect) {
+        if self.newer.is_empty() {
+            return;
+        }
+        match paid.key() {
+            Some(key) if self.owes(key) => {}
+            Some(key) => _ = self.newer.remove(key),
+            None => {
+                let mut newer = std::mem::take(&mut self.newer);
+                newer.retain(|key, _| self.owes(key));
+                self.newer = newer;
+            }
+        }
+    }
+
     /// Whether anything is owed to a key.
     pub(super) fn owes(&self, key: &Key) -> bool {
         self.keys.contains_key(key) || self.clears.cover(key.as_str())
@@ -369,15 +389,15 @@ impl Owed {
     pub(super) fn value(&self, key: &Key) -> Option<OwedValue> {
         let owed = self.keys.get(key);
         let written = owed.and_then(|owed| owed.value).map(|(seq, stamp, value)| match value {
-            OwedValue::Deleted if self.parked.contains(&seq) => (stamp, OwedValue::Unsettled),
+            OwedValue::Deleted { .. } if self.parked.contains(&seq) => (stamp, OwedValue::Unsettled),
             value => (stamp, value),
         });
-        let cleared = self
-            .cleared(key)
-            .map(|(stamp, is_settled)| (stamp, if is_settled { OwedValue::Deleted } else { OwedValue::Unsettled }));
-        let paid = owed.and_then(|owed| owed.paid.value);
+        let cleared = self.cleared(key).map(|(stamp, is_settled)| {
+            (stamp, if is_settled { OwedValue::Deleted { stamp } } else { OwedValue::Unsettled })
+        });
+        let known = owed.and_then(|owed| owed.paid.value).max(self.newer.get(key).copied());
         let newest = written.into_iter().chain(cleared).max_by_key(|(stamp, _)| *stamp);
-        newest.filter(|(stamp, _)| paid < Some(*stamp)).map(|(_, value)| value)
+        newest.filter(|(stamp, _)| known < Some(*stamp)).map(|(_, value)| value)
     }
 
     /// What readers are told of a key's list, if it is owed something.
@@ -394,7 +414,7 @@ impl Owed {
             return Some(OwedList::Appended);
         }
         let (stamp, is_settled) = newest?;
-        Some(if is_settled && paid.appended < Some(stamp) { OwedList::Deleted } else { OwedList::Unsettled })
+        Some(if is_settled && paid.appended < Some(stamp) { OwedList::Deleted { stamp } } else { OwedList::Unsettled })
     }
 
     /// The stamp of the newest clear that covers a key, of those that readers are told of, and whether all under its prefix is known
@@ -403,54 +423,6 @@ impl Owed {
         let is_told = |clear: &OwedClear| !self.hidden.contains(&clear.seq);
         let newest = self.clears.covering(key.as_str()).filter_map(|mut clears| clears.find(is_told));
         newest.map(|clear| (clear.stamp, !clear.overtaken && !self.parked.contains(&clear.seq))).max()
-    }
-}
-
-/// The newest stamps of what is paid by one replay.
-#[derive(Debug, Default)]
-struct PaidNow<'a> {
-    keys: HashMap<&'a Key, Paid>,
-    clears: Vec<(&'a KeyPrefix, Stamp)>,
-}
-
-impl<'a> PaidNow<'a> {
-    fn of(debts: impl Iterator<Item = &'a Header>) -> Self {
-        let mut paid = Self::default();
-        for Header { stamp, effect, .. } in debts {
-            match effect {
-                Effect::Put(key, _) => paid.keys.entry(key).or_default().note_value(*stamp),
-                Effect::Delete(key) => paid.keys.entry(key).or_default().note_delete(*stamp),
-                Effect::Clear(prefix) => paid.clears.push((prefix, *stamp)),
-                Effect::Append(_) => {}
-            }
-        }
-        paid
-    }
-
-    /// The newest stamp of what replaces an effect, by this and by what was paid of its key before.
-    fn since(&self, effect: &Effect, before: Paid) -> Option<Stamp> {
-        let now = |key| self.keys.get(key).copied().unwrap_or_default();
-        let cleared = |text: &str| {
-            self.clears.iter().filter(|(prefix, _)| text.starts_with(prefix.as_str())).map(|(_, stamp)| *stamp).max()
-        };
-        match effect {
-            Effect::Put(key, _) => now(key).value.max(before.value).max(cleared(key.as_str())),
-            Effect::Delete(key) | Effect::Append(key) => {
-                now(key).deleted.max(before.deleted).max(cleared(key.as_str()))
-            }
-            Effect::Clear(prefix) => cleared(prefix.as_str()),
-        }
-    }
-}
-
-impl Paid {
-    fn note_value(&mut self, stamp: Stamp) {
-        self.value = self.value.max(Some(stamp));
-    }
-
-    fn note_delete(&mut self, stamp: Stamp) {
-        self.note_value(stamp);
-        self.deleted = self.deleted.max(Some(stamp));
     }
 }
 

@@ -31,6 +31,7 @@ const RETURNING_CACHE: &str = "tests/cache_chain/returning.rs";
 const RETURNS: &str = "tests/postgres_chain/returns.rs";
 const SQLITE_REPLAY: &str = "tests/sqlite_replay.rs";
 const STOPPED: &str = "tests/postgres_chain/stopped.rs";
+const TAKEN_OVER: &str = "tests/chain/taken_over.rs";
 
 /// What may befall the process and its machine.
 const OF_THE_PROCESS: &[(&str, &[Test])] = &[
@@ -48,6 +49,8 @@ const OF_THE_PROCESS: &[(&str, &[Test])] = &[
             (FOLDER, "what_the_dead_have_left_is_taken_over_in_its_order_and_their_files_go"),
             (FOLDER, "a_crash_after_the_copy_does_not_copy_it_twice"),
             (LIVES, "what_a_process_takes_over_it_replaces_without_a_conflict"),
+            (TAKEN_OVER, "whoever_begins_with_it_is_told_what_is_newer_at_the_primary"),
+            (TAKEN_OVER, "it_hides_nothing_newer_from_readers"),
         ],
     ),
     (

@@ -27,6 +27,7 @@ const LATE: &str = "tests/chain/late.rs";
 const LIVES: &str = "tests/chain/lives.rs";
 const OTHERS: &str = "tests/chain/others.rs";
 const PARKED: &str = "tests/chain/parked.rs";
+const TAKEN_OVER: &str = "tests/chain/taken_over.rs";
 
 /// The rules of the model, each under its name there.
 const OF_THE_MODEL: &[(&str, &[Test])] = &[
@@ -168,6 +169,17 @@ const OF_THE_BREAKER_AND_THE_JOURNAL: &[(&str, &[Test])] = &[
         &[(AMBIGUITY, "an_item_that_a_later_one_of_its_list_overtook_is_not_kept")],
     ),
     ("no guess is made of what is owed", &[(PARKED, "who_wants_guesses_gets_none_of_what_is_owed")]),
+    (
+        "what is newer at the primary is shown, and stays shown",
+        &[
+            (TAKEN_OVER, "whoever_begins_with_it_is_told_what_is_newer_at_the_primary"),
+            (TAKEN_OVER, "whoever_was_told_what_is_newer_is_not_told_what_is_older_when_the_primary_goes_away"),
+        ],
+    ),
+    (
+        "a list is not empty by another process's delete",
+        &[(TAKEN_OVER, "a_delete_that_a_process_began_with_says_nothing_of_lists_while_the_primary_is_there")],
+    ),
 ];
 
 /// What keeps a cache from answering something old.

@@ -82,7 +82,7 @@ impl Item for Write {
         let existed = match &self.op {
             WriteOp::Delete { .. } => match (value, owed.list(&self.key)) {
                 (Some(true), _) | (_, Some(OwedList::Appended)) => Some(true),
-                (Some(false), Some(OwedList::Deleted)) => Some(false),
+                (Some(false), Some(OwedList::Deleted { .. })) => Some(false),
                 _ => None,
             },
             WriteOp::Put { .. } | WriteOp::Touch { .. } => value,
@@ -101,7 +101,7 @@ impl Item for Write {
 pub(super) fn is_live(value: OwedValue, now: Timestamp) -> Option<bool> {
     match value {
         OwedValue::Put { expires_at, .. } => Some(expires_at.is_none_or(|at| now < at)),
-        OwedValue::Deleted => Some(false),
+        OwedValue::Deleted { .. } => Some(false),
         OwedValue::Unsettled => None,
     }
 }

@@ -2,9 +2,12 @@
 //!
 //! | | key not owed | key owed |
 //! |---|---|---|
-//! | get, exists | closed: the primary; open: unavailable | what is owed, marked as pending |
+//! | get | closed: the primary; open: unavailable | what is owed, marked as pending; closed: or the primary's, where that is newer |
+//! | exists | closed: the primary; open: unavailable | by what is owed |
 //! | range, length | closed: the primary; open: unavailable | after a pending delete: empty; else unavailable |
 //! | list, count | closed: the primary; open: unavailable | unavailable |
+//!
+//! A delete that was taken over from another process is no answer while the primary can be asked: somebody may have written since.
 
 use crate::chain::core::{Core, still_owed};
 use crate::chain::gate::{Answer, Attempt, Call, away};
@@ -15,32 +18,58 @@ use crate::contract::{Context, Entry, Freshness, GetOptions, Item, KeyPage, List
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, KeyPrefix};
 use crate::revision::Revision;
+use crate::stamp::Stamp;
 
 use super::item::is_live;
 
 /// How often a read looks again at what is owed, because it was paid just then.
 const LOOKS: usize = 8;
 
+/// What is owed of a value.
+struct OwedLookup {
+    lookup: Lookup,
+    stamp: Stamp,
+}
+
 pub(super) async fn get(core: &Core, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup> {
     core.admit(cx)?;
-    if core.owes_anything()
-        && let Some(lookup) = in_time(cx, owed_value(core, key, options, cx)).await?
-    {
-        return Ok(lookup);
-    }
-    guessed(core, learned(core, read(core, core.primary.get(key, &with_revision(options), cx)).await), missing)
+    let owed = if core.owes_anything() { owed_value(core, key, options, cx).await? } else { None };
+    let asked = if owed.is_some() && core.is_open() {
+        None
+    } else {
+        Some(read(core, core.primary.get(key, &with_revision(options), cx)).await)
+    };
+    newer(core, key, owed, asked)
 }
 
 pub(super) async fn get_many(core: &Core, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
-    let owed = |key: Key| async move { in_time(cx, owed_value(core, &key, options, cx)).await };
+    let owed = |key: Key| async move { owed_value(core, &key, options, cx).await };
+    let ask_for_owed = !core.is_open();
     let send = |keys: Vec<Key>| async move { core.primary.get_many(&keys, &with_revision(options), cx).await };
-    in_part(core, keys, cx, owed, send, |answer| guessed(core, learned(core, answer), missing)).await
+    in_part(core, keys, cx, owed, ask_for_owed, send, |key, owed, asked| newer(core, key, owed, asked)).await
+}
+
+/// What the primary says where nothing is owed. Else what is owed, unless what the primary has is newer: somebody wrote it meanwhile.
+fn newer(core: &Core, key: &Key, owed: Option<OwedLookup>, asked: Option<Result<Lookup>>) -> Result<Lookup> {
+    let asked = asked.map(|answer| learned(core, answer));
+    let Some(owed) = owed else { return guessed(core, asked.unwrap_or_else(unanswered), missing) };
+    if let Some(Ok(Lookup::Found(entry))) = asked
+        && let Some(stamp) = entry.revision.to_stamp().filter(|stamp| owed.stamp < *stamp)
+    {
+        core.change_owed(|owed| owed.note_newer(key, stamp));
+        return Ok(Lookup::Found(entry));
+    }
+    Ok(owed.lookup)
 }
 
 pub(super) async fn exists(core: &Core, keys: &[Key], cx: &Context) -> Vec<Result<bool>> {
     let owed = |key: Key| async move { owed_existence(core, &key, cx).await };
     let send = |keys: Vec<Key>| async move { core.primary.exists(&keys, cx).await };
-    in_part(core, keys, cx, owed, send, |answer| guessed(core, answer, || false)).await
+    let answer = |_: &Key, owed: Option<bool>, asked: Option<Result<bool>>| match owed {
+        Some(there) => Ok(there),
+        None => guessed(core, asked.unwrap_or_else(unanswered), || false),
+    };
+    in_part(core, keys, cx, owed, false, send, answer).await
 }
 
 /// The clock learns from the revision, whoever else does without it.
@@ -48,36 +77,46 @@ const fn with_revision(options: &GetOptions) -> GetOptions {
     GetOptions { without_revision: false, ..*options }
 }
 
-/// Answers what is owed from here, and asks the primary for the rest in one batch; `asked` has the last word on its answers.
-async fn in_part<T, O, F>(
+/// Looks up what is owed, and asks the primary for the rest in one batch, with `ask_for_owed` for all; `answer` is told of both.
+async fn in_part<K, T, O, F>(
     core: &Core,
     keys: &[Key],
     cx: &Context,
     owed: impl Fn(Key) -> O,
+    ask_for_owed: bool,
     send: impl FnOnce(Vec<Key>) -> F,
-    asked: impl Fn(Result<T>) -> Result<T>,
+    answer: impl Fn(&Key, Option<K>, Option<Result<T>>) -> Result<T>,
 ) -> Vec<Result<T>>
 where
-    O: Future<Output = Result<Option<T>>>,
+    O: Future<Output = Result<Option<K>>>,
     F: Future<Output = Vec<Result<T>>>,
 {
     if let Err(error) = core.admit(cx) {
         return keys.iter().map(|_| Err(error.clone())).collect();
     }
-    let mut answers: Vec<Option<Result<T>>> = keys.iter().map(|_| None).collect();
+    let mut found: Vec<Result<Option<K>>> = keys.iter().map(|_| Ok(None)).collect();
     if core.owes_anything() {
-        for (key, answer) in keys.iter().zip(&mut answers) {
-            *answer = owed(key.clone()).await.transpose();
+        for (key, found) in keys.iter().zip(&mut found) {
+            *found = owed(key.clone()).await;
         }
     }
-    let rest = keys.iter().zip(&answers).filter(|(_, answer)| answer.is_none()).map(|(key, _)| key.clone());
+    let is_asked = |found: &Result<Option<K>>| found.as_ref().is_ok_and(|found| found.is_none() || ask_for_owed);
+    let rest = keys.iter().zip(&found).filter(|(_, found)| is_asked(found)).map(|(key, _)| key.clone());
     let rest: Vec<Key> = rest.collect();
     let count = rest.len();
     let from_primary = if rest.is_empty() { Vec::new() } else { reads(core, count, send(rest)).await };
     let mut from_primary = from_primary.into_iter();
-    let unanswered = || Err(Error::internal("a key of a batch was not answered"));
-    let mut next = || asked(from_primary.next().unwrap_or_else(unanswered));
-    answers.into_iter().map(|answer| answer.unwrap_or_else(&mut next)).collect()
+    let found = keys.iter().zip(found);
+    found
+        .map(|(key, found)| {
+            let asked = if is_asked(&found) { from_primary.next() } else { None };
+            answer(key, found?, asked)
+        })
+        .collect()
+}
+
+fn unanswered<T>() -> Result<T> {
+    Err(Error::internal("a key of a batch was not answered"))
 }
 
 /// Looks into the journal for no longer than the caller waits.
@@ -87,17 +126,21 @@ async fn in_time<T>(cx: &Context, look: impl Future<Output = Result<T>>) -> Resu
 }
 
 /// What is owed of a value, read from the journal.
-async fn owed_value(core: &Core, key: &Key, options: &GetOptions, cx: &Context) -> Result<Option<Lookup>> {
+async fn owed_value(core: &Core, key: &Key, options: &GetOptions, cx: &Context) -> Result<Option<OwedLookup>> {
+    in_time(cx, look_up(core, key, options, cx)).await
+}
+
+async fn look_up(core: &Core, key: &Key, options: &GetOptions, cx: &Context) -> Result<Option<OwedLookup>> {
     for _ in 0..LOOKS {
         let Some(owed) = core.owed().value(key) else { return Ok(None) };
-        let pending = Some(Lookup::Missing { freshness: Freshness::LocalPending });
+        let lookup = Lookup::Missing { freshness: Freshness::LocalPending };
         let (seq, stamp, expires_at) = match owed {
             OwedValue::Put { seq, stamp, expires_at } => (seq, stamp, expires_at),
-            OwedValue::Deleted => return Ok(pending),
+            OwedValue::Deleted { stamp } => return Ok(Some(OwedLookup { lookup, stamp })),
             OwedValue::Unsettled => return Err(core.still_owed(key, cx).await),
         };
         if is_live(owed, core.clock.now()) == Some(false) {
-            return Ok(pending);
+            return Ok(Some(OwedLookup { lookup, stamp }));
         }
         let Some(journal) = &core.journal else { return Err(Error::internal("something is owed without a journal")) };
         // What is not there any more was replayed just now.
@@ -110,7 +153,7 @@ async fn owed_value(core: &Core, key: &Key, options: &GetOptions, cx: &Context) 
             entry = entry.with_expiry(expires_at);
         }
         entry.freshness = Freshness::LocalPending;
-        return Ok(Some(Lookup::Found(entry)));
+        return Ok(Some(OwedLookup { lookup: Lookup::Found(entry), stamp }));
     }
     Err(Error::unavailable("what is owed under the key changes faster than it can be read"))
 }
@@ -124,7 +167,7 @@ async fn owed_existence(core: &Core, key: &Key, cx: &Context) -> Result<Option<b
     let live = value.and_then(|value| is_live(value, core.clock.now()));
     match (live, list) {
         (Some(true), _) | (_, Some(OwedList::Appended)) => Ok(Some(true)),
-        (Some(false), Some(OwedList::Deleted)) => Ok(Some(false)),
+        (Some(false), Some(OwedList::Deleted { stamp })) if is_known(core, stamp) => Ok(Some(false)),
         (None, None) if value.is_none() => Ok(None),
         // One of the two is known, or neither; the primary cannot be asked for the other alone.
         _ => Err(core.still_owed(key, cx).await),
@@ -156,9 +199,15 @@ async fn owed_list(core: &Core, key: &Key, cx: &Context) -> Result<Option<Vec<It
     let owed = core.owed().list(key);
     match owed {
         None => Ok(None),
-        Some(OwedList::Deleted) => Ok(Some(Vec::new())),
-        Some(OwedList::Appended | OwedList::Unsettled) => Err(core.still_owed(key, cx).await),
+        Some(OwedList::Deleted { stamp }) if is_known(core, stamp) => Ok(Some(Vec::new())),
+        Some(_) => Err(core.still_owed(key, cx).await),
     }
+}
+
+/// Whether a delete that is owed tells that there is nothing: one of this process does. What was written since one that was taken over
+/// might have been seen, unless the primary is away.
+fn is_known(core: &Core, deleted: Stamp) -> bool {
+    core.is_open() || deleted.writer() == core.stamps.writer()
 }
 
 pub(super) async fn list(core: &Core, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {

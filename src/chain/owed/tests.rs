@@ -23,7 +23,7 @@ fn the_newest_effect_is_what_a_reader_sees() {
     let put = || Effect::Put(key("k"), None);
     let (mut owed, stamps) = debts([put(), Effect::Delete(key("k")), put()]);
     assert_eq!(owed.value(&key("k")), Some(OwedValue::Put { seq: 3, stamp: stamps[2], expires_at: None }));
-    assert_eq!(owed.list(&key("k")), Some(OwedList::Deleted));
+    assert_eq!(owed.list(&key("k")), Some(OwedList::Deleted { stamp: stamps[1] }));
     owed.pay(1);
     owed.pay(2);
     assert_eq!(owed.list(&key("k")), None);
@@ -40,16 +40,16 @@ fn what_came_late_into_the_journal_does_not_hide_what_is_newer() {
     let mut owed = Owed::default();
     owed.add(Header::new(1, newer, Effect::Delete(key("k")), None));
     owed.add(Header::new(2, older, Effect::Put(key("k"), None), None));
-    assert_eq!(owed.value(&key("k")), Some(OwedValue::Deleted));
+    assert_eq!(owed.value(&key("k")), Some(OwedValue::Deleted { stamp: newer }));
 }
 
 #[test]
 fn a_clear_covers_what_is_older_under_its_prefix() {
     let clear = Effect::Clear(KeyPrefix::parse("a:").unwrap());
-    let (owed, _) = debts([Effect::Put(key("a:1"), None), clear, Effect::Put(key("a:2"), None)]);
-    assert_eq!(owed.value(&key("a:1")), Some(OwedValue::Deleted));
+    let (owed, stamps) = debts([Effect::Put(key("a:1"), None), clear, Effect::Put(key("a:2"), None)]);
+    assert_eq!(owed.value(&key("a:1")), Some(OwedValue::Deleted { stamp: stamps[1] }));
     assert!(matches!(owed.value(&key("a:2")), Some(OwedValue::Put { seq: 3, .. })));
-    assert_eq!(owed.value(&key("a:3")), Some(OwedValue::Deleted));
+    assert_eq!(owed.value(&key("a:3")), Some(OwedValue::Deleted { stamp: stamps[1] }));
     assert_eq!(owed.value(&key("b")), None);
     let under = |prefix: &str| owed.owes_under(&KeyPrefix::parse(prefix).unwrap());
     assert!(under("") && under("a:") && under("a:7") && !under("b") && !under("a;"));
@@ -58,11 +58,12 @@ fn a_clear_covers_what_is_older_under_its_prefix() {
 #[test]
 fn appends_after_a_delete_are_not_a_deleted_list() {
     let append = || Effect::Append(key("k"));
-    let (mut owed, _) = debts([append(), Effect::Delete(key("k")), append()]);
+    let (mut owed, stamps) = debts([append(), Effect::Delete(key("k")), append()]);
     assert_eq!(owed.list(&key("k")), Some(OwedList::Appended));
     owed.give_up(&[3]);
-    assert_eq!(owed.list(&key("k")), Some(OwedList::Deleted));
-    assert_eq!(owed.value(&key("k")), Some(OwedValue::Deleted));
+    let stamp = stamps[1];
+    assert_eq!(owed.list(&key("k")), Some(OwedList::Deleted { stamp }));
+    assert_eq!(owed.value(&key("k")), Some(OwedValue::Deleted { stamp }));
     owed.pay(2);
     assert_eq!(owed.list(&key("k")), Some(OwedList::Appended));
 }
@@ -129,7 +130,8 @@ fn what_was_paid_is_not_hidden_by_what_is_older() {
         (owed.value(&key("a:1")), owed.list(&key("a:1"))),
         (Some(OwedValue::Unsettled), Some(OwedList::Unsettled))
     );
-    assert_eq!((owed.value(&key("k")), owed.list(&key("k"))), (Some(OwedValue::Deleted), Some(OwedList::Unsettled)));
+    let deleted = Some(OwedValue::Deleted { stamp: delete });
+    assert_eq!((owed.value(&key("k")), owed.list(&key("k"))), (deleted, Some(OwedList::Unsettled)));
     owed.add(Header::new(5, newer, Effect::Put(key("k"), None), None));
     owed.pay(5);
     assert_eq!((owed.value(&key("k")), owed.list(&key("k"))), (None, Some(OwedList::Unsettled)));
@@ -173,4 +175,23 @@ fn what_was_given_up_shows_what_it_hid() {
     owed.park(2);
     owed.give_up(&[2]);
     assert_eq!(owed.value(&key("k")), Some(OwedValue::Put { seq: 1, stamp: stamps[0], expires_at: None }));
+}
+
+#[test]
+fn what_is_newer_at_the_primary_is_remembered_for_as_long_as_the_key_is_owed() {
+    let clock = HybridClock::process();
+    let (put, clear, newer) = (clock.issue(), clock.issue(), clock.issue());
+    let mut owed = Owed::default();
+    owed.note_newer(&key("a:1"), newer);
+    owed.add(Header::new(1, put, Effect::Put(key("a:1"), None), None));
+    owed.add(Header::new(2, clear, Effect::Clear(KeyPrefix::parse("a:").unwrap()), None));
+    let deleted = Some(OwedValue::Deleted { stamp: clear });
+    assert_eq!(owed.value(&key("a:1")), deleted, "nothing was owed when it was seen");
+    owed.note_newer(&key("a:1"), newer);
+    owed.note_newer(&key("a:1"), put);
+    assert_eq!((owed.value(&key("a:1")), owed.value(&key("a:2"))), (None, deleted));
+    owed.pay(1);
+    assert_eq!(owed.value(&key("a:1")), None, "the clear is still owed");
+    owed.pay(2);
+    assert!(owed.newer.is_empty());
 }
