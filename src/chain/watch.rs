@@ -169,6 +169,15 @@ fn recognise(core: &Core, identity: Identity) -> Result<()> {
     Ok(())
 }
 
+/// Remembers the canary that a call raised. Calls are answered in any order, so an earlier one says nothing.
+pub(super) fn note_canary(core: &Core, raised: Identity) {
+    let mut last = core.known.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_newer = |known: Identity| known.id == raised.id && known.canary < raised.canary;
+    if last.is_some_and(is_newer) && core.primary.expect(Some(raised)).is_ok() {
+        *last = Some(raised);
+    }
+}
+
 /// Writes down what is known, so that the next start knows it too.
 pub(super) async fn keep(core: &Core) {
     let _turn = core.clock_reserve.turn().await;

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "sqlite")]
 use std::sync::Arc;
+#[cfg(feature = "sqlite")]
+use std::time::Duration;
 
 #[cfg(feature = "sqlite")]
 use agent_storage::backend::memory::MemoryDatabase;
@@ -9,11 +11,13 @@ use agent_storage::chain::ChainState;
 #[cfg(feature = "sqlite")]
 use agent_storage::config::MemoryDatabaseConfig;
 #[cfg(feature = "sqlite")]
-use agent_storage::contract::DatabaseBackend;
+use agent_storage::contract::{DatabaseBackend, Store};
 use agent_storage::contract::{Durability, Freshness};
 
 #[cfg(feature = "sqlite")]
 use crate::machine::Machine;
+#[cfg(feature = "sqlite")]
+use crate::rig::soon;
 use crate::rig::{Rig, read, unavailable};
 
 #[tokio::test]
@@ -73,4 +77,17 @@ async fn a_journal_that_is_full_while_fenced_says_what_helps() {
     for number in 0..kept {
         assert!(rig.primary.exists(format!("k:{number}")).await.unwrap());
     }
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn what_a_ping_raised_is_known_as_what_a_probe_raised_is() {
+    let mut machine = Machine::new();
+    machine.config.breaker.probe_interval = Duration::from_secs(3600);
+    let process = machine.start().await;
+    let before = process.chain.known_primary().unwrap();
+    let raised = process.chain.ping(&soon()).await.unwrap().identity.unwrap();
+    assert!(before.canary < raised.canary);
+    // An older state of the database would be told by this.
+    assert_eq!(process.chain.known_primary(), Some(raised));
 }

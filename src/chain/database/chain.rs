@@ -400,7 +400,9 @@ impl Store for DatabaseChain {
     /// Asks the primary, also while the breaker is open.
     async fn ping(&self, cx: &Context) -> Result<Ping> {
         self.core.admit(cx)?;
-        self.core.primary.ping(cx).await
+        let ping = self.core.primary.ping(cx).await?;
+        ping.identity.into_iter().for_each(|raised| watching::note_canary(&self.core, raised));
+        Ok(ping)
     }
 
     fn capabilities(&self) -> Capabilities {
