@@ -237,6 +237,7 @@ const BEYOND_THE_MODEL: &[(&str, &[Test])] = &[
         &[
             (SUITE_REPLAY, "what_an_heir_writes_is_in_no_conflict_with_what_it_took_over"),
             (LIVES, "what_a_process_takes_over_it_replaces_without_a_conflict"),
+            (LIVES, "what_the_process_before_wrote_is_replaced_without_a_conflict_though_it_owed_nothing"),
         ],
     ),
     (

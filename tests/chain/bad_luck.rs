@@ -20,8 +20,9 @@ async fn files_that_cannot_be_read_are_left_and_told_and_nothing_else_suffers() 
     process.owe("k", 1).await;
     machine.kill([process]).await;
     let newer = machine.journals().remove(0);
-    let format = |format: u32| rusqlite::Connection::open(&newer).unwrap().pragma_update(None, "user_version", format);
-    format(99).unwrap();
+    let open = || rusqlite::Connection::open(&newer).unwrap();
+    let format: u32 = open().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    open().pragma_update(None, "user_version", 99).unwrap();
     let damaged = machine.config.journal.path.join("journal-damaged.db");
     std::fs::write(&damaged, vec![7; 100_000]).unwrap();
     let process = machine.start().await;
@@ -35,7 +36,7 @@ async fn files_that_cannot_be_read_are_left_and_told_and_nothing_else_suffers() 
     assert_eq!(std::fs::read(&damaged).unwrap(), vec![7; 100_000], "it is left as it is");
     // Whoever can read it brings the primary what it holds.
     machine.kill([process]).await;
-    format(2).unwrap();
+    open().pragma_update(None, "user_version", format).unwrap();
     let process = machine.start().await;
     process.until(|status| status.state == ChainState::Normal).await;
     assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(1));

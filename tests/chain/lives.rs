@@ -82,6 +82,29 @@ async fn what_a_process_takes_over_it_replaces_without_a_conflict() {
 }
 
 #[tokio::test]
+async fn what_the_process_before_wrote_is_replaced_without_a_conflict_though_it_owed_nothing() {
+    for machine in [Machine::new(), Machine::new().where_the_primary_wins()] {
+        let mut process = machine.start().await;
+        for life in 1..4 {
+            let write = Write::put(Key::parse("k").unwrap(), Value::from_integer(life), process.stamps.issue());
+            assert_eq!(process.chain.write(write, &soon()).await.unwrap().durability, Durability::Primary);
+            // In order, and by a crash.
+            if life % 2 == 0 {
+                process.chain.close(&soon()).await.unwrap();
+            }
+            machine.kill([process]).await;
+            machine.fall();
+            process = machine.start().await;
+            process.owe("k", -life).await;
+            machine.faults.heal();
+            process.until(|status| status.state == ChainState::Normal).await;
+            assert_eq!(machine.primary.get_json("k").await.unwrap(), Some(-life));
+        }
+        assert_eq!(machine.lost().await, []);
+    }
+}
+
+#[tokio::test]
 async fn a_clock_that_went_back_while_nothing_ran_gives_no_older_stamps() {
     let machine = Machine::new();
     let first = machine.start().await;

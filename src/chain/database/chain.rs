@@ -1,5 +1,6 @@
 //! The [`DatabaseChain`]: a database, and a journal of what it is owed while it is away.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -154,7 +155,7 @@ impl DatabaseChain {
         match fallback {
             DatabaseFallback::Memory => {
                 let journal = Arc::new(VolatileJournal::new(config.journal.max_bytes));
-                Self::over(primary, Some(journal), config, options).await
+                Self::over(primary, Some(journal), BTreeSet::new(), config, options).await
             }
             #[cfg(feature = "sqlite")]
             DatabaseFallback::Sqlite => Self::on_disk(primary, config, options).await,
@@ -170,12 +171,13 @@ impl DatabaseChain {
         options: ChainOptions,
     ) -> Result<Self> {
         let settings = &config.journal;
-        let folder = JournalFolder::new(&settings.path, options.fingerprint.clone(), settings.max_bytes);
-        let folder = Arc::new(folder);
-        let (journal, found) = folder.open().await?;
+        let (fingerprint, writer) = (options.fingerprint.clone(), options.stamps.writer());
+        let folder = Arc::new(JournalFolder::new(&settings.path, fingerprint, settings.max_bytes, writer));
+        let (journal, mut found) = folder.open().await?;
+        let predecessors = std::mem::take(&mut found.predecessors);
         let journal = Arc::new(journal);
         adoption::follow_others(&options.stamps, options.clock.now(), &found);
-        let mut chain = Self::over(primary, Some(journal.clone()), config, options).await?;
+        let mut chain = Self::over(primary, Some(journal.clone()), predecessors, config, options).await?;
         chain.core.set_left_journals(folder.left());
         if found.owed_elsewhere().is_some() {
             // By now the primary may have said which database it is.
@@ -188,10 +190,12 @@ impl DatabaseChain {
         Ok(chain)
     }
 
-    /// Opens a chain over a journal that is open already: rebuilds what is owed, and asks the primary whether it is there.
+    /// Opens a chain over a journal that is open already, which those writers had before: rebuilds what is owed, and asks the primary
+    /// whether it is there.
     async fn over(
         primary: Arc<dyn DatabaseBackend>,
         journal: Option<Arc<dyn Journal>>,
+        predecessors: BTreeSet<u64>,
         config: &DatabaseChainConfig,
         options: ChainOptions,
     ) -> Result<Self> {
@@ -203,7 +207,7 @@ impl DatabaseChain {
                 stamps.observe(Stamp::earliest(reserve));
             }
             owed = read_owed(&**journal, &stamps).await?;
-            inherit(&**journal, owed.writers(), &stamps).await?;
+            inherit(&**journal, &predecessors | &owed.writers(), &stamps).await?;
             known = meta.identity;
         }
         primary.expect(known)?;

@@ -37,6 +37,8 @@ pub(super) struct Candidate {
     pub(super) connection: Connection,
     pub(super) meta: Meta,
     pub(super) operations: u64,
+    /// Who gave the stamps of the process that had it.
+    pub(super) writer: Option<u64>,
     // Given back last.
     pub(super) lock: OwnerLock,
 }
@@ -77,15 +79,23 @@ fn look(path: PathBuf) -> Option<Dead> {
         found = read(&path).map_err(SqlError::into_error);
     }
     Some(match found {
-        Ok((connection, meta, operations)) => {
-            Dead::Readable(Box::new(Candidate { path, connection, meta, operations, lock }))
+        Ok(Contents { connection, meta, operations, writer }) => {
+            Dead::Readable(Box::new(Candidate { path, connection, meta, operations, writer, lock }))
         }
         Err(error) => Dead::Unreadable { path, error },
     })
 }
 
+/// A journal that was read.
+struct Contents {
+    connection: Connection,
+    meta: Meta,
+    operations: u64,
+    writer: Option<u64>,
+}
+
 /// Reads the whole file, so that one which is damaged is found out before it is relied on.
-fn read(path: &Path) -> SqlResult<(Connection, Meta, u64)> {
+fn read(path: &Path) -> SqlResult<Contents> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     // An absolute path is neither a `file:` address nor one of SQLite's special names.
     let path = std::path::absolute(path)
@@ -94,7 +104,7 @@ fn read(path: &Path) -> SqlResult<(Connection, Meta, u64)> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     if layout::format(&connection)? == 0 {
-        return Ok((connection, Meta::default(), 0));
+        return Ok(Contents { connection, meta: Meta::default(), operations: 0, writer: None });
     }
     if connection.is_readonly(MAIN_DB)? {
         let why = "the journal cannot be written; let this user write it, so that what it holds is replayed";
@@ -114,6 +124,6 @@ fn read(path: &Path) -> SqlResult<(Connection, Meta, u64)> {
     let transaction = connection.unchecked_transaction()?;
     layout::migrate(&transaction)?;
     transaction.commit()?;
-    let meta = table::meta(&connection)?;
-    Ok((connection, meta, operations))
+    let (meta, writer) = (table::meta(&connection)?, table::writer(&connection)?);
+    Ok(Contents { connection, meta, operations, writer })
 }

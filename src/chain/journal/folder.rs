@@ -1,6 +1,6 @@
 //! The folder of the journals: [`JournalFolder`]. Each process has a file of its own in it, and takes over those of the dead.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +15,7 @@ use crate::time::Timestamp;
 use super::acceptance;
 use super::candidate::{self, Candidate, Dead};
 use super::disk::{DiskJournal, patiently};
+use super::episode;
 use super::files;
 use super::glance;
 use super::import::{self, Known};
@@ -31,6 +32,8 @@ pub(crate) struct JournalFolder {
     /// Which primary the configuration names. A journal of another one is left alone.
     fingerprint: Option<String>,
     max_bytes: u64,
+    /// Who gives the stamps of this process.
+    writer: u64,
     /// The files that were left alone.
     left: Mutex<BTreeMap<PathBuf, Left>>,
     /// After which operation those were put that were taken over, where the chain does not know yet that they are owed.
@@ -57,6 +60,8 @@ pub(crate) struct Found {
     pub(crate) newest_of_others: Option<Stamp>,
     /// The latest moment that others have written down as the end of their stamps, those that were taken over among them.
     pub(crate) reserve_of_others: Option<Timestamp>,
+    /// Who gave the stamps of the dead processes whose journals are this one's now.
+    pub(crate) predecessors: BTreeSet<u64>,
 }
 
 /// A file of a dead process that was left as it is.
@@ -99,10 +104,11 @@ impl Found {
 }
 
 impl JournalFolder {
-    /// Names a folder, the primary of the configuration without its secrets, and the bytes that this process's journal may hold.
-    pub(crate) fn new(path: impl Into<PathBuf>, fingerprint: Option<String>, max_bytes: u64) -> Self {
+    /// Names a folder, the primary of the configuration without its secrets, the bytes that this process's journal may hold, and who
+    /// gives its stamps.
+    pub(crate) fn new(path: impl Into<PathBuf>, fingerprint: Option<String>, max_bytes: u64, writer: u64) -> Self {
         let (left, news, turn) = (Mutex::default(), Mutex::default(), tokio::sync::Mutex::default());
-        Self { path: path.into(), fingerprint, max_bytes, left, news, turn }
+        Self { path: path.into(), fingerprint, max_bytes, writer, left, news, turn }
     }
 
     /// Waits until nobody else of this process decides what becomes of the files in the folder.
@@ -142,7 +148,7 @@ impl JournalFolder {
                 journal
             }
         };
-        self.sign(&journal, known).await?;
+        found.predecessors.extend(self.sign(&journal, known).await?);
         self.import(&journal, ours, Known::Newest, &mut found).await;
         // Whoever opens it reads all of it.
         self.take_news();
@@ -301,10 +307,11 @@ impl JournalFolder {
         found.left.push(file);
     }
 
-    /// Writes down which primary the journal is owed to, and which database others know it to be, before the first operation is kept.
-    async fn sign(&self, journal: &DiskJournal, known: Option<Identity>) -> Result<()> {
+    /// Writes down which primary the journal is owed to, which database others know it to be, and who writes from now on, before the
+    /// first operation is kept. Answers who wrote before.
+    async fn sign(&self, journal: &DiskJournal, known: Option<Identity>) -> Result<Option<u64>> {
         let folder = self.path.clone();
-        let fingerprint = self.fingerprint.clone();
+        let (fingerprint, writer) = (self.fingerprint.clone(), self.writer);
         let sign = move |connection: &Connection, _: &Shared| {
             let before = table::meta(connection)?;
             let identity = import::newest(before.identity, known);
@@ -312,7 +319,12 @@ impl JournalFolder {
             if meta != before {
                 table::set_meta(connection, &meta)?;
             }
-            import::forget(connection, |name| !folder.join(name).exists())
+            let predecessor = table::writer(connection)?;
+            table::set_writer(connection, writer)?;
+            // What the dead knew of each other matters only for what they owe.
+            episode::end_if_settled(connection)?;
+            import::forget(connection, |name| !folder.join(name).exists())?;
+            Ok(predecessor)
         };
         journal.change(patiently(), sign).await
     }
@@ -321,11 +333,12 @@ impl JournalFolder {
     async fn import(&self, journal: &DiskJournal, dead: Vec<Candidate>, known: Known, found: &mut Found) {
         for candidate in dead {
             let path = candidate.path.clone();
-            let reserve = candidate.meta.clock_reserve;
+            let (reserve, writer) = (candidate.meta.clock_reserve, candidate.writer);
             match self.import_one(journal, candidate, known).await {
                 Ok(count) => {
                     found.imported += count;
                     found.reserve_of_others = found.reserve_of_others.max(reserve);
+                    found.predecessors.extend(writer);
                 }
                 Err(error) => self.leave(path, LeftReason::Unreadable(error), found),
             }

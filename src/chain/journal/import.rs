@@ -58,6 +58,7 @@ pub(super) fn copy(
     })?;
     table::set_meta(target, &merged(table::meta(target)?, table::meta(source)?, known))?;
     episode::join(target, &episode::read(source)?)?;
+    episode::end_if_settled(target)?;
     target.prepare_cached("INSERT INTO imported (source) VALUES (?1)")?.execute([name])?;
     Ok(count)
 }

@@ -9,7 +9,7 @@ use crate::error::Error;
 const APPLICATION_ID: i32 = 0x6167_736A;
 
 /// The newest form of a journal's file that this program knows, kept in its `user_version`.
-const NEWEST_FORMAT: u32 = 2;
+const NEWEST_FORMAT: u32 = 3;
 
 const TABLES: &str = "
     CREATE TABLE op (
@@ -46,6 +46,9 @@ const SINCE_AND_SUCCESSION: &str = "
         PRIMARY KEY (heir, predecessor)
     ) STRICT, WITHOUT ROWID;
 ";
+
+/// What format 3 added: whose stamps the last process gave that had the journal.
+const WRITER: &str = "ALTER TABLE meta ADD COLUMN writer BLOB CHECK (length(writer) = 8)";
 
 /// The layout of a journal, for the engine.
 pub(super) const LAYOUT: Layout = Layout { inspect, migrate };
@@ -87,6 +90,9 @@ pub(super) fn migrate(connection: &Connection) -> SqlResult<()> {
     }
     if format < 2 {
         connection.execute_batch(SINCE_AND_SUCCESSION)?;
+    }
+    if format < 3 {
+        connection.execute_batch(WRITER)?;
         connection.pragma_update(None, "user_version", NEWEST_FORMAT)?;
     }
     Ok(())

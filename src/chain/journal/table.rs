@@ -164,6 +164,19 @@ pub(super) fn set_meta(connection: &Connection, meta: &Meta) -> SqlResult<()> {
     Ok(())
 }
 
+/// Who gave the stamps of the process that had the journal last.
+pub(super) fn writer(connection: &Connection) -> SqlResult<Option<u64>> {
+    let sql = "SELECT writer FROM meta WHERE id = 1";
+    let found: Option<Option<[u8; 8]>> = connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?;
+    Ok(found.flatten().map(u64::from_be_bytes))
+}
+
+/// Says who gives the stamps of the process that has the journal from now on.
+pub(super) fn set_writer(connection: &Connection, writer: u64) -> SqlResult<()> {
+    connection.prepare_cached("UPDATE meta SET writer = ?1 WHERE id = 1")?.execute([writer.to_be_bytes()])?;
+    Ok(())
+}
+
 /// The pages of the file, and how many of them hold nothing.
 pub(super) fn pages(connection: &Connection) -> SqlResult<(u64, u64)> {
     Ok((pragma(connection, "PRAGMA page_count")?, pragma(connection, "PRAGMA freelist_count")?))

@@ -82,7 +82,7 @@ async fn each(test: impl AsyncFn(&dyn Journal)) {
     #[cfg(feature = "sqlite")]
     {
         let temporary = tempfile::tempdir().unwrap();
-        let folder = super::JournalFolder::new(temporary.path(), None, MAX_BYTES);
+        let folder = super::JournalFolder::new(temporary.path(), None, MAX_BYTES, 1);
         let (journal, _) = folder.open().await.unwrap();
         test(&journal).await;
     }

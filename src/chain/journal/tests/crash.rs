@@ -47,7 +47,7 @@ fn what_a_killed_process_acknowledged_is_all_there() {
     child.wait().unwrap();
 
     runtime.block_on(async {
-        let (journal, found) = JournalFolder::new(temporary.path(), None, 64 << 20).open().await.unwrap();
+        let (journal, found) = JournalFolder::new(temporary.path(), None, 64 << 20, 1).open().await.unwrap();
         assert!(found.left.is_empty() && found.imported == 0, "{found:?}");
         let headers = journal.headers(0, usize::MAX).await.unwrap();
         let key = |effect: &Effect| match effect {
@@ -61,7 +61,7 @@ fn what_a_killed_process_acknowledged_is_all_there() {
 }
 
 async fn append_until_killed(folder: PathBuf) {
-    let (journal, _) = JournalFolder::new(folder, None, 64 << 20).open().await.unwrap();
+    let (journal, _) = JournalFolder::new(folder, None, 64 << 20, 1).open().await.unwrap();
     let journal = Arc::new(journal);
     let callers = (0..CALLERS).map(|caller| {
         let journal = Arc::clone(&journal);

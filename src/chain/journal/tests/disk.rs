@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 const MAX_BYTES: u64 = 64 << 20;
 
 async fn open(folder: &Path) -> DiskJournal {
-    JournalFolder::new(folder, None, MAX_BYTES).open().await.unwrap().0
+    JournalFolder::new(folder, None, MAX_BYTES, 1).open().await.unwrap().0
 }
 
 async fn fresh() -> (TempDir, DiskJournal) {
@@ -103,7 +103,7 @@ async fn a_journal_is_no_database_and_a_database_no_journal() {
     let database = SqliteDatabase::new(&SqliteConfig::at(&path));
     database.ping(&Context::with_timeout(Duration::from_secs(30))).await.unwrap();
     database.close(&Context::with_timeout(Duration::from_secs(30))).await.unwrap();
-    let (opened, found) = JournalFolder::new(folder.path(), None, MAX_BYTES).open().await.unwrap();
+    let (opened, found) = JournalFolder::new(folder.path(), None, MAX_BYTES, 1).open().await.unwrap();
     assert_eq!(opened.path(), journal.path());
     assert_eq!(found.left.len(), 1);
     assert_eq!(found.left[0].path, path);

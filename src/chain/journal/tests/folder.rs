@@ -16,7 +16,11 @@ use crate::time::Timestamp;
 const MAX_BYTES: u64 = 64 << 20;
 
 fn folder(path: &Path) -> JournalFolder {
-    JournalFolder::new(path, Some("ours".to_owned()), MAX_BYTES)
+    folder_of(path, 1)
+}
+
+fn folder_of(path: &Path, writer: u64) -> JournalFolder {
+    JournalFolder::new(path, Some("ours".to_owned()), MAX_BYTES, writer)
 }
 
 async fn open(path: &Path) -> (DiskJournal, Found) {
@@ -211,7 +215,7 @@ async fn a_file_that_cannot_be_taken_for_a_while_is_told_once_and_then_forgotten
 #[tokio::test]
 async fn what_is_owed_to_another_database_is_left_for_it() {
     let temporary = tempfile::tempdir().unwrap();
-    let theirs = JournalFolder::new(temporary.path(), Some("theirs".to_owned()), MAX_BYTES);
+    let theirs = JournalFolder::new(temporary.path(), Some("theirs".to_owned()), MAX_BYTES, 2);
     let (journal, _) = theirs.open().await.unwrap();
     journal.append(vec![put("a", "1"), put("a", "2")], SINCE, soon()).await.unwrap();
     journal.close(soon()).await.unwrap();
@@ -274,7 +278,10 @@ async fn a_folder_that_cannot_be_used_is_told() {
 fn age(path: &Path) {
     let connection = Connection::open(path).unwrap();
     connection
-        .execute_batch("DROP TABLE succession; ALTER TABLE meta DROP COLUMN since; PRAGMA user_version = 1;")
+        .execute_batch(
+            "DROP TABLE succession; ALTER TABLE meta DROP COLUMN since; ALTER TABLE meta DROP COLUMN writer; \
+             PRAGMA user_version = 1;",
+        )
         .unwrap();
 }
 
@@ -307,4 +314,22 @@ async fn the_outage_of_a_journal_that_is_taken_over_goes_on() {
     folder(temporary.path()).adopt(&ours).await.unwrap();
     let episode = ours.episode().await.unwrap();
     assert_eq!((episode.since, episode.succession), (Some(before), succession));
+}
+
+#[tokio::test]
+async fn a_journal_says_who_wrote_before_also_if_nothing_was_left_in_it() {
+    let temporary = tempfile::tempdir().unwrap();
+    let open = async |writer| folder_of(temporary.path(), writer).open().await.unwrap();
+    let ((one, found), (two, _)) = (open(1).await, open(2).await);
+    assert!(found.predecessors.is_empty());
+    let mut succession = Succession::default();
+    succession.add(1, 7, SINCE);
+    one.add_succession(succession).await.unwrap();
+    one.close(soon()).await.unwrap();
+    two.close(soon()).await.unwrap();
+    let (three, found) = open(3).await;
+    assert_eq!(found.predecessors, [1, 2].into());
+    assert_eq!(three.episode().await.unwrap().succession, Succession::NONE, "nothing is owed that it could matter for");
+    three.close(soon()).await.unwrap();
+    assert_eq!(open(4).await.1.predecessors, [3].into());
 }
