@@ -1,6 +1,7 @@
 //! What all writers told.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::caller::BRIEF;
 use crate::line::{Action, Answer, Digits, Line};
@@ -8,6 +9,9 @@ use crate::writer::value_of;
 
 /// By how many milliseconds two looks at one clock may differ.
 const TOLERANCE: u64 = 2;
+
+/// How long a read may take, in milliseconds, that nothing held up: less than what makes the primary suspect.
+const UNDISTURBED: u64 = 200;
 
 /// What is replayed has what was left of its time when it was sent: it lasts longer by the way there, of so many milliseconds at most.
 const LONGEST_REPLAY: u64 = 3000;
@@ -166,12 +170,23 @@ pub(crate) struct History {
     pub(crate) apart: bool,
     pub(crate) lives: Vec<Life>,
     pub(crate) calls: Vec<Call>,
+    /// When nothing stood between the processes and the database, in milliseconds.
+    healthy: Vec<Range<u64>>,
 }
 
 impl History {
-    pub(crate) fn of(lives: Vec<Life>, apart: bool) -> Self {
+    pub(crate) fn of(lives: Vec<Life>, apart: bool, healthy: Vec<Range<u64>>) -> Self {
         let calls = lives.iter().flat_map(calls_of).collect();
-        Self { apart, lives, calls }
+        Self { apart, lives, calls, healthy }
+    }
+
+    /// Whether a call could ask the primary, for all that is known: its process and its connections are younger than the last trouble, and
+    /// nothing held it up.
+    pub(crate) fn was_undisturbed(&self, call: &Call) -> bool {
+        let started = self.life(call.process).started;
+        let Some(End { moment, away: None, .. }) = call.end else { return false };
+        let was_healthy = |time: &Range<u64>| time.start < started && moment.at < time.end;
+        call.away.is_none() && moment.at < call.begun.at + UNDISTURBED && self.healthy.iter().any(was_healthy)
     }
 
     pub(crate) fn life(&self, process: i64) -> &Life {

@@ -108,7 +108,13 @@ impl Reached {
             Some(Answer::Failed(kind)) if kind == "unavailable" && call.action == Action::Get => {
                 self.note("a read is unavailable");
             }
-            Some(Answer::Read { pending: true, .. }) => self.note("a read sees what is owed"),
+            Some(Answer::Read { pending: true, .. }) => {
+                self.note("a read sees what is owed");
+                self.note_times(
+                    "a read sees what is owed though the primary is well",
+                    u64::from(history.was_undisturbed(call)),
+                );
+            }
             Some(Answer::Read { value: None, .. }) => self.note("a read is told missing"),
             _ => {}
         }

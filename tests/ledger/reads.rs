@@ -7,11 +7,11 @@ pub(crate) fn check(history: &History, key: &str, violations: &mut Vec<String>) 
     let writes = history.of_key(key, Call::may_be_there);
     for read in history.of_key(key, |call| matches!(call.action, Action::Get | Action::Length)) {
         let why = match read.end.as_ref().map(|end| &end.answer) {
-            Some(Answer::Read { value: None, pending, .. }) => missing(read, *pending, &writes),
+            Some(Answer::Read { value: None, pending, .. }) => missing(history, read, *pending, &writes),
             Some(Answer::Read { value: Some(value), stamp, pending }) => {
                 found(history, read, *value, stamp.as_deref().unwrap_or_default(), *pending, &writes)
             }
-            Some(Answer::Length(length)) => counted(read, *length, &writes),
+            Some(Answer::Length(length)) => counted(history, read, *length, &writes),
             _ => None,
         };
         violations.extend(why.map(|why| format!("{why}: {read:?}")));
@@ -19,17 +19,17 @@ pub(crate) fn check(history: &History, key: &str, violations: &mut Vec<String>) 
 }
 
 /// Whether a read had to see a write: it was in the primary before, or its own process had made it.
-fn is_seen(write: &Call, read: &Call, pending: bool) -> bool {
+fn is_seen(history: &History, write: &Call, read: &Call, pending: bool) -> bool {
     let could = match write.process == read.process {
         true => write.is_acknowledged(),
-        // What is owed is read where it is owed, whatever others have brought to the primary.
-        false => write.fate() == Fate::Primary && !pending,
+        // What is owed is read where it is owed, unless the primary can be asked and has a newer value.
+        false => write.fate() == Fate::Primary && (!pending || (write.puts() && history.was_undisturbed(read))),
     };
     could && write.ended_before(read)
 }
 
-fn missing(read: &Call, pending: bool, writes: &[&Call]) -> Option<String> {
-    let mut seen = writes.iter().filter(|write| write.puts() && is_seen(write, read, pending));
+fn missing(history: &History, read: &Call, pending: bool, writes: &[&Call]) -> Option<String> {
+    let mut seen = writes.iter().filter(|write| write.puts() && is_seen(history, write, read, pending));
     let deleted = |put: &Call| {
         let stamp = put.stamp().expect("an acknowledged value has a stamp");
         let gone = |write: &Call| match write.action {
@@ -52,15 +52,16 @@ fn found(history: &History, read: &Call, value: i64, stamp: &str, pending: bool,
         Some(write) if write.has_ended_before(read) => return Some(format!("told what had ended, {write:?}")),
         Some(_) => {}
     }
-    let mut seen = writes.iter().filter(|write| (write.puts() || write.is_delete()) && is_seen(write, read, pending));
+    let changes = |write: &Call| write.puts() || write.is_delete();
+    let mut seen = writes.iter().filter(|write| changes(write) && is_seen(history, write, read, pending));
     let newer = seen.find(|write| write.at_least().as_str() > stamp);
     newer.map(|newer| format!("told something older than {newer:?}"))
 }
 
 /// Of a list that is never deleted.
-fn counted(read: &Call, length: u64, writes: &[&Call]) -> Option<String> {
+fn counted(history: &History, read: &Call, length: u64, writes: &[&Call]) -> Option<String> {
     let appends = || writes.iter().filter(|write| write.action == Action::Append);
-    let least = appends().filter(|append| is_seen(append, read, false)).count() as u64;
+    let least = appends().filter(|append| is_seen(history, append, read, false)).count() as u64;
     let most = appends().filter(|append| !read.ended_before(append)).count() as u64;
     (length < least || length > most).then(|| format!("there must have been from {least} to {most} items"))
 }

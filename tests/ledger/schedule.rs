@@ -23,7 +23,7 @@ use crate::random::Random;
 use crate::reached::Reached;
 use crate::support::process::wait_until;
 use crate::support::{Postgres, PostgresOptions};
-use crate::writer::Orders;
+use crate::writer::{Orders, now};
 use crate::writers::Writer;
 
 /// How many schedules run at a time, each lane on a server of its own.
@@ -111,6 +111,9 @@ struct Schedule<'a> {
     processes: i64,
     random: Random,
     reached: Reached,
+    /// When nothing stood between the writers and the database, in milliseconds; and since when nothing does.
+    healthy: Vec<Range<u64>>,
+    healed: Option<u64>,
 }
 
 impl<'a> Schedule<'a> {
@@ -144,6 +147,8 @@ impl<'a> Schedule<'a> {
             processes: 0,
             random: Random::seeded(seed),
             reached: Reached::default(),
+            healthy: Vec::new(),
+            healed: Some(now()),
         }
     }
 
@@ -207,6 +212,7 @@ impl<'a> Schedule<'a> {
 
     /// A fault, in the middle or after which a writer may die; one that died comes back before the fault is over, or after.
     async fn trouble(&mut self, nemesis: &mut Nemesis<'_>, fault: u64) {
+        self.end_of_health();
         nemesis.strike(fault, &mut self.random, &mut self.reached).await;
         self.pause(100, 700).await;
         if self.random.below(2) == 0 {
@@ -224,6 +230,7 @@ impl<'a> Schedule<'a> {
             self.reached.note("a writer is suspended");
         }
         nemesis.heal(&mut self.reached).await;
+        self.healed = Some(now());
         self.pause(50, 400).await;
         if let Some((slot, writer)) = suspended {
             self.pause(100, 2000).await;
@@ -245,6 +252,7 @@ impl<'a> Schedule<'a> {
             self.kill_writer();
         }
         self.writers.iter_mut().flatten().for_each(Writer::tell_to_finish);
+        self.end_of_health();
         for slot in 0..self.writers.len() {
             if let Some(writer) = self.writers[slot].take() {
                 self.lives.push(block_in_place(|| writer.finished()));
@@ -254,6 +262,10 @@ impl<'a> Schedule<'a> {
         // What was sent and given up comes to its end, and so does what is brief.
         sleep(Duration::from_millis(BRIEF)).await;
         block_in_place(|| self.until_idle());
+    }
+
+    fn end_of_health(&mut self) {
+        self.healthy.extend(self.healed.take().map(|healed| healed..now()));
     }
 
     fn until_idle(&self) {
@@ -321,7 +333,7 @@ impl<'a> Schedule<'a> {
 
     fn judge(mut self) -> Reached {
         let outcome = block_in_place(|| Outcome::read(self.server, &self.database));
-        let history = History::of(std::mem::take(&mut self.lives), self.is_apart());
+        let history = History::of(std::mem::take(&mut self.lives), self.is_apart(), std::mem::take(&mut self.healthy));
         let violations = check::violations(&history, &outcome);
         let count = violations.len();
         let shown = violations.into_iter().take(MOST_PRINTED).collect::<Vec<_>>().join("\n\n");
