@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         }
     }
     suite.test_within(LIMIT, "redis::a_full_server_is_used_again", &[Server::Redis], a_full_server_is_used_again);
+    suite.test_within(LIMIT, "redis::a_check_takes_no_mark_over", &[Server::Redis], a_check_takes_no_mark_over);
     suite.run()
 }
 
@@ -298,4 +299,43 @@ impl Story {
         }
         newest
     }
+}
+
+/// A mark says that what is old must be deleted before the server is read. Whoever only looks does not start in its place.
+async fn a_check_takes_no_mark_over() {
+    let server = Kind::Redis.start();
+    let folder = tempfile::tempdir().unwrap();
+    let yaml = format!(
+        "storage:\n  cache:\n    type: redis\n    url: redis://{}:{}/0\n    connectionTimeout: 500ms\n    \
+         journal: {{ path: marks }}\n    breaker: {{ probeInterval: 100ms, slowCall: 100ms }}\n",
+        server.host(),
+        server.port()
+    );
+    let file = folder.path().join("agent.yml");
+    std::fs::write(&file, yaml).unwrap();
+    let start = || StorageManager::from_file(&file).unwrap();
+    let manager = start();
+    let cache = manager.cache().await.unwrap();
+    cache.set_json("k", &1).await.unwrap();
+    server.kill();
+    assert_eq!(cache.set_json("k", &2).await.unwrap().durability, Durability::Volatile);
+    let marks = || {
+        let files = std::fs::read_dir(folder.path().join("marks")).unwrap();
+        files.filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|ending| ending == "dirty")).count()
+    };
+    assert_eq!(marks(), 1);
+    // It ends without a word.
+    drop((cache, manager));
+    server.restart();
+    let check = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_agent-storage"));
+        command.arg("check").current_dir(folder.path()).output().unwrap()
+    };
+    let checked = tokio::task::block_in_place(check);
+    assert!(checked.status.success(), "{checked:?}");
+    assert_eq!(marks(), 1);
+    let heir = start();
+    assert_eq!(read(heir.cache().await.unwrap().lookup("k").await.unwrap()).0, None, "what is old is deleted first");
+    until(&heir, ChainState::Normal).await;
+    assert_eq!(Kind::Redis.other(&server).await.get_json::<i64>("k").await.unwrap(), None);
 }

@@ -10,6 +10,7 @@ use agent_storage::chain::{ChainOptions, ChainState, ChainStatus, DatabaseChain,
 use agent_storage::config::{DatabaseChainConfig, DatabaseFallback, MemoryDatabaseConfig};
 use agent_storage::contract::{DatabaseBackend, Durability};
 use agent_storage::testkit::{Fault, FaultBackend, Faults};
+use futures_util::FutureExt;
 
 use crate::rig::Rig;
 
@@ -134,4 +135,30 @@ async fn what_is_owed_to_another_address_is_taken_over_when_it_is_accepted() {
     assert!(moved.chain.status().left_journals.is_empty());
     moved.until(|status| status.state == ChainState::Normal && status.replayed == 1).await;
     assert_eq!(Database::new(memory).get_json("k").await.unwrap(), Some(1));
+}
+
+#[tokio::test]
+async fn it_is_carried_out_though_whoever_asked_for_it_goes_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let (memory, faults) = (memory(), Faults::seeded(1));
+    let former = Process::start(&memory, &faults, folder.path(), "there").await;
+    let process = Process::start(&memory, &faults, folder.path(), "here").await;
+    faults.set(Fault::FailBefore);
+    let _ = former.database.get("k").await;
+    former.owes("theirs").await;
+    drop(former);
+    while JournalFile::list(folder.path()).await.unwrap().iter().filter(|journal| journal.is_owned).count() > 1 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    faults.wipe();
+    faults.heal();
+    let _ = process.database.get("k").await;
+    process.until(|status| status.fenced).await;
+    process.owes("ours").await;
+    let mut asked = Box::pin(process.chain.accept_primary());
+    assert!(asked.as_mut().now_or_never().is_none());
+    drop(asked);
+    process.until(|status| status.state == ChainState::Normal && status.replayed == 2).await;
+    let stored = Database::new(memory);
+    assert_eq!((stored.get_json("theirs").await.unwrap(), stored.get_json("ours").await.unwrap()), (Some(1), Some(1)));
 }

@@ -61,6 +61,32 @@ async fn conflicts_are_listed_without_values_and_shown_with_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_next_page_is_told_as_a_shell_takes_it() {
+    let folder = Folder::with(CHAIN);
+    let application = Application::start(&folder).await;
+    application.fall().await;
+    let keys = ["it's $HOME", "`b`; c"];
+    for key in keys {
+        application.database.set_json(key, &"lost").await.unwrap();
+        folder.ok(&["set", key, "\"won\""]);
+    }
+    application.die(&folder).await;
+    assert_eq!(folder.run(&["reconcile"]).status.code(), Some(1), "conflicts are kept");
+    let first = folder.run(&["conflicts", "list", "--limit", "1"]);
+    let hint = text(&first.stderr);
+    let (_, after) = hint.trim().split_once("after: ").unwrap();
+    let line = format!("{} conflicts list {after}", env!("CARGO_BIN_EXE_agent-storage"));
+    let rest = std::process::Command::new("sh").args(["-c", &line]).current_dir(folder.path()).output().unwrap();
+    let pages = [text(&first.stdout), text(&rest.stdout)];
+    assert!(
+        pages.iter().zip(keys).all(|(page, key)| page.trim_end().ends_with(key)),
+        "{pages:?} {}",
+        text(&rest.stderr)
+    );
+    assert!(pages.iter().all(|page| page.lines().count() == 1), "{pages:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_won_stays_or_what_lost_is_written_again() {
     let folder = in_conflict().await;
     let resolve = |key: &str, take: &str| {
