@@ -201,6 +201,12 @@ impl Core {
         }
     }
 
+    /// Whether a delete that is owed tells that there is nothing: one of this process does. What was written since one that was taken
+    /// over might be seen, unless the primary is away.
+    pub(super) fn trusts_delete(&self, deleted: Stamp) -> bool {
+        self.is_open() || deleted.writer() == self.stamps.writer()
+    }
+
     /// The context of a call to the primary that leaves time for the journal.
     pub(super) fn keeping_reserve(&self, cx: &Context) -> Context {
         if !self.can_journal() {

@@ -240,6 +240,11 @@ impl Gate {
         Probed::Unchanged
     }
 
+    /// From when on a call without an answer makes the primary suspect.
+    pub(super) const fn suspect_after(&self) -> Duration {
+        self.patience.suspect_after
+    }
+
     /// Asks a store for as long as a probe waits.
     pub(super) async fn ping<S: Store + ?Sized>(&self, store: &S) -> Result<Ping> {
         let timeout = self.probe_timeout();

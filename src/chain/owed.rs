@@ -17,6 +17,9 @@ use paid::{Paid, PaidNow};
 mod clears;
 mod paid;
 
+/// Of how many keys it is noted at most that readers were shown something newer than what is owed, where only clears cover them.
+const MOST_NEWER: usize = 100_000;
+
 /// What a reader is told of a value that is owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OwedValue {
@@ -26,6 +29,16 @@ pub(super) enum OwedValue {
     Deleted { stamp: Stamp },
     /// It was deleted, but the delete was put aside, or something newer overtook it: what there is now nobody can tell.
     Unsettled,
+}
+
+impl OwedValue {
+    /// The stamp of what tells, if anything does.
+    pub(super) const fn stamp(self) -> Option<Stamp> {
+        match self {
+            Self::Put { stamp, .. } | Self::Deleted { stamp } => Some(stamp),
+            Self::Unsettled => None,
+        }
+    }
 }
 
 /// What a reader is told of a list that is owed something.
@@ -350,12 +363,24 @@ impl Owed {
     }
 
     /// Notes that readers are shown what stands at the primary under this stamp: of what is owed to the value and older, they are not
-    /// told again, also where the primary goes away.
-    pub(super) fn note_newer(&mut self, key: &Key, stamp: Stamp) {
-        if self.owes(key) {
-            let newest = self.newer.entry(key.clone()).or_insert(stamp);
-            *newest = stamp.max(*newest);
+    /// told again, also where the primary goes away. Says whether there was room to note it, as for a key with debts of its own there
+    /// always is; a clear may cover any number.
+    pub(super) fn note_newer(&mut self, key: &Key, stamp: Stamp) -> bool {
+        let is_covered = !self.keys.contains_key(key);
+        if is_covered && !self.clears.cover(key.as_str()) {
+            return true;
         }
+        if is_covered && self.newer.len() >= MOST_NEWER && !self.newer.contains_key(key) {
+            return false;
+        }
+        let newest = self.newer.entry(key.clone()).or_insert(stamp);
+        *newest = stamp.max(*newest);
+        true
+    }
+
+    /// Forgets what readers were shown: another database is the known one, or an older state of it.
+    pub(super) fn forget_all_newer(&mut self) {
+        self.newer.clear();
     }
 
     /// Forgets what readers were shown of keys that are owed nothing any more.

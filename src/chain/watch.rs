@@ -9,6 +9,7 @@ use crate::time::Timestamp;
 
 use super::core::Core;
 use super::journal::Meta;
+use super::owed::Owed;
 
 /// How often what is known of the primary is written down.
 const KEEP_EVERY: Duration = Duration::from_secs(30);
@@ -134,6 +135,9 @@ async fn identified(core: &Core, cx: &Context) -> Result<Identity> {
 fn know(core: &Core, identity: Identity) -> Result<()> {
     let mut last = core.known.lock().unwrap_or_else(PoisonError::into_inner);
     core.primary.expect(Some(identity))?;
+    if last.is_some_and(|known| !identity.continues(known)) {
+        core.change_owed(Owed::forget_all_newer);
+    }
     *last = Some(identity);
     Ok(())
 }

@@ -19,6 +19,7 @@ pub(crate) struct Picky {
     takes_all: AtomicBool,
     replays: AtomicU64,
     hangs_at_the_end: AtomicBool,
+    is_too_busy_to_read: AtomicBool,
     hindrance: Mutex<Error>,
     first: Mutex<Option<Error>>,
 }
@@ -27,7 +28,20 @@ impl Picky {
     pub(crate) fn new(inner: Arc<dyn DatabaseBackend>, poison: Value) -> Self {
         let (takes_all, hangs_at_the_end) = (AtomicBool::new(false), AtomicBool::new(false));
         let (replays, hindrance) = (AtomicU64::new(u64::MAX), Mutex::new(Error::unavailable("not now")));
-        Self { inner, poison, takes_all, replays, hangs_at_the_end, hindrance, first: Mutex::default() }
+        let (is_too_busy_to_read, first) = (AtomicBool::new(false), Mutex::default());
+        Self { inner, poison, takes_all, replays, hangs_at_the_end, is_too_busy_to_read, hindrance, first }
+    }
+
+    /// Answers no reads of values from now on, for want of a connection, which says nothing of the database.
+    pub(crate) fn be_too_busy_to_read(&self) {
+        self.is_too_busy_to_read.store(true, Ordering::SeqCst);
+    }
+
+    async fn turn_to_read(&self, cx: &Context) -> Result<()> {
+        if self.is_too_busy_to_read.load(Ordering::SeqCst) {
+            return cx.limit(pending()).await.ok_or_else(|| Error::unavailable("no connection was free in time"));
+        }
+        Ok(())
     }
 
     /// Does not take the first of the next batch of writes, or of appends, for this reason, and takes the others.
@@ -75,11 +89,15 @@ impl Picky {
 #[async_trait]
 impl Store for Picky {
     async fn get(&self, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup> {
+        self.turn_to_read(cx).await?;
         self.inner.get(key, options, cx).await
     }
 
     async fn get_many(&self, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
-        self.inner.get_many(keys, options, cx).await
+        match self.turn_to_read(cx).await {
+            Ok(()) => self.inner.get_many(keys, options, cx).await,
+            Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
+        }
     }
 
     async fn exists(&self, keys: &[Key], cx: &Context) -> Vec<Result<bool>> {

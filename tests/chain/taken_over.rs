@@ -1,8 +1,12 @@
 //! What a process takes over from a dead one while it runs.
 
+use std::time::Duration;
+
 use agent_storage::chain::ChainState;
+use agent_storage::config::OutageReads;
 use agent_storage::contract::{
-    Append, Attempt, ConflictRecord, DatabaseBackend, Durability, ListRange, Lookup, LostOperation, Store, Write,
+    Append, Attempt, ConflictRecord, DatabaseBackend, Durability, GetOptions, ListRange, Lookup, LostOperation, Store,
+    Write,
 };
 use agent_storage::{ErrorKind, HybridClock, Key, KeyPrefix, Result, Value};
 
@@ -69,7 +73,7 @@ async fn taken_over() -> (Machine, Process) {
 /// Waits until only one journal of the machine has an owner.
 async fn until_abandoned(machine: &Machine) {
     while machine.owned_journals() > 1 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -225,4 +229,51 @@ async fn a_delete_that_a_process_began_with_says_nothing_of_lists_while_the_prim
     machine.picky.take_replays(u64::MAX);
     heir.until(|status| status.state == ChainState::Normal).await;
     assert_eq!(items(&heir, "list").await, Vec::<i64>::new());
+}
+
+#[tokio::test]
+async fn what_is_owed_is_told_in_time_though_the_primary_is_too_busy_to_say_whether_it_has_something_newer() {
+    let (machine, heir) = begun_with_it().await;
+    heir.chain.write(Write::delete(key("own"), heir.stamps.issue()), &soon()).await.unwrap();
+    heir.chain.write(Write::delete(key("x:own"), heir.stamps.issue()), &soon()).await.unwrap();
+    machine.picky.be_too_busy_to_read();
+    let (cx, options) = (soon(), GetOptions::default());
+    let keys = ["set", "x:own", "deleted", "x:1"].map(key);
+    let (told, away) = tokio::join!(heir.chain.get_many(&keys, &options, &cx), heir.chain.get(&keys[2], &options, &cx));
+    assert!(cx.remaining() > Duration::from_secs(5), "{:?}", cx.remaining());
+    assert_eq!(heir.chain.status().state, ChainState::Reconciling, "it is busy, and not away");
+    let told: Vec<_> =
+        told.into_iter().map(|told| told.map(|lookup| lookup.is_found()).map_err(|error| error.kind())).collect();
+    // By what another process deleted, nothing is missing where the primary might say otherwise.
+    assert_eq!(told, [Ok(true), Ok(false), Err(ErrorKind::Unavailable), Err(ErrorKind::Unavailable)]);
+    assert_eq!(away.unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn an_acknowledgement_does_not_guess_by_what_another_process_deleted() {
+    let (machine, heir) = begun_with_it().await;
+    let delete = async |name: &str| {
+        let write = Write::delete(key(name), heir.stamps.issue());
+        heir.chain.write(write, &soon()).await.unwrap().existed
+    };
+    assert_eq!((delete("deleted").await, delete("deleted").await), (None, Some(false)));
+    machine.fall();
+    heir.until(|status| status.state == ChainState::Degraded).await;
+    assert_eq!(delete("list").await, Some(false), "nobody here could know better");
+}
+
+#[tokio::test]
+async fn who_wants_guesses_gets_none_of_a_key_that_is_owed_something_older_than_he_was_shown() {
+    let (mut machine, heir) = begun_with_it().await;
+    machine.kill([heir]).await;
+    machine.config.reads = OutageReads::Available;
+    let heir = machine.start().await;
+    heir.until(|status| status.state == ChainState::Reconciling).await;
+    assert_eq!(numbers(&heir, ["set"]).await, [Some(2)]);
+    machine.fall();
+    heir.until(|status| status.state == ChainState::Degraded).await;
+    assert_eq!(numbers(&heir, ["never written"]).await, [None]);
+    let alone = heir.chain.get(&key("set"), &Default::default(), &soon()).await;
+    assert_eq!(alone.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(exists_or_not(&heir, "set").await.unwrap_err().kind(), ErrorKind::Unavailable);
 }

@@ -229,8 +229,9 @@ impl<I: Item> Batch<'_, I> {
             return kept.into_iter().for_each(|(index, _)| self.answer(index, Err(away())));
         }
         let items: Vec<I> = kept.iter().map(|(_, item)| item.clone()).collect();
+        let core = Arc::clone(self.core);
         let acknowledge = move |index: usize, owed: &Owed, durability| {
-            items.get(index).map(|item| item.journaled(owed, now, durability))
+            items.get(index).map(|item| item.journaled(&core, owed, now, durability))
         };
         match keep(self.core, operations, self.cx, entered, acknowledge).await {
             Ok(acks) => kept.into_iter().zip(acks).for_each(|((index, _), ack)| {

@@ -37,7 +37,7 @@ pub(super) trait Item: Stamped + Send + Sync + Sized + 'static {
     fn operation(&self, now: Timestamp) -> Option<Operation>;
 
     /// The answer to an item that was journaled, by what was owed before.
-    fn journaled(&self, owed: &Owed, now: Timestamp, durability: Durability) -> Self::Ack;
+    fn journaled(&self, core: &Core, owed: &Owed, now: Timestamp, durability: Durability) -> Self::Ack;
 }
 
 #[async_trait]
@@ -77,12 +77,12 @@ impl Item for Write {
         Some(Operation { stamp: self.stamp, action })
     }
 
-    fn journaled(&self, owed: &Owed, now: Timestamp, durability: Durability) -> WriteAck {
-        let value = owed.value(&self.key).and_then(|value| is_live(value, now));
+    fn journaled(&self, core: &Core, owed: &Owed, now: Timestamp, durability: Durability) -> WriteAck {
+        let value = owed.value(&self.key).and_then(|value| is_there(core, value, now));
         let existed = match &self.op {
             WriteOp::Delete { .. } => match (value, owed.list(&self.key)) {
                 (Some(true), _) | (_, Some(OwedList::Appended)) => Some(true),
-                (Some(false), Some(OwedList::Deleted { .. })) => Some(false),
+                (Some(false), Some(OwedList::Deleted { stamp })) if core.trusts_delete(stamp) => Some(false),
                 _ => None,
             },
             WriteOp::Put { .. } | WriteOp::Touch { .. } => value,
@@ -104,6 +104,12 @@ pub(super) fn is_live(value: OwedValue, now: Timestamp) -> Option<bool> {
         OwedValue::Deleted { .. } => Some(false),
         OwedValue::Unsettled => None,
     }
+}
+
+/// The same where it is to be relied on: that there is nothing somebody else's delete says only while the primary is away.
+pub(super) fn is_there(core: &Core, value: OwedValue, now: Timestamp) -> Option<bool> {
+    let is_trusted = || value.stamp().is_some_and(|stamp| core.trusts_delete(stamp));
+    is_live(value, now).filter(|live| *live || is_trusted())
 }
 
 #[async_trait]
@@ -131,7 +137,7 @@ impl Item for Append {
         Some(Operation { stamp: self.stamp, action: Action::Append { key, value, item_id } })
     }
 
-    fn journaled(&self, _owed: &Owed, _now: Timestamp, durability: Durability) -> AppendAck {
+    fn journaled(&self, _core: &Core, _owed: &Owed, _now: Timestamp, durability: Durability) -> AppendAck {
         AppendAck { position: None, existed: None, durability }
     }
 }

@@ -7,7 +7,8 @@
 //! | range, length | closed: the primary; open: unavailable | after a pending delete: empty; else unavailable |
 //! | list, count | closed: the primary; open: unavailable | unavailable |
 //!
-//! A delete that was taken over from another process is no answer while the primary can be asked: somebody may have written since.
+//! A delete that was taken over from another process is no answer while the primary can be asked: somebody may have written since. A
+//! newer delete at the primary has no stamp that a read shows, and is not seen before the replay.
 
 use crate::chain::core::{Core, still_owed};
 use crate::chain::gate::{Answer, Attempt, Call, away};
@@ -20,7 +21,7 @@ use crate::key::{Key, KeyPrefix};
 use crate::revision::Revision;
 use crate::stamp::Stamp;
 
-use super::item::is_live;
+use super::item::{is_live, is_there};
 
 /// How often a read looks again at what is owed, because it was paid just then.
 const LOOKS: usize = 8;
@@ -34,40 +35,53 @@ struct OwedLookup {
 pub(super) async fn get(core: &Core, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup> {
     core.admit(cx)?;
     let owed = if core.owes_anything() { owed_value(core, key, options, cx).await? } else { None };
-    let asked = if owed.is_some() && core.is_open() {
-        None
-    } else {
-        Some(read(core, core.primary.get(key, &with_revision(options), cx)).await)
+    let with_revision = with_revision(options);
+    let asked = read(core, core.primary.get(key, &with_revision, cx));
+    let asked = match &owed {
+        None => Some(asked.await),
+        Some(_) if core.is_open() => None,
+        Some(_) => before_suspicion(core, cx, asked).await,
     };
-    newer(core, key, owed, asked)
+    newest(core, key, owed, asked)
 }
 
 pub(super) async fn get_many(core: &Core, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
     let owed = |key: Key| async move { owed_value(core, &key, options, cx).await };
     let ask_for_owed = !core.is_open();
     let send = |keys: Vec<Key>| async move { core.primary.get_many(&keys, &with_revision(options), cx).await };
-    in_part(core, keys, cx, owed, ask_for_owed, send, |key, owed, asked| newer(core, key, owed, asked)).await
+    in_part(core, keys, cx, owed, ask_for_owed, send, |key, owed, asked| newest(core, key, owed, asked)).await
+}
+
+/// Waits for the primary to say whether it has something newer than what is owed, until it would be suspect: there is an answer already.
+async fn before_suspicion<T>(core: &Core, cx: &Context, asked: impl Future<Output = T>) -> Option<T> {
+    let patience = core.gate.suspect_after().min(cx.remaining() / 2);
+    tokio::time::timeout(patience, asked).await.ok()
 }
 
 /// What the primary says where nothing is owed. Else what is owed, unless what the primary has is newer: somebody wrote it meanwhile.
-fn newer(core: &Core, key: &Key, owed: Option<OwedLookup>, asked: Option<Result<Lookup>>) -> Result<Lookup> {
+fn newest(core: &Core, key: &Key, owed: Option<OwedLookup>, asked: Option<Result<Lookup>>) -> Result<Lookup> {
     let asked = asked.map(|answer| learned(core, answer));
-    let Some(owed) = owed else { return guessed(core, asked.unwrap_or_else(unanswered), missing) };
-    if let Some(Ok(Lookup::Found(entry))) = asked
-        && let Some(stamp) = entry.revision.to_stamp().filter(|stamp| owed.stamp < *stamp)
-    {
-        core.change_owed(|owed| owed.note_newer(key, stamp));
-        return Ok(Lookup::Found(entry));
+    let Some(owed) = owed else { return guessed_of(core, key, asked.unwrap_or_else(unanswered), missing) };
+    let asked = asked.unwrap_or_else(|| Err(still_owed()));
+    let newer = match &asked {
+        Ok(Lookup::Found(entry)) => entry.revision.to_stamp().filter(|stamp| owed.stamp < *stamp),
+        _ => None,
+    };
+    match (newer, asked) {
+        (Some(stamp), asked) if core.change_owed(|owed| owed.note_newer(key, stamp)) => asked,
+        (Some(_), _) => Err(still_owed()),
+        // Nobody says that nothing was written since.
+        (None, Err(error)) if !owed.lookup.is_found() && !core.trusts_delete(owed.stamp) => Err(error),
+        _ => Ok(owed.lookup),
     }
-    Ok(owed.lookup)
 }
 
 pub(super) async fn exists(core: &Core, keys: &[Key], cx: &Context) -> Vec<Result<bool>> {
     let owed = |key: Key| async move { owed_existence(core, &key, cx).await };
     let send = |keys: Vec<Key>| async move { core.primary.exists(&keys, cx).await };
-    let answer = |_: &Key, owed: Option<bool>, asked: Option<Result<bool>>| match owed {
+    let answer = |key: &Key, owed: Option<bool>, asked: Option<Result<bool>>| match owed {
         Some(there) => Ok(there),
-        None => guessed(core, asked.unwrap_or_else(unanswered), || false),
+        None => guessed_of(core, key, asked.unwrap_or_else(unanswered), || false),
     };
     in_part(core, keys, cx, owed, false, send, answer).await
 }
@@ -77,19 +91,22 @@ const fn with_revision(options: &GetOptions) -> GetOptions {
     GetOptions { without_revision: false, ..*options }
 }
 
-/// Looks up what is owed, and asks the primary for the rest in one batch, with `ask_for_owed` for all; `answer` is told of both.
+/// Looks up what is owed, and asks the primary for the rest in one batch, with `ask_for_owed` for what is owed in another; `answer` is
+/// told of both.
 async fn in_part<K, T, O, F>(
     core: &Core,
     keys: &[Key],
     cx: &Context,
-    owed: impl Fn(Key) -> O,
+    owed: impl Fn(Key) -> O + Send + Sync,
     ask_for_owed: bool,
-    send: impl FnOnce(Vec<Key>) -> F,
-    answer: impl Fn(&Key, Option<K>, Option<Result<T>>) -> Result<T>,
+    send: impl Fn(Vec<Key>) -> F + Send + Sync,
+    answer: impl Fn(&Key, Option<K>, Option<Result<T>>) -> Result<T> + Send,
 ) -> Vec<Result<T>>
 where
-    O: Future<Output = Result<Option<K>>>,
-    F: Future<Output = Vec<Result<T>>>,
+    K: Send + Sync,
+    T: Send,
+    O: Future<Output = Result<Option<K>>> + Send,
+    F: Future<Output = Vec<Result<T>>> + Send,
 {
     if let Err(error) = core.admit(cx) {
         return keys.iter().map(|_| Err(error.clone())).collect();
@@ -100,17 +117,23 @@ where
             *found = owed(key.clone()).await;
         }
     }
-    let is_asked = |found: &Result<Option<K>>| found.as_ref().is_ok_and(|found| found.is_none() || ask_for_owed);
-    let rest = keys.iter().zip(&found).filter(|(_, found)| is_asked(found)).map(|(key, _)| key.clone());
-    let rest: Vec<Key> = rest.collect();
-    let count = rest.len();
-    let from_primary = if rest.is_empty() { Vec::new() } else { reads(core, count, send(rest)).await };
-    let mut from_primary = from_primary.into_iter();
+    let of = |is_owed: bool| {
+        let of = |found: &Result<Option<K>>| found.as_ref().is_ok_and(|found| found.is_some() == is_owed);
+        keys.iter().zip(&found).filter(|(_, found)| of(found)).map(|(key, _)| key.clone()).collect::<Vec<Key>>()
+    };
+    let (others, owed) = (of(false), if ask_for_owed { of(true) } else { Vec::new() });
+    let ask = async |keys: Vec<Key>| match keys.len() {
+        0 => Vec::new(),
+        count => reads(core, count, send(keys)).await,
+    };
+    let (others, owed) = tokio::join!(ask(others), before_suspicion(core, cx, ask(owed)));
+    let (mut others, mut owed) = (others.into_iter(), owed.into_iter().flatten());
     let found = keys.iter().zip(found);
     found
         .map(|(key, found)| {
-            let asked = if is_asked(&found) { from_primary.next() } else { None };
-            answer(key, found?, asked)
+            let found = found?;
+            let asked = if found.is_some() { owed.next() } else { others.next() };
+            answer(key, found, asked)
         })
         .collect()
 }
@@ -164,10 +187,10 @@ async fn owed_existence(core: &Core, key: &Key, cx: &Context) -> Result<Option<b
         let owed = core.owed();
         (owed.value(key), owed.list(key))
     };
-    let live = value.and_then(|value| is_live(value, core.clock.now()));
-    match (live, list) {
+    let there = value.and_then(|value| is_there(core, value, core.clock.now()));
+    match (there, list) {
         (Some(true), _) | (_, Some(OwedList::Appended)) => Ok(Some(true)),
-        (Some(false), Some(OwedList::Deleted { stamp })) if is_known(core, stamp) => Ok(Some(false)),
+        (Some(false), Some(OwedList::Deleted { stamp })) if core.trusts_delete(stamp) => Ok(Some(false)),
         (None, None) if value.is_none() => Ok(None),
         // One of the two is known, or neither; the primary cannot be asked for the other alone.
         _ => Err(core.still_owed(key, cx).await),
@@ -199,15 +222,9 @@ async fn owed_list(core: &Core, key: &Key, cx: &Context) -> Result<Option<Vec<It
     let owed = core.owed().list(key);
     match owed {
         None => Ok(None),
-        Some(OwedList::Deleted { stamp }) if is_known(core, stamp) => Ok(Some(Vec::new())),
+        Some(OwedList::Deleted { stamp }) if core.trusts_delete(stamp) => Ok(Some(Vec::new())),
         Some(_) => Err(core.still_owed(key, cx).await),
     }
-}
-
-/// Whether a delete that is owed tells that there is nothing: one of this process does. What was written since one that was taken over
-/// might have been seen, unless the primary is away.
-fn is_known(core: &Core, deleted: Stamp) -> bool {
-    core.is_open() || deleted.writer() == core.stamps.writer()
 }
 
 pub(super) async fn list(core: &Core, prefix: &KeyPrefix, options: &ListOptions, cx: &Context) -> Result<KeyPage> {
@@ -265,6 +282,12 @@ fn guessed<T>(core: &Core, answer: Result<T>, nothing: impl FnOnce() -> T) -> Re
         }
         answer => answer,
     }
+}
+
+/// The same of a value. What is owed of it is not guessed at, also where readers are told of something newer instead.
+fn guessed_of<T>(core: &Core, key: &Key, answer: Result<T>, nothing: impl FnOnce() -> T) -> Result<T> {
+    let is_owed = core.owes_anything() && core.owed().owes(key);
+    if is_owed { answer } else { guessed(core, answer, nothing) }
 }
 
 const fn missing() -> Lookup {
