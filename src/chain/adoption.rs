@@ -10,14 +10,12 @@ use crate::time::Timestamp;
 
 use super::core::Core;
 use super::inherit::inherit;
-use super::journal::{DiskJournal, Found, Journal as _, JournalFolder};
+use super::journal::{DiskJournal, Found, Header, Journal as _, JournalFolder, each_header};
+use super::owed::Owed;
 use super::watch::{CLOCK_RESERVE, ahead};
 
 /// How often the folder is looked at.
 const EVERY: Duration = Duration::from_secs(30);
-
-/// How many operations are read at once.
-const HEADERS: usize = 10_000;
 
 /// Whether somebody may have read through the chain already when a journal is taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,19 +129,16 @@ async fn know(core: &Core, journal: &DiskJournal) {
 }
 
 /// Counts as owed what the journal holds after an operation. What was there before is known, and may be settled while this reads.
-async fn add_all(core: &Core, journal: &DiskJournal, mut after: u64, readers: Readers) -> Result<()> {
-    loop {
-        let headers = journal.headers(after, HEADERS).await?;
-        let Some(last) = headers.last() else { return Ok(()) };
-        after = last.seq;
-        core.change_owed(|owed| {
-            for header in headers {
-                core.stamps.observe(header.stamp);
-                match readers {
-                    Readers::NotYet => owed.add(header),
-                    Readers::Already => owed.add_hidden(header),
-                }
-            }
-        });
-    }
+async fn add_all(core: &Core, journal: &DiskJournal, after: u64, readers: Readers) -> Result<()> {
+    let add = |owed: &mut Owed, header: Header| {
+        core.stamps.observe(header.stamp);
+        match readers {
+            Readers::NotYet => owed.add(header),
+            Readers::Already => owed.add_hidden(header),
+        }
+    };
+    let add_page = |headers: Vec<Header>| {
+        core.change_owed(|owed| headers.into_iter().for_each(|header| add(owed, header)));
+    };
+    each_header(journal, after, add_page).await
 }

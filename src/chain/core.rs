@@ -45,6 +45,8 @@ pub(super) struct Core {
     pub(super) gate: Gate,
     /// Wakes the task that replays.
     pub(super) debts: Notify,
+    /// Whether the journal may hold what nobody knows to be owed: a task ended with its runtime while it was being written.
+    pub(super) has_unknown: AtomicBool,
     /// Which database the primary was when it was last seen.
     pub(super) known: Mutex<Option<Identity>>,
     /// Tells the task that takes over journals that it is written down which database the primary is.
@@ -115,6 +117,7 @@ impl Core {
             owing,
             gate,
             debts: Notify::new(),
+            has_unknown: AtomicBool::new(false),
             known: Mutex::new(known),
             recognised: Notify::new(),
             elsewhere: Mutex::default(),

@@ -15,8 +15,10 @@ pub(super) async fn inherit(journal: &dyn Journal, mut writers: BTreeSet<u64>, s
     if writers.iter().all(|writer| *writer == heir) {
         return Ok(());
     }
+    // Whom one of them succeeded is known by way of that one: so it is a link a start, and not one for each start before.
     let known = journal.episode().await?.succession;
-    writers.extend(known.iter().flat_map(|(heir, predecessor, _)| [heir, predecessor]));
+    writers.extend(known.iter().map(|(heir, ..)| heir));
+    known.iter().for_each(|(_, succeeded, _)| _ = writers.remove(&succeeded));
     let from = stamps.issue();
     let mut added = Succession::default();
     writers.into_iter().for_each(|writer| added.add(heir, writer, from));

@@ -107,6 +107,13 @@ impl Owed {
         }
     }
 
+    /// Adds a debt of which nobody heard that it was kept, unless it is known. Readers are told of it.
+    pub(super) fn add_unheard(&mut self, debt: Header) {
+        if !self.debts.contains_key(&debt.seq) {
+            self.add(debt);
+        }
+    }
+
     /// Adds a debt that was taken over while this process was running, unless it is known. It is hidden from readers.
     pub(super) fn add_hidden(&mut self, debt: Header) {
         let seq = debt.seq;

@@ -1,6 +1,7 @@
 //! The replay: what is owed is brought to the primary, in the order of the journal.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::contract::{Append, Context, ReplayOptions, ReplayOutcome, Step, Succession, Write, WriteMode, WriteOp};
@@ -9,7 +10,7 @@ use crate::time::{Timestamp, Ttl};
 
 use super::core::Core;
 use super::gate::{Attempt, Call};
-use super::journal::{Action, Episode, Journal, Operation, REPLACED};
+use super::journal::{Action, Episode, Header, Journal, Operation, REPLACED, each_header};
 use super::owed::{Owed, Replaced};
 
 /// The pace of the replay while all goes well.
@@ -57,9 +58,18 @@ pub(super) async fn run(core: Arc<Core>) {
     let mut settled = 0;
     let mut pace = FIRST_PACE;
     loop {
-        while core.is_open() || core.owed().pending() == 0 {
+        if core.has_unknown.swap(false, Ordering::AcqRel)
+            && let Err(error) = look_for_unknown(&core, &*journal).await
+        {
+            tracing::warn!(%error, "it cannot be seen yet whether the journal holds what was broken off");
+            core.has_unknown.store(true, Ordering::Release);
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
+        if core.is_open() || core.owed().pending() == 0 {
             core.rounds.rest();
             core.debts.notified().await;
+            continue;
         }
         match round(&core, &*journal, settled, pace).await {
             Ok(count) => {
@@ -83,6 +93,17 @@ pub(super) async fn run(core: Arc<Core>) {
             core.announce(None);
         }
     }
+}
+
+/// Counts as owed what the journal holds though nobody heard that it was kept.
+async fn look_for_unknown(core: &Core, journal: &dyn Journal) -> Result<()> {
+    // It comes behind what is being written.
+    journal.add_succession(Succession::NONE).await?;
+    let add =
+        |headers: Vec<Header>| core.change_owed(|owed| headers.into_iter().for_each(|header| owed.add_unheard(header)));
+    each_header(journal, 0, add).await?;
+    core.journaled();
+    Ok(())
 }
 
 /// Replays the next operations: what the primary took is removed, what it will never take is put aside. Answers how many it took.

@@ -24,6 +24,10 @@ pub(super) const CLOCK_RESERVE: Duration = Duration::from_secs(10);
 /// How long a write waits at most for the reserve to be written down: a disk that hangs must not keep writes from the primary.
 const EXTEND_WITHIN: Duration = Duration::from_millis(250);
 
+/// How long probes wait at most for what is known to be written down: a disk that hangs must not keep a primary that is back from being
+/// used.
+const KEEP_WITHIN: Duration = Duration::from_secs(1);
+
 /// How far ahead of the newest stamp the reserve stays, where stamps run before the wall clock. A millisecond has room for 65,536, so
 /// where the clock stands still it is more than a process gives in between; and each start may bring them that much further ahead.
 const STAMP_RESERVE: Duration = Duration::from_millis(500);
@@ -40,18 +44,22 @@ pub(super) async fn run(core: Arc<Core>) {
         core.gate.until_due(core.stamps.issue()).await;
         probe(&core).await;
         if !is_written && knows(&core) {
-            keep(&core).await;
+            is_written = keep_in_time(&core).await;
             core.recognised.notify_one();
-            is_written = true;
         }
         core.show();
         core.gate.breathe().await;
         let is_due = kept.elapsed() >= EXTEND_EVERY && core.clock_reserve.take_used();
         if is_due || kept.elapsed() >= KEEP_EVERY {
             kept = tokio::time::Instant::now();
-            keep(&core).await;
+            keep_in_time(&core).await;
         }
     }
+}
+
+/// Writes down what is known, unless the disk hangs. Says whether that was done.
+async fn keep_in_time(core: &Core) -> bool {
+    tokio::time::timeout(KEEP_WITHIN, keep(core)).await.unwrap_or(false)
 }
 
 /// Whether it is known which database the primary is.
@@ -98,8 +106,9 @@ async fn forget_word(core: &Core) {
         && journal.accepted().await.is_some()
     {
         // What was accepted is written down before the word goes.
-        keep(core).await;
-        journal.forget_accepted().await;
+        if keep_in_time(core).await {
+            journal.forget_accepted().await;
+        }
     }
 }
 
@@ -182,17 +191,17 @@ pub(super) fn note_canary(core: &Core, raised: Identity) {
     }
 }
 
-/// Writes down what is known, so that the next start knows it too.
-pub(super) async fn keep(core: &Core) {
+/// Writes down what is known, so that the next start knows it too. Says whether that was done.
+pub(super) async fn keep(core: &Core) -> bool {
     let _turn = core.clock_reserve.turn().await;
-    keep_in_turn(core, STAMP_RESERVE).await;
+    keep_in_turn(core, STAMP_RESERVE).await
 }
 
 /// The same, with the reserve so far ahead of the newest stamp. What was promised of the reserve is never taken back.
-async fn keep_in_turn(core: &Core, ahead_of_stamps: Duration) {
+async fn keep_in_turn(core: &Core, ahead_of_stamps: Duration) -> bool {
     let stamps = ahead(core.stamps.issue().timestamp(), ahead_of_stamps);
     let reserve = ahead(core.clock.now(), CLOCK_RESERVE).max(stamps).max(core.clock_reserve.until());
-    write_down(core, reserve).await;
+    write_down(core, reserve).await
 }
 
 /// Writes down a later reserve before stamps are used that it does not cover. Where that fails or takes too long, they are used all the
@@ -212,21 +221,23 @@ pub(super) async fn extend_reserve(core: &Core) {
 }
 
 /// Writes down what is known when no stamp is used any more: the next start begins right after the last one.
-pub(super) async fn keep_last(core: &Core) {
-    write_down(core, ahead(core.stamps.issue().timestamp(), Duration::from_millis(1))).await;
+pub(super) async fn keep_last(core: &Core) -> bool {
+    write_down(core, ahead(core.stamps.issue().timestamp(), Duration::from_millis(1))).await
 }
 
 pub(super) fn ahead(moment: Timestamp, by: Duration) -> Timestamp {
     Timestamp::from_millis(moment.as_millis().saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
 }
 
-async fn write_down(core: &Core, reserve: Timestamp) {
-    let Some(journal) = &core.journal else { return };
+async fn write_down(core: &Core, reserve: Timestamp) -> bool {
+    let Some(journal) = &core.journal else { return true };
     let identity = *core.known.lock().unwrap_or_else(PoisonError::into_inner);
     let fingerprint = core.settings.fingerprint.clone();
     let meta = Meta { fingerprint, identity, clock_reserve: Some(reserve) };
-    match journal.set_meta(meta).await {
+    let written = journal.set_meta(meta).await;
+    match &written {
         Ok(()) => core.clock_reserve.extend(reserve),
         Err(error) => tracing::warn!(%error, "what is known of the primary could not be written down"),
     }
+    written.is_ok()
 }

@@ -1,6 +1,6 @@
 //! What the writers of a journal knew of each other: [`Succession`]. And how a list keeps its order: [`AppendOrder`].
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::error::Result;
 use crate::key::Key;
@@ -13,7 +13,7 @@ use super::step::Step;
 ///
 /// A process that finds the journal of a dead one knows from then on all that the dead one wrote: its reads show it. So what it
 /// writes then replaces that on purpose, which is no conflict. Before, neither knew of the other, and one of their writes to the
-/// same key is lost.
+/// same key is lost. It knows too what the dead one had taken over itself, and so on.
 ///
 /// # Examples
 ///
@@ -25,7 +25,9 @@ use super::step::Step;
 /// let (left, before) = (dead.issue(), heir.issue());
 /// let mut succession = Succession::default();
 /// succession.add(heir.writer(), dead.writer(), heir.issue_after(left));
-/// assert!(succession.knew(heir.issue(), left));
+/// let next = HybridClock::new(Clock::system());
+/// succession.add(next.writer(), heir.writer(), next.issue_after(left));
+/// assert!(succession.knew(heir.issue(), left) && succession.knew(next.issue(), left));
 /// assert!(!succession.knew(before, left) && !succession.knew(left, before));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,11 +49,30 @@ impl Succession {
         }
     }
 
-    /// Whether one who wrote something knew what stands under an earlier stamp: it wrote that itself, or took it over.
+    /// Whether one who wrote something knew what stands under an earlier stamp: it wrote that itself, or took it over, also by way of
+    /// others.
     #[must_use]
     pub fn knew(&self, stamp: Stamp, earlier: Stamp) -> bool {
-        stamp.writer() == earlier.writer()
-            || self.from.get(&(stamp.writer(), earlier.writer())).is_some_and(|from| *from < stamp)
+        let (writer, wanted) = (stamp.writer(), earlier.writer());
+        if writer == wanted || self.from.is_empty() {
+            return writer == wanted;
+        }
+        let by_then = self.links_of(writer).filter(|(_, from)| *from < stamp);
+        let mut next: Vec<u64> = by_then.map(|(predecessor, _)| predecessor).collect();
+        let mut known: BTreeSet<u64> = next.iter().copied().collect();
+        while let Some(heir) = next.pop() {
+            if heir == wanted {
+                return true;
+            }
+            // It was dead when it was succeeded, so all that it ever took over is known.
+            next.extend(self.links_of(heir).map(|(predecessor, _)| predecessor).filter(|found| known.insert(*found)));
+        }
+        false
+    }
+
+    fn links_of(&self, heir: u64) -> impl Iterator<Item = (u64, Stamp)> {
+        let links = self.from.range((heir, u64::MIN)..=(heir, u64::MAX));
+        links.map(|((_, predecessor), from)| (*predecessor, *from))
     }
 
     /// Each heir with its predecessor, and from which of the heir's stamps on.

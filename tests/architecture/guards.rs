@@ -170,6 +170,10 @@ const OF_THE_BREAKER_AND_THE_JOURNAL: &[(&str, &[Test])] = &[
     ),
     ("no guess is made of what is owed", &[(PARKED, "who_wants_guesses_gets_none_of_what_is_owed")]),
     (
+        "what is in the journal is owed, whoever heard of it",
+        &[("tests/chain/bad_luck.rs", "what_was_being_journaled_as_its_runtime_ended_is_known_to_be_owed")],
+    ),
+    (
         "what is newer at the primary is shown, and stays shown",
         &[
             (TAKEN_OVER, "whoever_begins_with_it_is_told_what_is_newer_at_the_primary"),

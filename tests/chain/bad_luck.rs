@@ -9,7 +9,7 @@ use agent_storage::config::DatabaseFallback;
 use agent_storage::contract::{Durability, Freshness, GetOptions, Store, Write};
 use agent_storage::{Error, ErrorKind, Key, Value};
 
-use crate::machine::Machine;
+use crate::machine::{Machine, Process};
 use crate::rig::soon;
 
 #[tokio::test]
@@ -113,4 +113,43 @@ async fn a_start_that_owes_much_answers_its_first_read() {
     assert_eq!(heir.chain.status().pending, owed);
     let missing = heir.chain.get(&Key::parse("none").unwrap(), &GetOptions::default(), &soon()).await;
     assert_eq!(missing.unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+#[test]
+fn what_was_being_journaled_as_its_runtime_ended_is_known_to_be_owed() {
+    const ATTEMPTS: u64 = 200;
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime().block_on(async {
+        let machine = Machine::new();
+        let mut process = machine.start().await;
+        machine.fall();
+        process.owe("k", 1).await;
+        // Large, so that the disk has to do with it for a while.
+        let file = rusqlite::Connection::open(machine.journals().remove(0)).unwrap();
+        let value = Value::binary(vec![7; 8 << 20]).unwrap();
+        for attempt in 0..ATTEMPTS {
+            let (chain, stamp, other) = (Arc::new(process.chain), process.stamps.issue(), runtime());
+            let write = Write::put(Key::parse("large").unwrap(), value.clone(), stamp);
+            let writing = other.spawn({
+                let chain = Arc::clone(&chain);
+                async move { chain.write(write, &soon()).await }
+            });
+            tokio::time::sleep(Duration::from_millis(attempt % 20)).await;
+            other.shutdown_background();
+            let was_heard = writing.await.is_ok();
+            process = Process { chain: Arc::into_inner(chain).unwrap(), stamps: process.stamps };
+            // What is asked of the disk now comes behind what it has begun.
+            let before = process.chain.status().pending;
+            process.owe("k", 2).await;
+            let kept = file.query_row("SELECT count(*) FROM op", [], |row| row.get::<_, u32>(0)).unwrap() as usize;
+            process.until(|status| status.pending == kept).await;
+            if !was_heard && kept > before + 1 {
+                machine.faults.heal();
+                process.until(|status| status.state == ChainState::Normal).await;
+                assert!(machine.primary.exists("large").await.unwrap());
+                return;
+            }
+        }
+        panic!("no runtime ended while the disk had begun");
+    });
 }

@@ -82,6 +82,28 @@ async fn what_a_process_takes_over_it_replaces_without_a_conflict() {
 }
 
 #[tokio::test]
+async fn what_processes_knew_of_each_other_takes_a_row_a_start() {
+    const LIVES: i64 = 12;
+    let machine = Machine::new();
+    machine.fall();
+    let mut process = machine.start().await;
+    // Whatever becomes of the others, this one stays: it is not taken.
+    process.owe("stays", 13).await;
+    for life in 0..LIVES {
+        machine.kill([process]).await;
+        process = machine.start().await;
+        process.owe("k", life).await;
+    }
+    let [journal] = &machine.journals()[..] else { panic!("{:?}", machine.journals()) };
+    let count = "SELECT count(*) FROM succession";
+    let connection = rusqlite::Connection::open(journal).unwrap();
+    assert_eq!(connection.query_row(count, [], |row| row.get::<_, i64>(0)).unwrap(), LIVES);
+    machine.faults.heal();
+    process.until(|status| status.state == ChainState::Normal && status.parked == 1).await;
+    assert_eq!((machine.primary.get_json("k").await.unwrap(), machine.lost().await), (Some(LIVES - 1), vec![]));
+}
+
+#[tokio::test]
 async fn what_the_process_before_wrote_is_replaced_without_a_conflict_though_it_owed_nothing() {
     for machine in [Machine::new(), Machine::new().where_the_primary_wins()] {
         let mut process = machine.start().await;

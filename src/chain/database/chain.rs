@@ -21,7 +21,7 @@ use crate::time::{Clock, Ttl};
 
 use crate::chain::core::{Core, Parts, Settings};
 use crate::chain::inherit::inherit;
-use crate::chain::journal::{Journal, VolatileJournal};
+use crate::chain::journal::{Header, Journal, VolatileJournal, each_header};
 use crate::chain::owed::Owed;
 use crate::chain::status::ChainStatus;
 use crate::chain::{reconcile, watch as watching};
@@ -33,9 +33,6 @@ use crate::chain::journal::{DiskJournal, JournalFolder};
 
 use super::entry::JournaledOperation;
 use super::{aside, batch, closing, guarded, read};
-
-/// How many operations are read at once when a chain starts.
-const HEADERS: usize = 10_000;
 
 /// How many operations, and bytes of their values, are exported at once.
 const EXPORTED: usize = 1000;
@@ -347,16 +344,12 @@ impl DatabaseChain {
 /// What a journal says is owed.
 async fn read_owed(journal: &dyn Journal, stamps: &HybridClock) -> Result<Owed> {
     let mut owed = Owed::default();
-    let mut after = 0;
-    loop {
-        let headers = journal.headers(after, HEADERS).await?;
-        let Some(last) = headers.last() else { return Ok(owed) };
-        after = last.seq;
-        for header in headers {
-            stamps.observe(header.stamp);
-            owed.add(header);
-        }
-    }
+    let mut add = |header: Header| {
+        stamps.observe(header.stamp);
+        owed.add(header);
+    };
+    each_header(journal, 0, |headers| headers.into_iter().for_each(&mut add)).await?;
+    Ok(owed)
 }
 
 impl Drop for DatabaseChain {

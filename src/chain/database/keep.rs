@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tokio::sync::oneshot;
@@ -21,7 +22,7 @@ use crate::stamp::Stamp;
 /// operation's place and what was owed before it.
 ///
 /// A task of its own does it, so that it goes on though the caller goes away, or its deadline passes: what is in the journal must be
-/// known to be owed. It holds the keys until then.
+/// known to be owed. It holds the keys until then. Where it ends with its runtime, the replay finds out what was written.
 ///
 /// # Errors
 ///
@@ -63,7 +64,10 @@ async fn keep_to_end<A>(
     let headers: Vec<_> = operations.iter().map(|operation| (operation.stamp, operation.action.effect())).collect();
     let oldest = operations.iter().map(|operation| operation.stamp).min();
     let since = core.outage_began(oldest.unwrap_or(Stamp::MIN));
-    let seqs = journal.append(operations, since, deadline).await?;
+    let mut unheard = Unheard(Some(core));
+    let appended = journal.append(operations, since, deadline).await;
+    unheard.0 = None;
+    let seqs = appended?;
     meters::count_journaled(seqs.len());
     let durability = journal.durability();
     let acks = core.change_owed(|owed| {
@@ -76,6 +80,18 @@ async fn keep_to_end<A>(
     });
     core.journaled();
     Ok(acks)
+}
+
+/// Dropped before anybody heard what became of a write to the journal, it has the replay look what is there.
+struct Unheard<'a>(Option<&'a Core>);
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        if let Some(core) = self.0 {
+            core.has_unknown.store(true, Ordering::Release);
+            core.debts.notify_one();
+        }
+    }
 }
 
 fn late() -> Error {

@@ -9,6 +9,9 @@ use crate::stamp::Stamp;
 use super::operation::Episode;
 use super::record::{signed, stamp};
 
+/// How many successions are remembered. Of older ones more is kept as a conflict.
+const MOST_SUCCESSIONS: u32 = 1000;
+
 /// Remembers that the outage began no later than `since`.
 pub(super) fn begin(connection: &Connection, since: Stamp) -> SqlResult<()> {
     let sql = "UPDATE meta SET since = ?1 WHERE id = 1 AND (since IS NULL OR since > ?1)";
@@ -69,6 +72,14 @@ pub(super) fn add_succession(connection: &Connection, added: &Succession) -> Sql
     for (heir, predecessor, from) in added.iter() {
         statement.execute(params![heir.to_be_bytes(), predecessor.to_be_bytes(), from.to_bytes()])?;
     }
+    Ok(())
+}
+
+/// Forgets the oldest successions where there are very many.
+pub(super) fn bound_succession(connection: &Connection) -> SqlResult<()> {
+    let sql = "DELETE FROM succession WHERE (heir, predecessor) NOT IN \
+               (SELECT heir, predecessor FROM succession ORDER BY since DESC LIMIT ?1)";
+    connection.prepare_cached(sql)?.execute([MOST_SUCCESSIONS])?;
     Ok(())
 }
 

@@ -323,6 +323,7 @@ impl JournalFolder {
             table::set_writer(connection, writer)?;
             // What the dead knew of each other matters only for what they owe.
             episode::end_if_settled(connection)?;
+            episode::bound_succession(connection)?;
             import::forget(connection, |name| !folder.join(name).exists())?;
             Ok(predecessor)
         };

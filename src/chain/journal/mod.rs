@@ -35,7 +35,7 @@ mod tests;
 mod volatile;
 
 pub(crate) use operation::{Action, Effect, Episode, Exported, Header, Meta, Operation, REPLACED};
-pub(crate) use store::Journal;
+pub(crate) use store::{Journal, each_header};
 pub(crate) use volatile::VolatileJournal;
 #[cfg(feature = "sqlite")]
 pub(crate) use {

@@ -11,6 +11,23 @@ use crate::stamp::Stamp;
 
 use super::operation::{Episode, Exported, Header, Meta, Operation};
 
+/// How many headers are read at once.
+const HEADERS: usize = 10_000;
+
+/// Shows the headers of all that a journal holds after an operation, some thousands at a time.
+pub(crate) async fn each_header(
+    journal: &dyn Journal,
+    mut after: u64,
+    mut show: impl FnMut(Vec<Header>) + Send,
+) -> Result<()> {
+    loop {
+        let headers = journal.headers(after, HEADERS).await?;
+        let Some(last) = headers.last() else { return Ok(()) };
+        after = last.seq;
+        show(headers);
+    }
+}
+
 /// Where operations are kept until the primary has them.
 #[async_trait]
 pub(crate) trait Journal: Send + Sync + Debug {

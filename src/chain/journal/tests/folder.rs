@@ -333,3 +333,20 @@ async fn a_journal_says_who_wrote_before_also_if_nothing_was_left_in_it() {
     three.close(soon()).await.unwrap();
     assert_eq!(open(4).await.1.predecessors, [3].into());
 }
+
+#[tokio::test]
+async fn of_very_many_successions_the_newest_are_remembered() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (journal, _) = open(temporary.path()).await;
+    journal.append(vec![put("a", "1")], SINCE, soon()).await.unwrap();
+    let clock = HybridClock::process();
+    let mut all = Succession::default();
+    let stamps: Vec<_> = (0..1500).map(|_| clock.issue()).collect();
+    (0..).zip(&stamps).for_each(|(heir, from)| all.add(heir + 1, heir, *from));
+    journal.add_succession(all).await.unwrap();
+    journal.close(soon()).await.unwrap();
+    let remembered = open(temporary.path()).await.0.episode().await.unwrap().succession;
+    let mut remembered: Vec<_> = remembered.iter().map(|(.., from)| from).collect();
+    remembered.sort();
+    assert_eq!(remembered, stamps[500..]);
+}
