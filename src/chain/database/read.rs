@@ -55,7 +55,7 @@ pub(super) async fn get_many(core: &Core, keys: &[Key], options: &GetOptions, cx
 /// Waits for the primary to say whether it has something newer than what is owed, until it would be suspect: there is an answer already.
 async fn before_suspicion<T>(core: &Core, cx: &Context, asked: impl Future<Output = T>) -> Option<T> {
     let patience = core.gate.suspect_after().min(cx.remaining() / 2);
-    tokio::time::timeout(patience, asked).await.ok()
+    Context::with_timeout(patience).limit(asked).await
 }
 
 /// What the primary says where nothing is owed. Else what is owed, unless what the primary has is newer: somebody wrote it meanwhile.
