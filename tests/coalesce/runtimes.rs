@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Waker};
 use std::time::Duration;
 
-use agent_storage::{Database, ErrorKind, Value};
+use agent_storage::{Database, ErrorKind, SetOptions, Value};
 use futures_util::FutureExt;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
@@ -275,4 +275,61 @@ async fn a_call_that_is_taken_over_and_then_given_up_leaves_nothing_behind() {
     drop(database);
     settle().await;
     assert_eq!(Arc::strong_count(&recorder), 1, "no task holds the store");
+}
+
+#[test]
+fn a_batch_that_was_given_to_a_runtime_that_rests_is_sent_by_another() {
+    let (database, recorder) = subject();
+    let (other, ours) = (runtime(), runtime());
+    let first: Call = ours.block_on(set(&database, "a", 1));
+    let waiting: Vec<Call> = ours.block_on(async { vec![set(&database, "b", 1).await, set(&database, "c", 1).await] });
+    // The last one that waits goes away again, as at a time-out of its caller's, and its runtime rests.
+    other.block_on(async {
+        let gone: Call = set(&database, "d", 1).await;
+        gone.abort();
+        settle().await;
+    });
+    recorder.open();
+    ours.block_on(async {
+        end(first).await.unwrap();
+        for call in waiting {
+            end(call).await.unwrap();
+        }
+        // The lane is not lost either.
+        end(set(&database, "e", 1).await).await.unwrap();
+    });
+    assert_eq!(recorder.batches(), [vec!["a"], vec!["b", "c"], vec!["e"]]);
+    // What comes too late there changes nothing.
+    other.block_on(settle());
+    ours.block_on(async { end(set(&database, "f", 1).await).await.unwrap() });
+    assert_eq!(recorder.batches().len(), 4);
+}
+
+#[test]
+fn what_is_left_over_by_a_batch_is_not_sent_where_its_runtime_rests() {
+    let (database, recorder) = subject();
+    let (other, ours) = (runtime(), runtime());
+    let first: Call = ours.block_on(set(&database, "a", 1));
+    let waiting: Call = ours.block_on(set(&database, "b", 1));
+    // What has a condition goes along with no other.
+    let conditional: Call = ours.block_on(async {
+        let database = database.clone();
+        let options = SetOptions::new().if_absent();
+        let call = async move { database.set_with("c", Value::from_integer(1), options).await.map(drop) };
+        let call = tokio::spawn(call);
+        settle().await;
+        call
+    });
+    let last: Call = other.block_on(set(&database, "d", 1));
+    recorder.let_through(1);
+    ours.block_on(async { end(first).await.unwrap() });
+    other.block_on(settle());
+    assert_eq!(recorder.batches(), [vec!["a"], vec!["b", "d"]]);
+    recorder.open();
+    other.block_on(last).unwrap().unwrap();
+    ours.block_on(async {
+        end(waiting).await.unwrap();
+        end(conditional).await.unwrap();
+    });
+    assert_eq!(recorder.batches(), [vec!["a"], vec!["b", "d"], vec!["c"]]);
 }

@@ -9,7 +9,7 @@ use crate::contract::Context;
 use crate::error::Result;
 
 use super::batch::{self, Batch};
-use super::flight::Taken;
+use super::flight::{Back, Taken};
 use super::lane::Lane;
 use super::queue::KeyHashes;
 use super::work::Work;
@@ -38,12 +38,39 @@ impl<W: Work> Driver<W> {
     /// Sends a batch, and then what waits, in a task. Without a runtime nobody is left to send it; whoever waits is told so.
     pub(super) fn send(self, next: Next<W>) {
         let Next { batch, runtime } = next;
-        if let Some(runtime) = runtime.or_else(|| Handle::try_current().ok()) {
-            runtime.spawn(async move {
-                let answers = self.answers(batch).await;
-                self.go_on(answers).await;
-            });
+        let here = Handle::try_current().ok();
+        let is_here = |there: &Handle| here.as_ref().is_some_and(|here| here.id() == there.id());
+        match runtime.filter(|there| !is_here(there)) {
+            Some(there) => self.hand_over(batch, &there),
+            None => {
+                if let Some(here) = &here {
+                    here.spawn(self.run(batch));
+                }
+            }
         }
+    }
+
+    /// Has a task in another runtime send a batch, unless that rests, and somebody else has begun it before.
+    fn hand_over(mut self, batch: Batch<W>, there: &Handle) {
+        let turn = self.lane.hand_over(self.flight, batch);
+        self.turn = Some(turn);
+        there.spawn(async move {
+            match self.lane.take_up(self.flight, turn) {
+                Some(Back::Batch(batch)) => self.run(batch).await,
+                Some(Back::Lane) | None => self.end(),
+            }
+        });
+    }
+
+    /// The lane is somebody else's now.
+    fn end(mut self) {
+        self.is_over = true;
+    }
+
+    async fn run(mut self, batch: Batch<W>) {
+        self.turn = None;
+        let answers = self.answers(batch).await;
+        self.go_on(answers).await;
     }
 
     /// Takes a call that was taken from its caller to its end, and then sends what waits, in a task.
@@ -66,7 +93,7 @@ impl<W: Work> Driver<W> {
             self.turn = Some(turn);
             // Those who were answered run first: whoever calls again goes along with the next batch, and not alone before it.
             yield_now().await;
-            if !self.lane.take_up(self.flight, turn) {
+            if self.lane.take_up(self.flight, turn).is_none() {
                 // This runtime rested meanwhile, and others waited.
                 break;
             }

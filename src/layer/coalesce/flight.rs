@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 
 use crate::error::Result;
 
+use super::batch::Batch;
 use super::lone::Lone;
 use super::queue::{KeyHashes, Waiting};
 use super::work::Work;
@@ -31,12 +32,22 @@ pub(super) enum Flight<W: Work> {
     Boarding(Vec<u64>, Option<Instant>),
     /// A batch on its way, until it is answered; or a call that was taken over.
     Batch(Vec<Waiting<W>>),
+    /// A batch that was given to a task in another runtime, which has not begun it. The number is of this turn alone.
+    Handed { waiting: Vec<Waiting<W>>, batch: Batch<W>, since: Instant, turn: u64 },
     /// A batch that was answered, whose task lets those run who were answered before it goes on. The number is of this turn alone.
     Answered { since: Instant, turn: u64 },
 }
 
 /// A call that was taken from its caller, and the runtime that it began in.
 pub(super) type Taken<W> = (BoxFuture<'static, Result<<W as Work>::Answer>>, Handle);
+
+/// What was taken back from a task.
+pub(super) enum Back<W: Work> {
+    /// The lane, after a batch was answered.
+    Lane,
+    /// A batch that was not begun.
+    Batch(Batch<W>),
+}
 
 impl<W: Work> Flight<W> {
     pub(super) const fn is_free(&self) -> bool {
@@ -55,7 +66,9 @@ impl<W: Work> Flight<W> {
             Self::Free | Self::Answered { .. } => {}
             Self::Alone { call, .. } => keys.extend([call.key_hash]),
             Self::Boarding(boarding, _) => keys.extend(boarding),
-            Self::Batch(waiting) => keys.extend(waiting.iter().map(|call| call.key_hash)),
+            Self::Batch(waiting) | Self::Handed { waiting, .. } => {
+                keys.extend(waiting.iter().map(|call| call.key_hash))
+            }
         }
     }
 
@@ -65,7 +78,7 @@ impl<W: Work> Flight<W> {
             Self::Free | Self::Answered { .. } => false,
             Self::Alone { call, .. } => call.key_hash == key,
             Self::Boarding(boarding, _) => boarding.contains(&key),
-            Self::Batch(waiting) => waiting.iter().any(|call| call.key_hash == key),
+            Self::Batch(waiting) | Self::Handed { waiting, .. } => waiting.iter().any(|call| call.key_hash == key),
         }
     }
 
@@ -75,7 +88,7 @@ impl<W: Work> Flight<W> {
             Self::Free | Self::Answered { .. } => return None,
             Self::Boarding(_, first) => return first.map(|first| first.max(now + SOON)),
             Self::Alone { call, .. } => std::slice::from_ref(call),
-            Self::Batch(waiting) => waiting,
+            Self::Batch(waiting) | Self::Handed { waiting, .. } => waiting,
         };
         let (late, early): (Vec<_>, Vec<_>) = calls.iter().partition(|call| call.deadline <= now);
         wakers.extend(late.into_iter().filter_map(|call| call.slot.expire()));
@@ -84,12 +97,13 @@ impl<W: Work> Flight<W> {
 
     /// From when on a lone call is taken over: if others wait for the lane, and in any case at its deadline; always soon if it changes
     /// something, for others may wait for its key where no lane sees them, as a counter or a transaction does. So is a lane whose runtime
-    /// rests after a batch was answered there, if others wait for it.
+    /// rests before it begins a batch, or after one was answered there, if others wait for it.
     pub(super) fn stalls_at(&self, is_waited_for: bool) -> Option<Instant> {
         match self {
             Self::Alone { since, .. } if is_waited_for || W::ORDERED => Some(*since + PATIENCE),
             Self::Alone { call, .. } => Some(call.deadline),
             Self::Answered { since, .. } if is_waited_for => Some(*since + PATIENCE),
+            Self::Handed { since, .. } => Some(*since + PATIENCE),
             _ => None,
         }
     }
@@ -103,18 +117,28 @@ impl<W: Work> Flight<W> {
         Some((taken, runtime))
     }
 
-    /// Takes the lane from a task that does not go on, for what waits; says whether it was such a task's.
-    pub(super) fn take_back(&mut self) -> bool {
-        let is_answered = matches!(self, Self::Answered { .. });
-        if is_answered {
-            *self = Self::Boarding(Vec::new(), None);
+    /// Takes the lane from a task that does not go on: for the batch that it did not begin, or for what waits. None if it is not such a
+    /// task's.
+    pub(super) fn take_back(&mut self) -> Option<Back<W>> {
+        match mem::replace(self, Self::Free) {
+            Self::Answered { .. } => {
+                *self = Self::Boarding(Vec::new(), None);
+                Some(Back::Lane)
+            }
+            Self::Handed { waiting, batch, .. } => {
+                *self = Self::Batch(waiting);
+                Some(Back::Batch(batch))
+            }
+            other => {
+                *self = other;
+                None
+            }
         }
-        is_answered
     }
 
     /// Whether the task of this turn has it.
     pub(super) fn is_of(&self, number: u64) -> bool {
-        matches!(self, Self::Answered { turn, .. } if *turn == number)
+        matches!(self, Self::Answered { turn, .. } | Self::Handed { turn, .. } if *turn == number)
     }
 
     /// Whether this call runs in its caller here.

@@ -13,7 +13,7 @@ use crate::error::Result;
 
 use super::batch::Batch;
 use super::driver::{Driver, Next};
-use super::flight::{Flight, PATIENCE, Taken};
+use super::flight::{Back, Flight, PATIENCE, Taken};
 use super::lone::Lone;
 use super::queue::{KeyHashes, Limits, Load, Queue, Waiting};
 use super::slot::Slot;
@@ -108,9 +108,12 @@ impl<W: Work> Lane<W> {
 
     fn go_on(self: &Arc<Self>, alarm: Alarm, resumed: Option<usize>) {
         alarm.ring(self);
-        let Some(flight) = resumed else { return };
+        resumed.into_iter().for_each(|flight| self.release_here(flight));
+    }
+
+    /// The same as [`Lane::release`], for what waits elsewhere too: the runtime of others may rest, or have ended.
+    fn release_here(self: &Arc<Self>, flight: usize) {
         if let Some(next) = self.next_or_free(flight, &mut KeyHashes::default()) {
-            // Here, for the runtime of others may have ended.
             Driver::new(Arc::clone(self), flight).send(Next { runtime: None, ..next });
         }
     }
@@ -182,10 +185,27 @@ impl<W: Work> Lane<W> {
         turn
     }
 
-    /// Goes on with a lane after a batch was answered there; says whether it is still this task's.
-    pub(super) fn take_up(&self, flight: usize, turn: u64) -> bool {
+    /// Keeps a batch for a task in another runtime, which begins it with [`Lane::take_up`] under the number that it is given here. Should
+    /// that runtime rest, somebody else does.
+    pub(super) fn hand_over(&self, flight: usize, batch: Batch<W>) -> u64 {
         let mut state = self.lock();
-        state.flights.get_mut(flight).is_some_and(|flight| flight.is_of(turn) && flight.take_back())
+        state.turns += 1;
+        let (turn, since) = (state.turns, Instant::now());
+        let waiting = match state.put(flight, Flight::Free) {
+            Some(Flight::Batch(waiting)) => waiting,
+            _ => Vec::new(),
+        };
+        state.put(flight, Flight::Handed { waiting, batch, since, turn });
+        let timers = state.watch.sooner(since + PATIENCE);
+        drop(state);
+        timers.into_iter().for_each(Waker::wake);
+        turn
+    }
+
+    /// Goes on with a lane after a batch was answered there, or begins one that was handed over; None if it is not this task's any more.
+    pub(super) fn take_up(&self, flight: usize, turn: u64) -> Option<Back<W>> {
+        let mut state = self.lock();
+        state.flights.get_mut(flight).filter(|flight| flight.is_of(turn)).and_then(Flight::take_back)
     }
 
     /// The caller of a lone call went away: a task of ours takes the call to its end, and the lane is free then.
@@ -211,7 +231,7 @@ impl<W: Work> Lane<W> {
         let queued: Vec<Waker> = state.queue.wakers().collect();
         state.last_waiter = None;
         drop(state);
-        if let Some(Flight::Batch(waiting)) = before {
+        if let Some(Flight::Batch(waiting) | Flight::Handed { waiting, .. }) = before {
             let broken_off = |call: &Waiting<W>| call.slot.answer(Err(W::unanswered()));
             waiting.iter().filter_map(broken_off).for_each(Waker::wake);
         }
@@ -237,7 +257,12 @@ impl<W: Work> Lane<W> {
         for (flight, taken) in taken {
             Driver::new(Arc::clone(self), flight).finish(taken);
         }
-        resumed.into_iter().for_each(|flight| self.release(flight));
+        for (flight, back) in resumed {
+            match back {
+                Back::Lane => self.release_here(flight),
+                Back::Batch(batch) => Driver::new(Arc::clone(self), flight).send(Next { batch, runtime: None }),
+            }
+        }
         late.into_iter().for_each(Waker::wake);
         next
     }
@@ -307,9 +332,9 @@ impl<W: Work> State<W> {
         self.stalled(now).filter_map(|(index, flight)| Some((index, flight.take_over()?))).collect()
     }
 
-    /// The lanes that are taken back from tasks that do not go on, for what waits.
-    fn take_back(&mut self, now: Instant) -> Vec<usize> {
-        self.stalled(now).filter_map(|(index, flight)| flight.take_back().then_some(index)).collect()
+    /// What is taken back from tasks that do not go on.
+    fn take_back(&mut self, now: Instant) -> Vec<(usize, Back<W>)> {
+        self.stalled(now).filter_map(|(index, flight)| Some((index, flight.take_back()?))).collect()
     }
 
     fn expire(&mut self, now: Instant, wakers: &mut Vec<Waker>) -> Option<Instant> {
