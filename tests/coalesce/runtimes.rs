@@ -305,6 +305,13 @@ fn a_batch_that_was_given_to_a_runtime_that_rests_is_sent_by_another() {
     assert_eq!(recorder.batches().len(), 4);
 }
 
+async fn create(database: &Database, key: &'static str) -> Call {
+    let (database, options) = (database.clone(), SetOptions::new().if_absent());
+    let call = tokio::spawn(async move { database.set_with(key, Value::from_integer(1), options).await.map(drop) });
+    settle().await;
+    call
+}
+
 #[test]
 fn what_is_left_over_by_a_batch_is_not_sent_where_its_runtime_rests() {
     let (database, recorder) = subject();
@@ -312,14 +319,7 @@ fn what_is_left_over_by_a_batch_is_not_sent_where_its_runtime_rests() {
     let first: Call = ours.block_on(set(&database, "a", 1));
     let waiting: Call = ours.block_on(set(&database, "b", 1));
     // What has a condition goes along with no other.
-    let conditional: Call = ours.block_on(async {
-        let database = database.clone();
-        let options = SetOptions::new().if_absent();
-        let call = async move { database.set_with("c", Value::from_integer(1), options).await.map(drop) };
-        let call = tokio::spawn(call);
-        settle().await;
-        call
-    });
+    let conditional: Call = ours.block_on(create(&database, "c"));
     let last: Call = other.block_on(set(&database, "d", 1));
     recorder.let_through(1);
     ours.block_on(async { end(first).await.unwrap() });

@@ -21,6 +21,8 @@ pub(super) struct Dirty {
     everything: Everything,
     /// The last key that was handed out: those that cannot be deleted must not keep the others from it.
     last: Option<Key>,
+    /// A prefix could not be cleared just now: keys have their turn before the next one.
+    keys_first: bool,
     most_keys: usize,
     most_bytes: usize,
 }
@@ -65,6 +67,7 @@ impl Dirty {
             prefixes: Vec::new(),
             everything: Everything::Clean,
             last: None,
+            keys_first: false,
             most_keys,
             most_bytes,
         }
@@ -125,13 +128,14 @@ impl Dirty {
         self.keys.len() + self.prefixes.len() + usize::from(self.everything != Everything::Clean)
     }
 
-    /// What is to be done next: what covers most comes first, but a prefix that is not due keeps no key waiting. Keys come in turn, at
-    /// most so many of them.
+    /// What is to be done next: what covers most comes first, but a prefix that is not due, or could just not be cleared, keeps no key
+    /// waiting, nor another prefix. Keys come in turn, at most so many of them.
     pub(super) fn next(&mut self, most: usize, is_due: impl Fn(&KeyPrefix) -> bool) -> Option<Debt> {
         if self.everything != Everything::Clean {
             return Some(Debt::Everything);
         }
-        let due = self.prefixes.iter().find(|dirty| is_due(&dirty.prefix));
+        let keys_first = std::mem::take(&mut self.keys_first) && !self.keys.is_empty();
+        let due = self.prefixes.iter().find(|dirty| is_due(&dirty.prefix) && !keys_first);
         if let Some(dirty) = due.or_else(|| self.prefixes.first().filter(|_| self.keys.is_empty())) {
             return Some(Debt::Prefix(dirty.prefix.clone()));
         }
@@ -188,6 +192,9 @@ impl Dirty {
                 self.prefixes.iter_mut().filter(|dirty| dirty.prefix == *prefix).for_each(|dirty| {
                     dirty.being_cleared = false;
                 });
+                // Whatever else there is has its turn first.
+                self.prefixes.sort_by_key(|dirty| dirty.prefix == *prefix);
+                self.keys_first = true;
             }
             Debt::Everything => {
                 if self.everything == Everything::BeingCleared {
@@ -227,6 +234,23 @@ mod tests {
         assert_eq!(dirty.next(10, |_| false), Some(keys(&["c"])));
         dirty.settle(&keys(&["c"]));
         assert_eq!(dirty.next(10, |_| false), Some(Debt::Prefix(prefix("a:"))));
+    }
+
+    #[test]
+    fn a_prefix_that_cannot_be_cleared_keeps_nothing_else_waiting() {
+        let mut dirty = Dirty::default();
+        ["a:", "b:"].iter().for_each(|text| dirty.add_prefix(&prefix(text)));
+        dirty.add_key(&key("c"));
+        let mut turns = Vec::new();
+        for _ in 0..5 {
+            let debt = next(&mut dirty, 10).unwrap();
+            dirty.begin(&debt);
+            dirty.fail(&debt);
+            turns.push(debt);
+        }
+        let [a, b, c] = [Debt::Prefix(prefix("a:")), Debt::Prefix(prefix("b:")), keys(&["c"])];
+        assert_eq!(turns, [a.clone(), c.clone(), b, c, a]);
+        assert!(dirty.covers(&key("a:1")) && dirty.covers(&key("b:1")) && dirty.covers(&key("c")));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,9 @@ use crate::error::{Error, Result};
 
 /// The format of the file.
 const FORMAT: u32 = 1;
+
+/// How long a write of an outage waits at most for the mark: it holds its key until then.
+const MARK_WITHIN: Duration = Duration::from_secs(5);
 
 /// How often another name is tried.
 const ATTEMPTS: usize = 8;
@@ -34,10 +38,10 @@ struct Content {
 #[derive(Debug)]
 pub(super) struct Marker {
     files: Arc<Files>,
-    marked: AtomicBool,
+    marked: Arc<AtomicBool>,
     closed: AtomicBool,
-    /// Those who change the file take turns.
-    turn: tokio::sync::Mutex<()>,
+    /// Those who change the file take turns, to their end, though nobody waits for them any more.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug)]
@@ -71,14 +75,14 @@ impl Marker {
         blocking(move || {
             create_folder(&folder)?;
             let Inherited { files: inherited, are_others, left } = inherit(&folder, primary.as_deref())?;
-            let marked = AtomicBool::new(!inherited.is_empty());
+            let marked = Arc::new(AtomicBool::new(!inherited.is_empty()));
             let found = Found { is_dirty: are_others || !inherited.is_empty(), left };
             let (ours, lock) = name(&folder)?;
             let content = serde_json::to_vec(&Content { format: FORMAT, primary })
                 .map_err(|error| Error::internal("a marker cannot be written").with_source(error))?;
             let (lock, inherited) = (Mutex::new(Some(lock)), Mutex::new(inherited));
             let files = Arc::new(Files { folder, ours, content, lock, inherited });
-            Ok((Self { files, marked, closed: AtomicBool::new(false), turn: tokio::sync::Mutex::const_new(()) }, found))
+            Ok((Self { files, marked, closed: AtomicBool::new(false), turn: Arc::default() }, found))
         })
         .await
     }
@@ -87,21 +91,32 @@ impl Marker {
     ///
     /// # Errors
     ///
-    /// `Unavailable` if it cannot be forced to the disk; `Closed` after [`Marker::close`], for nobody would look for the file.
+    /// `Unavailable` if it cannot be forced to the disk, or not in time; `Closed` after [`Marker::close`], for nobody would look for the
+    /// file.
     pub(super) async fn mark(&self) -> Result<()> {
         if self.marked.load(Ordering::SeqCst) {
             return Ok(());
         }
-        let _turn = self.turn.lock().await;
+        let hangs = |_| Err(Error::unavailable("the disk does not take the mark that the cache's primary is away"));
+        tokio::time::timeout(MARK_WITHIN, self.mark_in_turn()).await.unwrap_or_else(hangs)
+    }
+
+    async fn mark_in_turn(&self) -> Result<()> {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
         if self.closed.load(Ordering::SeqCst) {
             return Err(Error::closed());
         }
-        if !self.marked.load(Ordering::SeqCst) {
-            let files = Arc::clone(&self.files);
-            blocking(move || files.write()).await?;
-            self.marked.store(true, Ordering::SeqCst);
+        if self.marked.load(Ordering::SeqCst) {
+            return Ok(());
         }
-        Ok(())
+        let (files, marked) = (Arc::clone(&self.files), Arc::clone(&self.marked));
+        blocking(move || {
+            let _turn = turn;
+            files.write()?;
+            marked.store(true, Ordering::SeqCst);
+            Ok(())
+        })
+        .await
     }
 
     /// Removes the file, and those that were taken over, if nothing is dirty.
@@ -109,7 +124,7 @@ impl Marker {
     /// Whoever makes something dirty does so before it looks whether there is a mark; this looks whether anything is dirty after it
     /// took the mark back. So one of the two sees the other.
     pub(super) async fn unmark(&self, is_clean: impl Fn() -> bool) {
-        let _turn = self.turn.lock().await;
+        let turn = Arc::clone(&self.turn).lock_owned().await;
         if !self.marked.swap(false, Ordering::SeqCst) {
             return;
         }
@@ -118,7 +133,11 @@ impl Marker {
             return;
         }
         let files = Arc::clone(&self.files);
-        if let Err(error) = blocking(move || files.remove()).await {
+        let remove = move || {
+            let _turn = turn;
+            files.remove()
+        };
+        if let Err(error) = blocking(remove).await {
             // The next start clears once more, which costs time and nothing else.
             tracing::warn!(%error, "the mark of a cache that was degraded could not be removed");
         }

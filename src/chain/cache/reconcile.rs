@@ -91,7 +91,8 @@ pub(super) async fn run(core: Arc<Core>) {
 pub(super) async fn finish(core: &Core, cx: &Context) {
     let work = async { while !core.gate.is_open() && matches!(round(core, Pace::FIRST).await, Ok(Round::Done)) {} };
     let _: Option<()> = cx.limit(work).await;
-    settle_marker(core).await;
+    // A disk that hangs holds nobody up.
+    let _: Option<()> = cx.limit(settle_marker(core)).await;
 }
 
 async fn settle_marker(core: &Core) {
