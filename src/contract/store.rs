@@ -156,6 +156,14 @@ pub trait DatabaseBackend: Store {
     /// own step, and the other steps were applied.
     async fn replay(&self, steps: Vec<Step>, options: &ReplayOptions, cx: &Context) -> Vec<Result<ReplayOutcome>>;
 
+    /// The newest stamps that are known of values: of each what wrote or deleted it, also where it has ended. `None` where nothing is
+    /// known. In the order of the keys.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the store knows none; its capability `replay` is `false` then.
+    async fn stamps(&self, keys: &[Key], cx: &Context) -> Result<Vec<Option<Stamp>>>;
+
     /// Says which database this is.
     async fn identity(&self, cx: &Context) -> Result<Identity>;
 

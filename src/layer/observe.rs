@@ -267,6 +267,11 @@ impl<B: DatabaseBackend + ?Sized> DatabaseBackend for Observe<B> {
         self.watch(Operation::Identity, 1, self.inner.identity(cx)).await
     }
 
+    async fn stamps(&self, keys: &[Key], cx: &Context) -> Result<Vec<Option<Stamp>>> {
+        // No call of an application's: what replays for it asks.
+        self.inner.stamps(keys, cx).await
+    }
+
     async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {
         self.watch(Operation::Conflicts, 1, self.inner.conflicts(options, cx)).await
     }

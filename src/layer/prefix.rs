@@ -225,6 +225,11 @@ impl<B: DatabaseBackend + ?Sized> DatabaseBackend for Prefix<B> {
         self.inner.identity(cx).await
     }
 
+    async fn stamps(&self, keys: &[Key], cx: &Context) -> Result<Vec<Option<Stamp>>> {
+        let keys = keys.iter().map(|key| self.prefix.join(key)).collect::<Result<Vec<_>>>()?;
+        self.inner.stamps(&keys, cx).await
+    }
+
     /// Pages are read until one of ours is full: those of others may lie between them.
     async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {
         let mut ours = Vec::new();

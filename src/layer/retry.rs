@@ -348,6 +348,10 @@ impl<B: DatabaseBackend + ?Sized> DatabaseBackend for Retry<B> {
         self.read(cx, || self.inner.identity(cx)).await
     }
 
+    async fn stamps(&self, keys: &[Key], cx: &Context) -> Result<Vec<Option<Stamp>>> {
+        self.read(cx, || self.inner.stamps(keys, cx)).await
+    }
+
     async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {
         self.read(cx, || self.inner.conflicts(options, cx)).await
     }

@@ -177,6 +177,7 @@ const OF_THE_BREAKER_AND_THE_JOURNAL: &[(&str, &[Test])] = &[
         "what is newer at the primary is shown, and stays shown",
         &[
             (TAKEN_OVER, "whoever_begins_with_it_is_told_what_is_newer_at_the_primary"),
+            (PARKED, "what_was_put_aside_is_not_read_over_what_others_wrote_or_deleted_since"),
             (TAKEN_OVER, "whoever_was_told_what_is_newer_is_not_told_what_is_older_when_the_primary_goes_away"),
         ],
     ),

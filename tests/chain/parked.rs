@@ -87,6 +87,22 @@ async fn what_is_tried_again_comes_in_its_order() {
 }
 
 #[tokio::test]
+async fn what_was_put_aside_is_not_read_over_what_others_wrote_or_deleted_since() {
+    let (rig, _) = rig().await;
+    rig.fall().await;
+    for key in ["kept", "written", "deleted"] {
+        rig.set(key, 13).await;
+    }
+    rig.recover().await;
+    assert_eq!((rig.chain.status().state, rig.chain.status().parked), (ChainState::Normal, 3));
+    rig.other.set("written", 2, rig.other.newer()).await;
+    rig.other.delete("deleted", rig.other.newer()).await;
+    assert_eq!(read(rig.database.lookup("kept").await), (Some(13), Freshness::LocalPending));
+    assert_eq!(read(rig.database.lookup("written").await), (Some(2), Freshness::Primary));
+    assert_eq!(read(rig.database.lookup("deleted").await), (None, Freshness::Primary));
+}
+
+#[tokio::test]
 async fn what_is_given_up_lets_the_rest_through() {
     let (rig, _) = stuck().await;
     let stuck = rig.chain.journaled(0).await.unwrap()[0].seq;

@@ -197,6 +197,11 @@ impl DatabaseBackend for Picky {
         self.inner.identity(cx).await
     }
 
+    async fn stamps(&self, keys: &[Key], cx: &Context) -> Result<Vec<Option<Stamp>>> {
+        self.turn_to_read(cx).await?;
+        self.inner.stamps(keys, cx).await
+    }
+
     async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {
         self.inner.conflicts(options, cx).await
     }

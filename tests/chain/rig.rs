@@ -54,6 +54,11 @@ impl Other {
         HybridClock::process().observe(stamp);
     }
 
+    pub(crate) async fn delete(&self, key: &str, stamp: Stamp) {
+        self.backend.write(Write::delete(Key::parse(key).unwrap(), stamp), &soon()).await.unwrap();
+        HybridClock::process().observe(stamp);
+    }
+
     pub(crate) async fn append(&self, key: &str, number: i64) {
         let append = Append::new(Key::parse(key).unwrap(), Value::from_integer(number), self.stamps.issue());
         self.backend.append_many(vec![append], &soon()).await.remove(0).unwrap();

@@ -153,6 +153,7 @@ async fn begun_with_it() -> (Machine, Process) {
     let dead = machine.start().await;
     machine.fall();
     dead.owe("set", 1).await;
+    dead.owe("undone", 1).await;
     for name in ["deleted", "list"] {
         dead.chain.write(Write::delete(key(name), dead.stamps.issue()), &soon()).await.unwrap();
     }
@@ -165,6 +166,7 @@ async fn begun_with_it() -> (Machine, Process) {
         let write = Write::put(key(name), Value::from_integer(2), theirs.issue());
         machine.picky.write(write, &soon()).await.unwrap();
     }
+    machine.picky.write(Write::delete(key("undone"), theirs.issue()), &soon()).await.unwrap();
     let append = Append::new(key("list"), Value::from_integer(2), theirs.issue());
     machine.picky.append_many(vec![append], &soon()).await.remove(0).unwrap();
     machine.picky.take_replays(0);
@@ -184,17 +186,18 @@ async fn numbers<const COUNT: usize>(process: &Process, names: [&str; COUNT]) ->
 
 #[tokio::test]
 async fn whoever_begins_with_it_is_told_what_is_newer_at_the_primary() {
-    const NAMES: [&str; 4] = ["set", "deleted", "x:1", "x:2"];
+    const NAMES: [&str; 5] = ["set", "deleted", "x:1", "x:2", "undone"];
+    const NUMBERS: [Option<i64>; 5] = [Some(2), Some(2), Some(2), None, None];
     let (machine, heir) = begun_with_it().await;
-    assert_eq!(numbers(&heir, NAMES).await, [Some(2), Some(2), Some(2), None]);
+    assert_eq!(numbers(&heir, NAMES).await, NUMBERS);
     let (_other, heir_that_asks_alone) = begun_with_it().await;
-    for (name, number) in NAMES.into_iter().zip([Some(2), Some(2), Some(2), None]) {
+    for (name, number) in NAMES.into_iter().zip(NUMBERS) {
         assert_eq!(heir_that_asks_alone.number(name).await, number, "{name}");
     }
     assert_eq!(heir.chain.status().state, ChainState::Reconciling);
     machine.picky.take_replays(u64::MAX);
     heir.until(|status| status.state == ChainState::Normal).await;
-    assert_eq!(numbers(&heir, NAMES).await, [Some(2), Some(2), Some(2), None]);
+    assert_eq!(numbers(&heir, NAMES).await, NUMBERS);
     assert_eq!(items(&heir, "list").await, [2]);
 }
 
@@ -209,7 +212,7 @@ async fn whoever_was_told_what_is_newer_is_not_told_what_is_older_when_the_prima
         assert_eq!(unknown.kind(), ErrorKind::Unavailable, "{name}");
     }
     // Of the others nobody has seen anything newer.
-    assert_eq!(numbers(&heir, ["set", "x:2"]).await, [Some(1), None]);
+    assert_eq!(numbers(&heir, ["set", "x:2", "undone"]).await, [Some(1), None, Some(1)]);
     assert_eq!((items(&heir, "list").await, exists(&heir, "list").await), (vec![], false));
     assert_eq!(put(&heir, "deleted", 3).await, Durability::Local);
     assert_eq!(heir.number("deleted").await, Some(3));

@@ -18,6 +18,7 @@ use crate::time::Clock;
 
 use super::conflict::Conflicts;
 use super::record::Record;
+use super::replay::standing;
 use super::table::Table;
 use super::tombstones::RETENTION;
 use super::write::Stamped;
@@ -177,6 +178,11 @@ impl DatabaseBackend for MemoryDatabase {
         let found = Identity::new(self.id, self.canary.load(Ordering::SeqCst));
         self.table.set_foreign(identity.is_some_and(|expected| !found.continues(expected)));
         Ok(())
+    }
+
+    async fn stamps(&self, keys: &[Key], cx: &Context) -> Result<Vec<Option<Stamp>>> {
+        self.table.admit(cx)?;
+        keys.iter().map(|key| self.table.with_shard(key, |shard| standing(shard, key))).collect()
     }
 
     async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {

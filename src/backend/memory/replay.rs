@@ -269,7 +269,7 @@ impl Replay<'_> {
 }
 
 /// The stamp of the value or tombstone under a key.
-fn standing(shard: &Shard, key: &Key) -> Option<Stamp> {
+pub(super) fn standing(shard: &Shard, key: &Key) -> Option<Stamp> {
     let cell = shard.record(key).and_then(|record| record.cell.as_ref());
     cell.map(|cell| cell.stamp).max(shard.tombstones.stamp(key))
 }

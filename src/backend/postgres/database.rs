@@ -203,6 +203,11 @@ impl DatabaseBackend for PostgresDatabase {
         self.connector.run_anywhere(cx, |session| read::identity(session).boxed()).await
     }
 
+    async fn stamps(&self, keys: &[Key], cx: &Context) -> Result<Vec<Option<Stamp>>> {
+        let keys = keys.to_vec();
+        self.connector.run(cx, move |session| async move { read::stamps(session, &keys).await }.boxed()).await
+    }
+
     async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {
         let options = options.clone();
         self.connector.run(cx, move |session| async move { conflict::page(session, &options).await }.boxed()).await

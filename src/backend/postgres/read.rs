@@ -7,6 +7,7 @@ use sqlx::postgres::PgRow;
 use crate::contract::{GetOptions, Identity, Lookup};
 use crate::error::{Error, Result};
 use crate::key::Key;
+use crate::stamp::Stamp;
 
 use super::batch::{Finder, MAX_ROWS};
 use super::error::column;
@@ -30,6 +31,12 @@ pub(super) async fn get_many(session: &mut Session, keys: &[Key], options: GetOp
 pub(super) async fn exists(session: &mut Session, keys: &[Key]) -> Vec<Result<bool>> {
     let sql = Arc::clone(&session.sql);
     ask(session, &sql.exists, keys, &false, |_| Ok(true)).await
+}
+
+/// The newest stamps of values and tombstones, in the order of the keys.
+pub(super) async fn stamps(session: &mut Session, keys: &[Key]) -> Result<Vec<Option<Stamp>>> {
+    let sql = Arc::clone(&session.sql);
+    ask(session, &sql.value_stamps, keys, &None, |row| record::stamp(row, 1)).await.into_iter().collect()
 }
 
 /// Sends a statement over keys that answers a row for each that is there, beginning with the key.

@@ -263,6 +263,11 @@ impl DatabaseBackend for SqliteDatabase {
         Ok(())
     }
 
+    async fn stamps(&self, keys: &[Key], cx: &Context) -> Result<Vec<Option<Stamp>>> {
+        let (kind, keys) = (kind_of(keys.len()), keys.to_vec());
+        self.read_job("stamps", kind, cx, move |session| read::stamps(session, &keys)).await
+    }
+
     async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {
         let options = options.clone();
         self.read_job("conflicts", ReadKind::Scan, cx, move |session| conflict::page(session, &options)).await

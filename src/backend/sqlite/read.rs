@@ -7,12 +7,15 @@ use crate::engine::sqlite::{SqlError, SqlResult};
 use crate::error::Result;
 use crate::key::Key;
 use crate::revision::Revision;
+use crate::stamp::Stamp;
 
 use super::codec;
 use super::error::of_item;
 use super::session::Session;
 
 const GET: &str = "SELECT stamp, expires_at, kind, json, bin FROM kv WHERE key = ?1";
+
+const STAMP: &str = "SELECT stamp FROM kv WHERE key = ?1";
 
 const EXISTS: &str = "SELECT EXISTS (SELECT 1 FROM kv \
                                      WHERE key = ?1 AND kind <> 0 AND (expires_at IS NULL OR expires_at > ?2)) \
@@ -37,6 +40,16 @@ pub(super) fn get(session: &Session<'_>, key: &Key, options: GetOptions) -> SqlR
 /// Reads several values in the order of their keys.
 pub(super) fn get_many(session: &Session<'_>, keys: &[Key], options: GetOptions) -> SqlResult<Vec<Result<Lookup>>> {
     keys.iter().map(|key| of_item(get(session, key, options))).collect()
+}
+
+/// The newest stamps of values and tombstones, in the order of the keys.
+pub(super) fn stamps(session: &Session<'_>, keys: &[Key]) -> SqlResult<Vec<Option<Stamp>>> {
+    let mut statement = session.connection.prepare_cached(STAMP)?;
+    let mut one = |key: &Key| {
+        let mut rows = statement.query([key.as_str()])?;
+        rows.next()?.map(|row| codec::stamp(row, 0)).transpose()
+    };
+    keys.iter().map(&mut one).collect()
 }
 
 /// Says of each key whether a value or a list with items is under it.

@@ -456,6 +456,11 @@ impl DatabaseBackend for DatabaseChain {
         self.core.primary.identity(cx).await
     }
 
+    async fn stamps(&self, keys: &[Key], cx: &Context) -> Result<Vec<Option<Stamp>>> {
+        self.core.admit(cx)?;
+        read::read(&self.core, self.core.primary.stamps(keys, cx)).await
+    }
+
     async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {
         self.core.admit(cx)?;
         read::read(&self.core, self.core.primary.conflicts(options, cx)).await

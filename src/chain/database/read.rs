@@ -2,13 +2,12 @@
 //!
 //! | | key not owed | key owed |
 //! |---|---|---|
-//! | get | closed: the primary; open: unavailable | what is owed, marked as pending; closed: or the primary's, where that is newer |
+//! | get | closed: the primary; open: unavailable | what is owed, marked as pending; closed: the primary's, where that is newer |
 //! | exists | closed: the primary; open: unavailable | by what is owed |
 //! | range, length | closed: the primary; open: unavailable | after a pending delete: empty; else unavailable |
 //! | list, count | closed: the primary; open: unavailable | unavailable |
 //!
-//! A delete that was taken over from another process is no answer while the primary can be asked: somebody may have written since. A
-//! newer delete at the primary has no stamp that a read shows, and is not seen before the replay.
+//! A delete that was taken over from another process is no answer while the primary can be asked: somebody may have written since.
 
 use crate::chain::core::{Core, still_owed};
 use crate::chain::gate::{Answer, Attempt, Call, away};
@@ -34,56 +33,35 @@ struct OwedLookup {
 
 pub(super) async fn get(core: &Core, key: &Key, options: &GetOptions, cx: &Context) -> Result<Lookup> {
     core.admit(cx)?;
-    let owed = if core.owes_anything() { owed_value(core, key, options, cx).await? } else { None };
-    let with_revision = with_revision(options);
-    let asked = read(core, core.primary.get(key, &with_revision, cx));
-    let asked = match &owed {
-        None => Some(asked.await),
-        Some(_) if core.is_open() => None,
-        Some(_) => before_suspicion(core, cx, asked).await,
-    };
-    newest(core, key, owed, asked)
+    if core.owes_anything()
+        && let Some(lookup) =
+            owed_values(core, std::slice::from_ref(key), options, cx).await.pop().unwrap_or(Ok(None))?
+    {
+        return Ok(lookup);
+    }
+    let answer = read(core, core.primary.get(key, &with_revision(options), cx)).await;
+    guessed_of(core, key, learned(core, answer), missing)
 }
 
 pub(super) async fn get_many(core: &Core, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
-    let owed = |key: Key| async move { owed_value(core, &key, options, cx).await };
-    let ask_for_owed = !core.is_open();
-    let send = |keys: Vec<Key>| async move { core.primary.get_many(&keys, &with_revision(options), cx).await };
-    in_part(core, keys, cx, owed, ask_for_owed, send, |key, owed, asked| newest(core, key, owed, asked)).await
-}
-
-/// Waits for the primary to say whether it has something newer than what is owed, until it would be suspect: there is an answer already.
-async fn before_suspicion<T>(core: &Core, cx: &Context, asked: impl Future<Output = T>) -> Option<T> {
-    let patience = core.gate.suspect_after().min(cx.remaining() / 2);
-    Context::with_timeout(patience).limit(asked).await
-}
-
-/// What the primary says where nothing is owed. Else what is owed, unless what the primary has is newer: somebody wrote it meanwhile.
-fn newest(core: &Core, key: &Key, owed: Option<OwedLookup>, asked: Option<Result<Lookup>>) -> Result<Lookup> {
-    let asked = asked.map(|answer| learned(core, answer));
-    let Some(owed) = owed else { return guessed_of(core, key, asked.unwrap_or_else(unanswered), missing) };
-    let asked = asked.unwrap_or_else(|| Err(still_owed()));
-    let newer = match &asked {
-        Ok(Lookup::Found(entry)) => entry.revision.to_stamp().filter(|stamp| owed.stamp < *stamp),
-        _ => None,
-    };
-    match (newer, asked) {
-        (Some(stamp), asked) if core.change_owed(|owed| owed.note_newer(key, stamp)) => asked,
-        (Some(_), _) => Err(still_owed()),
-        // Nobody says that nothing was written since.
-        (None, Err(error)) if !owed.lookup.is_found() && !core.trusts_delete(owed.stamp) => Err(error),
-        _ => Ok(owed.lookup),
+    if let Err(error) = core.admit(cx) {
+        return keys.iter().map(|_| Err(error.clone())).collect();
     }
+    let owed = owed_values(core, keys, options, cx).await;
+    let send = |keys: Vec<Key>| async move { core.primary.get_many(&keys, &with_revision(options), cx).await };
+    with_others(core, keys, owed, send, |key, answer| guessed_of(core, key, learned(core, answer), missing)).await
 }
 
 pub(super) async fn exists(core: &Core, keys: &[Key], cx: &Context) -> Vec<Result<bool>> {
-    let owed = |key: Key| async move { owed_existence(core, &key, cx).await };
+    if let Err(error) = core.admit(cx) {
+        return keys.iter().map(|_| Err(error.clone())).collect();
+    }
+    let mut owed: Vec<Result<Option<bool>>> = Vec::with_capacity(keys.len());
+    for key in keys {
+        owed.push(if core.owes_anything() { owed_existence(core, key, cx).await } else { Ok(None) });
+    }
     let send = |keys: Vec<Key>| async move { core.primary.exists(&keys, cx).await };
-    let answer = |key: &Key, owed: Option<bool>, asked: Option<Result<bool>>| match owed {
-        Some(there) => Ok(there),
-        None => guessed_of(core, key, asked.unwrap_or_else(unanswered), || false),
-    };
-    in_part(core, keys, cx, owed, false, send, answer).await
+    with_others(core, keys, owed, send, |key, answer| guessed_of(core, key, answer, || false)).await
 }
 
 /// The clock learns from the revision, whoever else does without it.
@@ -91,55 +69,27 @@ const fn with_revision(options: &GetOptions) -> GetOptions {
     GetOptions { without_revision: false, ..*options }
 }
 
-/// Looks up what is owed, and asks the primary for the rest in one batch, with `ask_for_owed` for what is owed in another; `answer` is
-/// told of both.
-async fn in_part<K, T, O, F>(
+/// Answers what is owed, and asks the primary for the rest in one batch; `asked` has the last word on its answers.
+async fn with_others<T, F>(
     core: &Core,
     keys: &[Key],
-    cx: &Context,
-    owed: impl Fn(Key) -> O + Send + Sync,
-    ask_for_owed: bool,
-    send: impl Fn(Vec<Key>) -> F + Send + Sync,
-    answer: impl Fn(&Key, Option<K>, Option<Result<T>>) -> Result<T> + Send,
+    owed: Vec<Result<Option<T>>>,
+    send: impl FnOnce(Vec<Key>) -> F,
+    asked: impl Fn(&Key, Result<T>) -> Result<T>,
 ) -> Vec<Result<T>>
 where
-    K: Send + Sync,
-    T: Send,
-    O: Future<Output = Result<Option<K>>> + Send,
-    F: Future<Output = Vec<Result<T>>> + Send,
+    F: Future<Output = Vec<Result<T>>>,
 {
-    if let Err(error) = core.admit(cx) {
-        return keys.iter().map(|_| Err(error.clone())).collect();
-    }
-    let mut found: Vec<Result<Option<K>>> = keys.iter().map(|_| Ok(None)).collect();
-    if core.owes_anything() {
-        for (key, found) in keys.iter().zip(&mut found) {
-            *found = owed(key.clone()).await;
-        }
-    }
-    let of = |is_owed: bool| {
-        let of = |found: &Result<Option<K>>| found.as_ref().is_ok_and(|found| found.is_some() == is_owed);
-        keys.iter().zip(&found).filter(|(_, found)| of(found)).map(|(key, _)| key.clone()).collect::<Vec<Key>>()
-    };
-    let (others, owed) = (of(false), if ask_for_owed { of(true) } else { Vec::new() });
-    let ask = async |keys: Vec<Key>| match keys.len() {
-        0 => Vec::new(),
-        count => reads(core, count, send(keys)).await,
-    };
-    let (others, owed) = tokio::join!(ask(others), before_suspicion(core, cx, ask(owed)));
-    let (mut others, mut owed) = (others.into_iter(), owed.into_iter().flatten());
-    let found = keys.iter().zip(found);
-    found
-        .map(|(key, found)| {
-            let found = found?;
-            let asked = if found.is_some() { owed.next() } else { others.next() };
-            answer(key, found, asked)
-        })
-        .collect()
-}
-
-fn unanswered<T>() -> Result<T> {
-    Err(Error::internal("a key of a batch was not answered"))
+    let is_asked = |owed: &Result<Option<T>>| matches!(owed, Ok(None));
+    let rest = keys.iter().zip(&owed).filter(|(_, owed)| is_asked(owed)).map(|(key, _)| key.clone());
+    let rest: Vec<Key> = rest.collect();
+    let count = rest.len();
+    let from_primary = if rest.is_empty() { Vec::new() } else { reads(core, count, send(rest)).await };
+    let mut from_primary = from_primary.into_iter();
+    let unanswered = || Err(Error::internal("a key of a batch was not answered"));
+    let mut next = |key: &Key| asked(key, from_primary.next().unwrap_or_else(unanswered));
+    let answers = keys.iter().zip(owed);
+    answers.map(|(key, owed)| owed.transpose().unwrap_or_else(|| next(key))).collect()
 }
 
 /// Looks into the journal for no longer than the caller waits.
@@ -148,9 +98,57 @@ async fn in_time<T>(cx: &Context, look: impl Future<Output = Result<T>>) -> Resu
     cx.limit(look).await.unwrap_or_else(late)
 }
 
-/// What is owed of a value, read from the journal.
-async fn owed_value(core: &Core, key: &Key, options: &GetOptions, cx: &Context) -> Result<Option<OwedLookup>> {
-    in_time(cx, look_up(core, key, options, cx)).await
+/// What is owed of values, read from the journal; nothing of those whose primary has something newer.
+async fn owed_values(core: &Core, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Option<Lookup>>> {
+    if !core.owes_anything() {
+        return keys.iter().map(|_| Ok(None)).collect();
+    }
+    let mut owed = Vec::with_capacity(keys.len());
+    for key in keys {
+        owed.push(in_time(cx, look_up(core, key, options, cx)).await);
+    }
+    if !core.is_open() {
+        see_newer(core, keys, &mut owed, cx).await;
+    }
+    owed.into_iter().map(|owed| owed.map(|owed| owed.map(|owed| owed.lookup))).collect()
+}
+
+/// Asks the primary whether it has something newer than what is owed. It is asked for no longer than until it would be suspect, for there
+/// is an answer already.
+async fn see_newer(core: &Core, keys: &[Key], owed: &mut [Result<Option<OwedLookup>>], cx: &Context) {
+    let is_asked = |owed: &Result<Option<OwedLookup>>| matches!(owed, Ok(Some(_)));
+    let asked: Vec<Key> =
+        keys.iter().zip(&*owed).filter(|(_, owed)| is_asked(owed)).map(|(key, _)| key.clone()).collect();
+    if asked.is_empty() {
+        return;
+    }
+    let patience = Context::with_timeout(core.gate.suspect_after().min(cx.remaining() / 2));
+    let asking = read(core, core.primary.stamps(&asked, cx));
+    let answer = patience.limit(asking).await.unwrap_or_else(|| Err(still_owed()));
+    let mut answers = answer.as_ref().map(|stamps| stamps.iter().copied());
+    for (key, owed) in keys.iter().zip(owed).filter(|(_, owed)| is_asked(owed)) {
+        let newest = answers.as_mut().map(|stamps| stamps.next().flatten()).map_err(|error| (*error).clone());
+        *owed = std::mem::replace(owed, Ok(None)).and_then(|owed| unless_newer(core, key, owed, newest));
+    }
+}
+
+/// What is owed, unless the primary has something newer.
+fn unless_newer(
+    core: &Core,
+    key: &Key,
+    owed: Option<OwedLookup>,
+    newest: Result<Option<Stamp>>,
+) -> Result<Option<OwedLookup>> {
+    let Some(owed) = owed else { return Ok(None) };
+    match newest {
+        Ok(Some(stamp)) if owed.stamp < stamp => {
+            core.stamps.observe(stamp);
+            if core.change_owed(|owed| owed.note_newer(key, stamp)) { Ok(None) } else { Err(still_owed()) }
+        }
+        // Nobody says that nothing was written since.
+        Err(error) if !owed.lookup.is_found() && !core.trusts_delete(owed.stamp) => Err(error),
+        _ => Ok(Some(owed)),
+    }
 }
 
 async fn look_up(core: &Core, key: &Key, options: &GetOptions, cx: &Context) -> Result<Option<OwedLookup>> {

@@ -231,6 +231,10 @@ impl DatabaseBackend for Coalesce<dyn DatabaseBackend> {
         self.inner.identity(cx).await
     }
 
+    async fn stamps(&self, keys: &[Key], cx: &Context) -> Result<Vec<Option<Stamp>>> {
+        self.inner.stamps(keys, cx).await
+    }
+
     async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {
         self.inner.conflicts(options, cx).await
     }

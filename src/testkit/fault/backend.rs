@@ -376,6 +376,10 @@ impl<B: DatabaseBackend + ?Sized> DatabaseBackend for FaultBackend<B> {
         Ok(self.renamed(identity??))
     }
 
+    async fn stamps(&self, keys: &[Key], cx: &Context) -> Result<Vec<Option<Stamp>>> {
+        self.call(Kind::Read, cx, self.inner.stamps(keys, cx)).await?
+    }
+
     async fn conflicts(&self, options: &ConflictOptions, cx: &Context) -> Result<Vec<ConflictRecord>> {
         self.call(Kind::Read, cx, self.inner.conflicts(options, cx)).await?
     }

@@ -36,7 +36,25 @@ pub(super) fn cases() -> Vec<Case<dyn DatabaseBackend>> {
         a_replay_done_twice_changes_nothing_more,
         the_same_replay_by_two_at_once_has_effect_once,
         ten_thousand_steps_are_replayed,
+        the_newest_stamps_of_values_and_deletes_are_told,
     ]
+}
+
+async fn the_newest_stamps_of_values_and_deletes_are_told(subject: Database) -> Outcome {
+    if subject.replays() {
+        let (store, cx) = (subject.backend(), subject.cx());
+        subject.put("kept", json("1")).await?;
+        let kept = revised(subject.put("kept", json("2")).await?.revision)?.to_stamp();
+        subject.append("list", json("1")).await?;
+        subject.put("undone", json("1")).await?;
+        let outage = Outage::begin(&subject);
+        let (undone, deleted) = (outage.they_delete("undone").await?, outage.they_delete("deleted").await?);
+        let keys = ["kept", "undone", "deleted", "list", "none", "kept"].map(|key| subject.key(key));
+        let stamps = store.stamps(&keys, &cx).await?;
+        assert_eq!(stamps, [kept, Some(undone), Some(deleted), None, None, kept]);
+        assert!(store.stamps(&[], &cx).await?.is_empty());
+    }
+    Ok(())
 }
 
 async fn replay_agrees_with_the_capabilities(subject: Database) -> Outcome {
