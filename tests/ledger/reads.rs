@@ -22,8 +22,8 @@ pub(crate) fn check(history: &History, key: &str, violations: &mut Vec<String>) 
 fn is_seen(history: &History, write: &Call, read: &Call, pending: bool) -> bool {
     let could = match write.process == read.process {
         true => write.is_acknowledged(),
-        // What is owed is read where it is owed, unless the primary can be asked and has a newer value.
-        false => write.fate() == Fate::Primary && (!pending || (write.puts() && history.was_undisturbed(read))),
+        // What is owed is read where it is owed, unless the primary can be asked and has something newer.
+        false => write.fate() == Fate::Primary && (!pending || history.was_undisturbed(read)),
     };
     could && write.ended_before(read)
 }
