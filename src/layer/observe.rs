@@ -268,7 +268,7 @@ impl<B: DatabaseBackend + ?Sized> DatabaseBackend for Observe<B> {
     }
 
     async fn stamps(&self, keys: &[Key], cx: &Context) -> Result<Vec<Option<Stamp>>> {
-        // No call of an application's: what replays for it asks.
+        // A fallback asks, and no application.
         self.inner.stamps(keys, cx).await
     }
 

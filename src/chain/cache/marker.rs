@@ -97,7 +97,9 @@ impl Marker {
         if self.marked.load(Ordering::SeqCst) {
             return Ok(());
         }
-        let hangs = |_| Err(Error::unavailable("the disk does not take the mark that the cache's primary is away"));
+        let why =
+            "the disk of `journal.path` does not take the mark that the cache's primary is away; see why it hangs";
+        let hangs = |_| Err(Error::unavailable(why));
         tokio::time::timeout(MARK_WITHIN, self.mark_in_turn()).await.unwrap_or_else(hangs)
     }
 
@@ -289,6 +291,30 @@ mod tests {
     fn files(folder: &Path, extension: &str) -> usize {
         let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         entries.filter(|path| path.extension().is_some_and(|found| found == extension)).count()
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_disk_that_hangs_holds_no_write_for_long_and_is_used_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let marker = Arc::new(open(folder.path(), "a").await.0);
+        // A pipe takes nothing before somebody reads.
+        let ours = marker.files.ours.clone();
+        assert!(std::process::Command::new("mkfifo").arg(&ours).status().unwrap().success());
+        tokio::time::pause();
+        let marking = tokio::spawn({
+            let marker = Arc::clone(&marker);
+            async move { marker.mark().await }
+        });
+        tokio::task::yield_now().await;
+        tokio::time::advance(MARK_WITHIN * 2).await;
+        let error = marking.await.unwrap().unwrap_err();
+        assert!(error.message().contains("`journal.path`"), "{error}");
+        tokio::time::resume();
+        drop(File::open(&ours).unwrap());
+        fs::remove_file(&ours).unwrap();
+        marker.mark().await.unwrap();
+        assert_eq!(files(folder.path(), "dirty"), 1);
     }
 
     #[tokio::test]

@@ -86,10 +86,13 @@ where
     let count = rest.len();
     let from_primary = if rest.is_empty() { Vec::new() } else { reads(core, count, send(rest)).await };
     let mut from_primary = from_primary.into_iter();
-    let unanswered = || Err(Error::internal("a key of a batch was not answered"));
-    let mut next = |key: &Key| asked(key, from_primary.next().unwrap_or_else(unanswered));
+    let mut next = |key: &Key| asked(key, from_primary.next().unwrap_or_else(|| Err(unanswered())));
     let answers = keys.iter().zip(owed);
     answers.map(|(key, owed)| owed.transpose().unwrap_or_else(|| next(key))).collect()
+}
+
+fn unanswered() -> Error {
+    Error::internal("a key of a batch was not answered")
 }
 
 /// Looks into the journal for no longer than the caller waits.
@@ -125,9 +128,12 @@ async fn see_newer(core: &Core, keys: &[Key], owed: &mut [Result<Option<OwedLook
     let patience = Context::with_timeout(core.gate.suspect_after().min(cx.remaining() / 2));
     let asking = read(core, core.primary.stamps(&asked, cx));
     let answer = patience.limit(asking).await.unwrap_or_else(|| Err(still_owed()));
-    let mut answers = answer.as_ref().map(|stamps| stamps.iter().copied());
+    let mut answers = answer.as_ref().map(|stamps| stamps.iter().copied().map(Ok));
     for (key, owed) in keys.iter().zip(owed).filter(|(_, owed)| is_asked(owed)) {
-        let newest = answers.as_mut().map(|stamps| stamps.next().flatten()).map_err(|error| (*error).clone());
+        let newest = match &mut answers {
+            Ok(stamps) => stamps.next().unwrap_or_else(|| Err(unanswered())),
+            Err(error) => Err((*error).clone()),
+        };
         *owed = std::mem::replace(owed, Ok(None)).and_then(|owed| unless_newer(core, key, owed, newest));
     }
 }

@@ -195,3 +195,19 @@ fn what_is_newer_at_the_primary_is_remembered_for_as_long_as_the_key_is_owed() {
     owed.pay(2);
     assert!(owed.newer.is_empty());
 }
+
+#[test]
+fn what_is_newer_under_a_clear_is_remembered_of_so_many_keys() {
+    let (mut owed, stamps) = debts([Effect::Clear(KeyPrefix::empty()), Effect::Put(key("own"), None)]);
+    let newer = HybridClock::process().issue();
+    for number in 0..MOST_NEWER {
+        assert!(owed.note_newer(&key(&number.to_string()), newer));
+    }
+    assert!(!owed.note_newer(&key("one more"), newer), "a reader is not shown what would be forgotten");
+    assert_eq!(owed.value(&key("one more")), Some(OwedValue::Deleted { stamp: stamps[0] }));
+    assert!(owed.note_newer(&key("7"), newer) && owed.note_newer(&key("own"), newer));
+    assert_eq!(owed.value(&key("own")), None);
+    // Another database is the known one.
+    owed.forget_all_newer();
+    assert!(matches!(owed.value(&key("own")), Some(OwedValue::Put { .. })));
+}
