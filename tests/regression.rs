@@ -9,7 +9,7 @@ use agent_storage::config::{BatchingConfig, MemoryDatabaseConfig, StorageConfig}
 use agent_storage::contract::DatabaseBackend;
 use agent_storage::layer::Coalesce;
 use agent_storage::testkit::{Fault, FaultBackend, Faults};
-use agent_storage::{Database, ErrorKind, Revision, SetOptions, StorageManager, Value};
+use agent_storage::{Database, ErrorKind, Revision, SetOptions, StorageManager, Ttl, Value};
 
 fn memory() -> Arc<dyn DatabaseBackend> {
     Arc::new(MemoryDatabase::new(&MemoryDatabaseConfig::default()))
@@ -93,4 +93,20 @@ fn a_lane_outlives_the_runtime_of_its_call() {
     drop(first);
     let again = database.with_timeout(Duration::from_secs(5));
     runtime().block_on(async { again.set_json("k", &2).await.map(drop) }).unwrap();
+}
+
+/// An entry that ended during an update was found there again by each attempt, whose time was that of the first.
+#[tokio::test]
+async fn an_update_of_an_entry_that_ends_meanwhile_makes_it_anew() {
+    let database = Database::new(memory());
+    let ttl = Ttl::from_millis(20).unwrap();
+    database.set_with("k", Value::from_integer(1), ttl.into()).await.unwrap();
+    let mut found = Vec::new();
+    let update = database.update_json("k", |old: Option<i64>| {
+        found.push(old);
+        std::thread::sleep(Duration::from_millis(30));
+        Ok(2)
+    });
+    tokio::time::timeout(Duration::from_secs(4), update).await.unwrap().unwrap();
+    assert_eq!(found, [Some(1), None]);
 }

@@ -6,7 +6,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::contract::{GetOptions, Lookup, Write, WriteAck, WriteMode, WriteOp};
+use crate::contract::{Context, GetOptions, Lookup, Write, WriteAck, WriteMode, WriteOp};
 use crate::error::{Error, Result};
 use crate::key::IntoKey;
 use crate::value::Value;
@@ -49,7 +49,8 @@ impl<B: HandleBackend + ?Sized> Handle<B> {
         mut change: impl FnMut(Option<Value>) -> Result<Value> + Send,
     ) -> Result<WriteAck> {
         let key = key.into_key()?;
-        let cx = self.context();
+        // Each attempt is a call of its own: what ends meanwhile is gone in the next.
+        let cx = Context::until(self.context().deadline);
         let mut pauses = pauses();
         loop {
             let (old, mode) = match self.backend.get(&key, &GetOptions::default(), &cx).await? {

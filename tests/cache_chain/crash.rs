@@ -159,3 +159,43 @@ async fn closing_waits_for_what_may_yet_become_dirty() {
     assert!(rig.primary.take_log().contains(&"delete 1".to_owned()), "what it left in doubt is deleted");
     assert_eq!(std::fs::read_dir(folder.path().join("journal")).unwrap().count(), 0, "nothing is left to clear");
 }
+
+/// A disk of marks that takes none: a pipe in the place of the mark, until this is dropped.
+#[cfg(unix)]
+struct HangingMark(std::path::PathBuf);
+
+#[cfg(unix)]
+impl HangingMark {
+    /// Takes the place of the mark of the only process that has the folder.
+    fn in_folder(folder: &Path) -> Self {
+        let mut entries = std::fs::read_dir(folder.join("journal")).unwrap().map(|entry| entry.unwrap().path());
+        let lock = entries.find(|path| path.extension().is_some_and(|extension| extension == "lock")).unwrap();
+        let mark = lock.with_extension("dirty");
+        assert!(std::process::Command::new("mkfifo").arg(&mark).status().unwrap().success());
+        Self(mark)
+    }
+}
+
+#[cfg(unix)]
+impl Drop for HangingMark {
+    fn drop(&mut self) {
+        // Whoever writes goes on when somebody reads.
+        drop(std::fs::File::open(&self.0));
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_disk_of_marks_that_hangs_keeps_nothing_dirty() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::with(plan(folder.path())).await;
+    let _mark = HangingMark::in_folder(folder.path());
+    for number in 0..2 {
+        rig.fall().await;
+        let answer = tokio::time::timeout(TIMEOUT, rig.cache.set("k", Value::from_integer(number))).await;
+        assert!(answer.map_or(true, |answer| answer.is_err()), "it cannot be known after a crash");
+        rig.recover().await;
+        rig.set("k", number).await;
+        assert_eq!(rig.read("k").await, (Some(number), Freshness::Primary));
+    }
+}

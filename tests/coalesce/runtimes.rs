@@ -115,6 +115,22 @@ fn what_waits_is_not_sent_where_the_runtime_of_the_last_call_has_ended() {
 }
 
 #[test]
+fn a_batch_that_was_given_to_a_runtime_which_ends_was_not_sent() {
+    let (database, recorder) = subject();
+    let (other, ours) = (runtime(), runtime());
+    let first: Call = ours.block_on(set(&database, "a", 1));
+    let waiting: Call = ours.block_on(set(&database, "b", 1));
+    let _gone: Call = other.block_on(set(&database, "c", 1));
+    recorder.let_through(1);
+    // It sends what waits where the last call came from, which rests, and ends.
+    ours.block_on(async { end(first).await.unwrap() });
+    drop(other);
+    let error = ours.block_on(end(waiting)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(recorder.batches(), [["a"]]);
+}
+
+#[test]
 fn what_waits_behind_a_runtime_that_rests_is_sent_by_another() {
     let (database, recorder) = subject();
     let (other, ours) = (runtime(), runtime());

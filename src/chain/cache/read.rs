@@ -7,6 +7,8 @@
 //!
 //! A miss of what stands in says so: a cache may forget, and who reads it can have the value again.
 
+use std::borrow::Cow;
+
 use crate::chain::gate::{Attempt, Call};
 use crate::contract::{Context, GetOptions, Lookup};
 use crate::error::{Error, Result};
@@ -27,24 +29,29 @@ pub(super) async fn get(core: &Core, key: &Key, options: &GetOptions, cx: &Conte
     }
 }
 
-pub(super) async fn get_many(core: &Core, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
+pub(super) async fn get_many<'a>(
+    core: &Core,
+    keys: &'a [Key],
+    options: &GetOptions,
+    cx: &Context,
+) -> Vec<Result<Lookup>> {
     let shortened = core.keeping_reserve(cx);
-    let send = |keys: Vec<Key>| async move { core.primary.get_many(&keys, options, &shortened).await };
+    let send = |keys: Cow<'a, [Key]>| async move { core.primary.get_many(&keys, options, &shortened).await };
     in_part(core, keys, cx, send, |key| async move { fallback::get(core, &key, options).await }).await
 }
 
-pub(super) async fn exists(core: &Core, keys: &[Key], cx: &Context) -> Vec<Result<bool>> {
+pub(super) async fn exists<'a>(core: &Core, keys: &'a [Key], cx: &Context) -> Vec<Result<bool>> {
     let shortened = core.keeping_reserve(cx);
-    let send = |keys: Vec<Key>| async move { core.primary.exists(&keys, &shortened).await };
+    let send = |keys: Cow<'a, [Key]>| async move { core.primary.exists(&keys, &shortened).await };
     in_part(core, keys, cx, send, |key| async move { fallback::exists(core, &key).await }).await
 }
 
 /// Asks the primary in one batch for what it may be asked, and answers the rest, and what it did not answer, from here.
-async fn in_part<T, P, F>(
+async fn in_part<'a, T, P, F>(
     core: &Core,
-    keys: &[Key],
+    keys: &'a [Key],
     cx: &Context,
-    send: impl FnOnce(Vec<Key>) -> P,
+    send: impl FnOnce(Cow<'a, [Key]>) -> P,
     stand_in: impl Fn(Key) -> F,
 ) -> Vec<Result<T>>
 where
@@ -55,11 +62,16 @@ where
         return keys.iter().map(|_| Err(error.clone())).collect();
     }
     let asked: Vec<bool> = keys.iter().map(|key| !core.stands_in_for(key)).collect();
-    let sent: Vec<Key> = keys.iter().zip(&asked).filter(|(_, asked)| **asked).map(|(key, _)| key.clone()).collect();
+    let are_all_asked = asked.iter().all(|asked| *asked);
+    let of_some = || keys.iter().zip(&asked).filter(|(_, asked)| **asked).map(|(key, _)| key.clone()).collect();
+    let sent = if are_all_asked { Cow::Borrowed(keys) } else { Cow::Owned(of_some()) };
     let mut answered = Vec::new();
     if !sent.is_empty()
         && let Attempt::Answered(answers) = core.attempt(Call::Read, send(sent)).await
     {
+        if are_all_asked && answers.len() == keys.len() && !answers.iter().any(says_nothing) {
+            return answers;
+        }
         answered = answers;
     }
     let mut answered = answered.into_iter();

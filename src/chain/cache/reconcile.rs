@@ -30,6 +30,10 @@ const LONGEST_CLEAR_TIMEOUT: Duration = Duration::from_secs(120);
 /// The pause after a round that failed for a reason that passes.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// How long it is waited for that the disk takes the mark back, and when it is tried again where it did not.
+const UNMARK_WITHIN: Duration = Duration::from_secs(1);
+const UNMARK_AGAIN: Duration = Duration::from_secs(5);
+
 /// How much a round dares: after a failure fewer keys, for of many one may be written to all the time, and more time for a clear that used
 /// up what it had.
 #[derive(Clone, Copy, Debug)]
@@ -60,10 +64,13 @@ pub(super) enum Round {
 
 /// Reconciles whenever something is dirty and the primary is there, for ever.
 pub(super) async fn run(core: Arc<Core>) {
-    let mut pace = Pace::FIRST;
+    let (mut pace, mut is_marked) = (Pace::FIRST, false);
     loop {
         while core.gate.is_open() || !core.owes_anything() {
-            core.debts.notified().await;
+            let again = Context::with_timeout(if is_marked { UNMARK_AGAIN } else { Context::MAX_TIMEOUT });
+            if again.limit(core.debts.notified()).await.is_none() {
+                is_marked = !settle_marker(&core).await;
+            }
         }
         let began = Instant::now();
         match round(&core, pace).await {
@@ -83,7 +90,7 @@ pub(super) async fn run(core: Arc<Core>) {
                 tokio::time::sleep(PAUSE).await;
             }
         }
-        settle_marker(&core).await;
+        is_marked = !settle_marker(&core).await;
     }
 }
 
@@ -91,17 +98,17 @@ pub(super) async fn run(core: Arc<Core>) {
 pub(super) async fn finish(core: &Core, cx: &Context) {
     let work = async { while !core.gate.is_open() && matches!(round(core, Pace::FIRST).await, Ok(Round::Done)) {} };
     let _: Option<()> = cx.limit(work).await;
-    // A disk that hangs holds nobody up.
-    let _: Option<()> = cx.limit(settle_marker(core)).await;
+    let _: Option<bool> = cx.limit(settle_marker(core)).await;
 }
 
-async fn settle_marker(core: &Core) {
-    if !core.owes_anything() {
-        if let Some(marker) = &core.marker {
-            marker.unmark(|| !core.owes_anything()).await;
-        }
-        core.announce(None);
+/// Takes the mark back if nothing is dirty, and says whether it need not be tried again. A disk that hangs holds nobody up.
+async fn settle_marker(core: &Core) -> bool {
+    if core.owes_anything() {
+        return true;
     }
+    core.announce(None);
+    let Some(marker) = &core.marker else { return true };
+    Context::with_timeout(UNMARK_WITHIN).limit(marker.unmark(|| !core.owes_anything())).await.is_some()
 }
 
 /// Does what is to be done next.

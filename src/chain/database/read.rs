@@ -9,6 +9,8 @@
 //!
 //! A delete that was taken over from another process is no answer while the primary can be asked: somebody may have written since.
 
+use std::borrow::Cow;
+
 use crate::chain::core::{Core, still_owed};
 use crate::chain::gate::{Answer, Attempt, Call, away};
 use crate::chain::journal::Action;
@@ -43,24 +45,31 @@ pub(super) async fn get(core: &Core, key: &Key, options: &GetOptions, cx: &Conte
     guessed_of(core, key, learned(core, answer), missing)
 }
 
-pub(super) async fn get_many(core: &Core, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Lookup>> {
+pub(super) async fn get_many<'a>(
+    core: &Core,
+    keys: &'a [Key],
+    options: &GetOptions,
+    cx: &Context,
+) -> Vec<Result<Lookup>> {
     if let Err(error) = core.admit(cx) {
         return keys.iter().map(|_| Err(error.clone())).collect();
     }
     let owed = owed_values(core, keys, options, cx).await;
-    let send = |keys: Vec<Key>| async move { core.primary.get_many(&keys, &with_revision(options), cx).await };
+    let send = |keys: Cow<'a, [Key]>| async move { core.primary.get_many(&keys, &with_revision(options), cx).await };
     with_others(core, keys, owed, send, |key, answer| guessed_of(core, key, learned(core, answer), missing)).await
 }
 
-pub(super) async fn exists(core: &Core, keys: &[Key], cx: &Context) -> Vec<Result<bool>> {
+pub(super) async fn exists<'a>(core: &Core, keys: &'a [Key], cx: &Context) -> Vec<Result<bool>> {
     if let Err(error) = core.admit(cx) {
         return keys.iter().map(|_| Err(error.clone())).collect();
     }
-    let mut owed: Vec<Result<Option<bool>>> = Vec::with_capacity(keys.len());
-    for key in keys {
-        owed.push(if core.owes_anything() { owed_existence(core, key, cx).await } else { Ok(None) });
+    let mut owed: Vec<Result<Option<bool>>> = Vec::new();
+    if core.owes_anything() {
+        for key in keys {
+            owed.push(owed_existence(core, key, cx).await);
+        }
     }
-    let send = |keys: Vec<Key>| async move { core.primary.exists(&keys, cx).await };
+    let send = |keys: Cow<'a, [Key]>| async move { core.primary.exists(&keys, cx).await };
     with_others(core, keys, owed, send, |key, answer| guessed_of(core, key, answer, || false)).await
 }
 
@@ -69,22 +78,27 @@ const fn with_revision(options: &GetOptions) -> GetOptions {
     GetOptions { without_revision: false, ..*options }
 }
 
-/// Answers what is owed, and asks the primary for the rest in one batch; `asked` has the last word on its answers.
-async fn with_others<T, F>(
+/// Answers what is owed, if anything is, and asks the primary for the rest in one batch; `asked` has the last word on its answers.
+async fn with_others<'a, T, F>(
     core: &Core,
-    keys: &[Key],
+    keys: &'a [Key],
     owed: Vec<Result<Option<T>>>,
-    send: impl FnOnce(Vec<Key>) -> F,
+    send: impl FnOnce(Cow<'a, [Key]>) -> F,
     asked: impl Fn(&Key, Result<T>) -> Result<T>,
 ) -> Vec<Result<T>>
 where
     F: Future<Output = Vec<Result<T>>>,
 {
+    if owed.is_empty() {
+        let answers = reads(core, keys.len(), send(Cow::Borrowed(keys))).await;
+        let answers = answers.into_iter().chain(std::iter::repeat_with(|| Err(unanswered())));
+        return keys.iter().zip(answers).map(|(key, answer)| asked(key, answer)).collect();
+    }
     let is_asked = |owed: &Result<Option<T>>| matches!(owed, Ok(None));
     let rest = keys.iter().zip(&owed).filter(|(_, owed)| is_asked(owed)).map(|(key, _)| key.clone());
     let rest: Vec<Key> = rest.collect();
     let count = rest.len();
-    let from_primary = if rest.is_empty() { Vec::new() } else { reads(core, count, send(rest)).await };
+    let from_primary = if rest.is_empty() { Vec::new() } else { reads(core, count, send(Cow::Owned(rest))).await };
     let mut from_primary = from_primary.into_iter();
     let mut next = |key: &Key| asked(key, from_primary.next().unwrap_or_else(|| Err(unanswered())));
     let answers = keys.iter().zip(owed);
@@ -101,10 +115,10 @@ async fn in_time<T>(cx: &Context, look: impl Future<Output = Result<T>>) -> Resu
     cx.limit(look).await.unwrap_or_else(late)
 }
 
-/// What is owed of values, read from the journal; nothing of those whose primary has something newer.
+/// What is owed of values, read from the journal; nothing of those whose primary has something newer. Empty if nothing is owed.
 async fn owed_values(core: &Core, keys: &[Key], options: &GetOptions, cx: &Context) -> Vec<Result<Option<Lookup>>> {
     if !core.owes_anything() {
-        return keys.iter().map(|_| Ok(None)).collect();
+        return Vec::new();
     }
     let mut owed = Vec::with_capacity(keys.len());
     for key in keys {

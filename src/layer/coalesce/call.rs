@@ -41,10 +41,11 @@ impl<'a, W: Work> Call<'a, W> {
     }
 
     fn begin(&mut self, slot: Arc<Slot<W>>, task: &mut TaskContext<'_>) -> Poll<Result<W::Answer>> {
-        if self.deadline <= Instant::now() {
+        let now = Instant::now();
+        if self.deadline <= now {
             return Poll::Ready(Err(Error::unavailable("the deadline had passed before the call began")));
         }
-        match self.lane.enter(slot, self.key_hash, self.deadline, task.waker())? {
+        match self.lane.enter(slot, self.key_hash, [now, self.deadline], task.waker())? {
             Entered::Queued(slot) => {
                 self.stage = Stage::Waiting(slot);
                 Poll::Pending

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use tokio::runtime::{Handle, Id};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 use super::batch::Batch;
 use super::driver::{Driver, Next};
@@ -58,22 +58,23 @@ impl<W: Work> Lane<W> {
         Arc::new(Self { work, limits, answer_bytes: AtomicUsize::new(0), state: Mutex::new(state) })
     }
 
-    /// Lets a call in: out at once if the lane is free, else into the queue. `task` is woken at the deadline, and with the answer of
-    /// a queued call.
+    /// Lets a call in that comes now: out at once if the lane is free, else into the queue. `task` is woken at the deadline, and with
+    /// the answer of a queued call.
     pub(super) fn enter(
         self: &Arc<Self>,
         mut slot: Arc<Slot<W>>,
         key_hash: u64,
-        deadline: Instant,
+        [now, deadline]: [Instant; 2],
         task: &Waker,
     ) -> Result<Entered<W>> {
         let runtime = Handle::current();
         let mut state = self.lock();
         // What waits before a free lane follows a call of its key in another, or was left behind by a runtime that ended. It goes first.
         let stranded = !state.queue.is_empty();
-        let follows = W::ORDERED && state.flights.iter().any(|flight| flight.carries(key_hash));
-        let waits = stranded || follows || state.free().is_none();
-        let now = Instant::now();
+        // Under load the first two say enough: to look for the key among all calls on their way takes time.
+        let waits = stranded
+            || state.free().is_none()
+            || (W::ORDERED && state.flights.iter().any(|flight| flight.carries(key_hash)));
         let goes_alone = (!waits && W::ORDERED).then(|| now + PATIENCE);
         let stalls = state.stalls_at(waits).into_iter().chain(goes_alone).min();
         let alarm = state.wake_by(deadline, stalls, &runtime);
@@ -231,10 +232,12 @@ impl<W: Work> Lane<W> {
         let queued: Vec<Waker> = state.queue.wakers().collect();
         state.last_waiter = None;
         drop(state);
-        if let Some(Flight::Batch(waiting) | Flight::Handed { waiting, .. }) = before {
-            let broken_off = |call: &Waiting<W>| call.slot.answer(Err(W::unanswered()));
-            waiting.iter().filter_map(broken_off).for_each(Waker::wake);
-        }
+        let (waiting, error): (_, fn() -> Error) = match before {
+            Some(Flight::Batch(waiting)) => (waiting, W::unanswered),
+            Some(Flight::Handed { waiting, .. }) => (waiting, unsent),
+            _ => (Vec::new(), unsent),
+        };
+        waiting.iter().filter_map(|call| call.slot.answer(Err(error()))).for_each(Waker::wake);
         queued.into_iter().for_each(Waker::wake);
     }
 
@@ -279,6 +282,10 @@ impl<W: Work> Lane<W> {
     fn lock(&self) -> MutexGuard<'_, State<W>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn unsent() -> Error {
+    Error::unavailable("the runtime that was to send the call has ended; it was not sent")
 }
 
 impl<W: Work> State<W> {

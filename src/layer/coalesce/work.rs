@@ -93,23 +93,20 @@ impl<B: Store + ?Sized> Work for Reads<B> {
         options.expiry = items.iter().any(|(_, options)| options.expiry);
         options.without_revision = items.iter().all(|(_, options)| options.without_revision);
         let (keys, asked): (Vec<Key>, Vec<GetOptions>) = items.into_iter().unzip();
-        let answers = self.0.get_many(&keys, &options, &cx).await;
-        answers.into_iter().zip(asked).map(|(answer, asked)| Ok(as_asked(answer?, asked))).collect()
+        let mut answers = self.0.get_many(&keys, &options, &cx).await;
+        for (answer, asked) in answers.iter_mut().zip(asked) {
+            // Others of the batch asked for it.
+            if let Ok(Lookup::Found(entry)) = answer
+                && !asked.expiry
+            {
+                entry.expiry = Expiry::NotAsked;
+            }
+        }
+        answers
     }
 
     fn unanswered() -> Error {
         Error::unavailable("the read was not answered before the deadline")
-    }
-}
-
-/// Takes out what others of the batch asked for.
-fn as_asked(lookup: Lookup, asked: GetOptions) -> Lookup {
-    match lookup {
-        Lookup::Found(mut entry) if !asked.expiry => {
-            entry.expiry = Expiry::NotAsked;
-            Lookup::Found(entry)
-        }
-        lookup => lookup,
     }
 }
 
