@@ -12,7 +12,7 @@ use super::core::Core;
 use super::inherit::inherit;
 use super::journal::{DiskJournal, Found, Header, Journal as _, JournalFolder, each_header};
 use super::owed::Owed;
-use super::watch::{CLOCK_RESERVE, ahead};
+use super::watch::{CLOCK_RESERVE, ahead, note_canary};
 
 /// How often the folder is looked at.
 const EVERY: Duration = Duration::from_secs(30);
@@ -100,11 +100,13 @@ pub(super) fn follow_others(stamps: &HybridClock, now: Timestamp, found: &Found)
     found.newest_of_others.max(reserve).into_iter().for_each(|newest| stamps.observe(newest));
 }
 
-/// Gives no older stamps than a dead process whose journal was taken over may have given.
+/// Gives no older stamps than a dead process whose journal was taken over may have given, and takes no older state of the database for
+/// the known one than it knew. Before what it owed is replayed: at another address a copy may answer, as of a backup.
 fn follow(core: &Core, found: &Found) {
     if let Some(reserve) = found.reserve_of_others {
         core.stamps.observe(Stamp::earliest(reserve));
     }
+    found.known.into_iter().for_each(|known| note_canary(core, known));
 }
 
 /// Counts as owed what was taken over since the last time. What cannot be read now is read the next time.

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use agent_storage::Database;
 use agent_storage::backend::memory::MemoryDatabase;
+use agent_storage::backend::sqlite::SqliteDatabase;
 use agent_storage::chain::ChainState;
-use agent_storage::config::MemoryDatabaseConfig;
-use agent_storage::contract::DatabaseBackend;
+use agent_storage::config::{MemoryDatabaseConfig, SqliteConfig};
+use agent_storage::contract::{DatabaseBackend, Store};
+use agent_storage::testkit::FaultBackend;
 
 use crate::machine::Machine;
+use crate::rig::soon;
 
 /// A machine on which a process died that owed something.
 async fn owing() -> Machine {
@@ -64,4 +67,36 @@ async fn the_same_database_is_recognised_at_the_new_address_as_soon_as_it_is_bac
     process.until(|status| status.state == ChainState::Normal).await;
     assert!(process.chain.status().left_journals.is_empty());
     assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(1));
+}
+
+#[tokio::test]
+async fn an_older_copy_of_the_database_at_the_new_address_is_fenced_off() {
+    let (machine, folder) = (Machine::new(), tempfile::tempdir().unwrap());
+    let (file, copy) = (folder.path().join("here.db"), folder.path().join("there.db"));
+    let open = |path| Arc::new(SqliteDatabase::new(&SqliteConfig::at(path)));
+    let original = open(&file);
+    let here = Arc::new(FaultBackend::new(original.clone(), machine.faults.clone()));
+    let process = machine.start_at(here, "here").await;
+    rusqlite::Connection::open(&file).unwrap().execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
+    for _ in 0..20 {
+        process.chain.ping(&soon()).await.unwrap();
+    }
+    machine.fall();
+    process.owe("k", 1).await;
+    machine.kill([process]).await;
+
+    let there: Arc<dyn DatabaseBackend> = open(&copy);
+    let stored = Database::new(open(&copy));
+    for _ in 0..2 {
+        let process = machine.start_at(Arc::clone(&there), "there").await;
+        // Probes have their say, and a replay would have its chance.
+        tokio::time::sleep(machine.config.breaker.probe_interval * 5).await;
+        let status = process.chain.status();
+        assert!(status.fenced && status.state == ChainState::Degraded && status.pending == 1, "{status:?}");
+        assert_eq!(stored.get_json::<i64>("k").await.unwrap(), None);
+        machine.kill([process]).await;
+    }
+    let process = machine.start_at(original.clone(), "here").await;
+    process.until(|status| status.state == ChainState::Normal).await;
+    assert_eq!(Database::new(original).get_json::<i64>("k").await.unwrap(), Some(1));
 }

@@ -62,6 +62,8 @@ pub(crate) struct Found {
     pub(crate) reserve_of_others: Option<Timestamp>,
     /// Who gave the stamps of the dead processes whose journals are this one's now.
     pub(crate) predecessors: BTreeSet<u64>,
+    /// The newest state of our database that one of them knew.
+    pub(crate) known: Option<Identity>,
 }
 
 /// A file of a dead process that was left as it is.
@@ -321,7 +323,6 @@ impl JournalFolder {
             }
             let predecessor = table::writer(connection)?;
             table::set_writer(connection, writer)?;
-            // What the dead knew of each other matters only for what they owe.
             episode::end_if_settled(connection)?;
             episode::bound_succession(connection)?;
             import::forget(connection, |name| !folder.join(name).exists())?;
@@ -335,11 +336,13 @@ impl JournalFolder {
         for candidate in dead {
             let path = candidate.path.clone();
             let (reserve, writer) = (candidate.meta.clock_reserve, candidate.writer);
+            let theirs = candidate.meta.identity.filter(|_| known == Known::Newest);
             match self.import_one(journal, candidate, known).await {
                 Ok(count) => {
                     found.imported += count;
                     found.reserve_of_others = found.reserve_of_others.max(reserve);
                     found.predecessors.extend(writer);
+                    found.known = import::newest(found.known, theirs);
                 }
                 Err(error) => self.leave(path, LeftReason::Unreadable(error), found),
             }
