@@ -152,8 +152,9 @@ fn know(core: &Core, identity: Identity) -> Result<()> {
 }
 
 async fn ask(core: &Core) -> Result<()> {
+    let before = *core.known.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(identity) = core.gate.ping(&*core.primary).await?.identity {
-        recognise(core, identity)?;
+        recognise(core, before, identity)?;
     }
     match core.owed_elsewhere() {
         Some(what) => Err(moved(&what)),
@@ -166,23 +167,27 @@ fn moved(what: &str) -> Error {
     Error::unavailable(message).with_outage(Outage::Foreign)
 }
 
-/// Remembers which database answered, and expects no other from now on.
-fn recognise(core: &Core, identity: Identity) -> Result<()> {
+/// Remembers which database answered, and expects no other from now on. Others may have raised its canary since it was asked, so it is
+/// judged by what was known before.
+fn recognise(core: &Core, before: Option<Identity>, identity: Identity) -> Result<()> {
     let mut last = core.known.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = *last
-        && (known.id != identity.id || identity.canary < known.canary)
-    {
-        let error = Error::unavailable(
-            "another database answers than the one that is known, or an older state of it; bring the known one back",
-        );
-        return Err(error.with_outage(Outage::Foreign));
-    }
-    core.primary.expect(Some(identity))?;
-    *last = Some(identity);
+    let known = match (*last, before) {
+        (Some(known), _) if identity.continues(known) => identity,
+        (Some(known), Some(before)) if known.continues(before) && identity.continues(before) => known,
+        (Some(_), _) => {
+            let error = Error::unavailable(
+                "another database answers than the one that is known, or an older state of it; bring the known one back",
+            );
+            return Err(error.with_outage(Outage::Foreign));
+        }
+        (None, _) => identity,
+    };
+    core.primary.expect(Some(known))?;
+    *last = Some(known);
     Ok(())
 }
 
-/// Remembers the canary that a call raised. Calls are answered in any order, so an earlier one says nothing.
+/// Remembers the canary that a call raised, or that somebody else knew. Calls are answered in any order, so an earlier one says nothing.
 pub(super) fn note_canary(core: &Core, raised: Identity) {
     let mut last = core.known.lock().unwrap_or_else(PoisonError::into_inner);
     let is_newer = |known: Identity| known.id == raised.id && known.canary < raised.canary;

@@ -1,13 +1,14 @@
 //! Replies that are lost.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_storage::backend::memory::MemoryDatabase;
 use agent_storage::chain::ChainState;
 use agent_storage::config::MemoryDatabaseConfig;
-use agent_storage::contract::{DatabaseBackend, Durability, Freshness};
+use agent_storage::contract::{DatabaseBackend, Durability, Freshness, Store, Write, WriteMode, WriteOp};
 use agent_storage::testkit::Fault;
-use agent_storage::{Error, ErrorKind, Key, Outage, Revision, SetOptions, Stamp, Value};
+use agent_storage::{Error, ErrorKind, HybridClock, Key, Outage, Revision, SetOptions, Stamp, Value};
 
 use crate::picky::Picky;
 use crate::rig::{Rig, read, soon, unavailable};
@@ -230,4 +231,43 @@ async fn whether_a_conflict_was_forgotten_is_unknown_where_the_primary_went_away
     assert_eq!(forgotten.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
     rig.faults.heal();
     rig.until(|status| status.state == ChainState::Normal).await;
+}
+
+#[tokio::test]
+async fn a_value_that_was_found_is_not_hidden_by_an_older_delete_of_its_batch() {
+    let (rig, _picky) = owing().await;
+    let key = Key::parse("k").unwrap();
+    let stamps = HybridClock::process();
+    let mut create = Write::put(key.clone(), Value::from_integer(1), stamps.issue());
+    if let WriteOp::Put { mode, .. } = &mut create.op {
+        *mode = WriteMode::Create;
+    }
+    let delete = Write::delete(key, stamps.issue());
+    rig.faults.set_for_next(Fault::FailAfter, 1);
+    let acks = rig.chain.write_many(vec![delete, create], &soon()).await;
+    let kept: Vec<Durability> = acks.into_iter().map(|ack| ack.unwrap().durability).collect();
+    assert_eq!(kept, [Durability::Volatile, Durability::Primary]);
+    rig.fall().await;
+    unavailable(rig.database.get("k").await);
+    rig.faults.heal();
+    rig.until(|status| status.state == ChainState::Reconciling).await;
+    assert_eq!(read(rig.database.lookup("k").await), (Some(1), Freshness::Primary));
+}
+
+#[tokio::test]
+async fn a_probe_whose_answer_comes_after_that_of_a_later_ping_says_nothing_bad() {
+    let memory = MemoryDatabase::new(&MemoryDatabaseConfig::default());
+    let picky = Arc::new(Picky::new(Arc::new(memory), Value::from_integer(-1)));
+    let rig = Rig::over(picky.clone(), |_| ()).await;
+    let mut watch = rig.chain.watch();
+    watch.mark_unchanged();
+    let release = picky.hold_the_next_ping();
+    while !picky.holds_a_ping() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    rig.chain.ping(&soon()).await.unwrap();
+    drop(release);
+    rig.until_called(3).await;
+    assert!(!watch.has_changed().unwrap(), "{:?}", rig.chain.status());
+    assert_eq!(rig.chain.status().state, ChainState::Normal);
 }

@@ -11,6 +11,7 @@ use agent_storage::contract::{
 };
 use agent_storage::{Error, Key, KeyPrefix, Result, Stamp, Value};
 use async_trait::async_trait;
+use tokio::sync::oneshot;
 
 #[derive(Debug)]
 pub(crate) struct Picky {
@@ -22,6 +23,7 @@ pub(crate) struct Picky {
     is_too_busy_to_read: AtomicBool,
     hindrance: Mutex<Error>,
     first: Mutex<Option<Error>>,
+    held: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
 impl Picky {
@@ -29,7 +31,20 @@ impl Picky {
         let (takes_all, hangs_at_the_end) = (AtomicBool::new(false), AtomicBool::new(false));
         let (replays, hindrance) = (AtomicU64::new(u64::MAX), Mutex::new(Error::unavailable("not now")));
         let (is_too_busy_to_read, first) = (AtomicBool::new(false), Mutex::default());
-        Self { inner, poison, takes_all, replays, hangs_at_the_end, is_too_busy_to_read, hindrance, first }
+        let held = Mutex::default();
+        Self { inner, poison, takes_all, replays, hangs_at_the_end, is_too_busy_to_read, hindrance, first, held }
+    }
+
+    /// Holds the answer of the next ping back until what this gives is sent or dropped.
+    pub(crate) fn hold_the_next_ping(&self) -> oneshot::Sender<()> {
+        let (release, held) = oneshot::channel();
+        *self.held.lock().unwrap() = Some(held);
+        release
+    }
+
+    /// Whether the answer is held back by now.
+    pub(crate) fn holds_a_ping(&self) -> bool {
+        self.held.lock().unwrap().is_none()
     }
 
     /// Answers no reads of values from now on, for want of a connection, which says nothing of the database.
@@ -129,7 +144,12 @@ impl Store for Picky {
     }
 
     async fn ping(&self, cx: &Context) -> Result<Ping> {
-        self.inner.ping(cx).await
+        let answer = self.inner.ping(cx).await;
+        let held = self.held.lock().unwrap().take();
+        if let Some(held) = held {
+            let _ = held.await;
+        }
+        answer
     }
 
     fn capabilities(&self) -> Capabilities {

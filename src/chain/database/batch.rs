@@ -18,6 +18,7 @@ use crate::chain::owed::Owed;
 use crate::contract::Context;
 use crate::error::{Behind, Error, ErrorKind, Result};
 use crate::key::Key;
+use crate::stamp::Stamp;
 
 use super::item::Item;
 use super::keep::keep;
@@ -82,12 +83,15 @@ impl<I: Item> Batch<'_, I> {
         let routes = self.routes();
         let mut journaled: HashSet<usize> = indices(&routes, Route::Journal).collect();
         let sent: Vec<usize> = indices(&routes, Route::Primary).collect();
+        let mut found = Vec::new();
         if !sent.is_empty() {
             journaled.extend(self.bring_to_primary(sent).await);
-            self.look_up().await;
+            found = self.look_up().await;
         }
         if !journaled.is_empty() {
             self.journal(journaled, entered).await;
+            // An older delete of their keys may be owed now, and tells readers nothing.
+            self.core.change_owed(|owed| found.iter().for_each(|(key, stamp)| _ = owed.note_newer(key, *stamp)));
         }
         self.settle_parts();
         let unanswered = || Err(Error::internal("an item of a batch was not answered"));
@@ -103,15 +107,18 @@ impl<I: Item> Batch<'_, I> {
         self.items.iter().map(route).collect()
     }
 
-    /// Looks up what became of conditional writes whose reply was lost.
-    async fn look_up(&mut self) {
+    /// Looks up what became of conditional writes whose reply was lost; answers the stamps of those that stand.
+    async fn look_up(&mut self) -> Vec<(Key, Stamp)> {
+        let mut found = Vec::new();
         for (item, answer) in self.items.iter().zip(&mut self.answers) {
             if matches!(answer, Some(Err(error)) if error.kind() == ErrorKind::OutcomeUnknown)
                 && let Some(ack) = item.look_up(self.core, self.cx).await
             {
                 *answer = Some(Ok(ack));
+                found.extend(item.clone().stamped().map(|(stamp, _)| (item.key().clone(), *stamp)));
             }
         }
+        found
     }
 
     /// Sends items to the primary until none is behind, and answers which are to be journaled instead.

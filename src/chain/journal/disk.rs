@@ -51,6 +51,8 @@ pub(crate) struct DiskJournal {
     shared: Arc<Shared>,
     slot: Mutex<Slot>,
     closed: AtomicBool,
+    /// Held while the word beside the file is looked at: of a disk that hangs no more is asked.
+    word: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl DiskJournal {
@@ -64,7 +66,8 @@ impl DiskJournal {
         let deadline = patiently();
         let shared = Arc::new(Shared::new(&path, lock, max_bytes));
         let slot = Slot::default();
-        let journal = Self { path, shared, slot: Mutex::new(slot), closed: AtomicBool::new(false) };
+        let journal =
+            Self { path, shared, slot: Mutex::new(slot), closed: AtomicBool::new(false), word: Arc::default() };
         let shared = Arc::clone(&journal.shared);
         let begin = move |connection: &Connection| shared.begin(connection);
         let begin = async || {
@@ -88,6 +91,16 @@ impl DiskJournal {
     /// The file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Does something with the word beside the file; None if the disk does not answer in time, or has not answered the one before.
+    async fn beside<T: Send + 'static>(&self, work: impl FnOnce(&Path) -> T + Send + 'static) -> Option<T> {
+        let (path, turn) = (self.path.clone(), Arc::clone(&self.word).try_lock_owned().ok()?);
+        let working = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            work(&path)
+        });
+        timeout(WORD_WITHIN, working).await.ok()?.ok()
     }
 
     /// Runs a job that does more than to add operations. The engine is opened anew if it failed: what was replayed must be
@@ -264,15 +277,12 @@ impl Journal for DiskJournal {
     }
 
     async fn accepted(&self) -> Option<Identity> {
-        let path = self.path.clone();
-        let look = tokio::task::spawn_blocking(move || acceptance::announced(&path));
-        timeout(WORD_WITHIN, look).await.ok()?.ok()?
+        self.beside(acceptance::announced).await?
     }
 
     async fn forget_accepted(&self) {
-        let path = self.path.clone();
         // Should it not be removed now, the next probe does.
-        let _ = timeout(WORD_WITHIN, tokio::task::spawn_blocking(move || acceptance::forget(&path))).await;
+        let _: Option<()> = self.beside(acceptance::forget).await;
     }
 
     fn durability(&self) -> Durability {

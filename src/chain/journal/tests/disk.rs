@@ -204,3 +204,26 @@ async fn a_long_journal_is_listed_in_pages() {
     }
     assert_eq!(count, COUNT);
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn of_a_disk_that_hangs_nothing_more_is_asked() {
+    use crate::chain::journal::acceptance::{ENDING, announce};
+    let (_folder, journal) = fresh().await;
+    // A pipe gives nothing before somebody writes.
+    let word = journal.path().with_extension(ENDING);
+    assert!(std::process::Command::new("mkfifo").arg(&word).status().unwrap().success());
+    assert_eq!(journal.accepted().await, None);
+    let began = std::time::Instant::now();
+    for _ in 0..10 {
+        assert_eq!(journal.accepted().await, None);
+    }
+    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+    std::fs::write(&word, "").unwrap();
+    std::fs::remove_file(&word).unwrap();
+    announce(journal.path(), Identity::new(7, 8)).unwrap();
+    // As soon as the first look has ended.
+    while journal.accepted().await != Some(Identity::new(7, 8)) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
