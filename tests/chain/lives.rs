@@ -105,11 +105,14 @@ async fn what_processes_knew_of_each_other_takes_a_row_a_start() {
 
 #[tokio::test]
 async fn what_the_process_before_wrote_is_replaced_without_a_conflict_though_it_owed_nothing() {
+    const OUTAGES: [&str; 2] = ["first", "second"];
     for machine in [Machine::new(), Machine::new().where_the_primary_wins()] {
         let mut process = machine.start().await;
         for life in 1..4 {
-            let write = Write::put(Key::parse("k").unwrap(), Value::from_integer(life), process.stamps.issue());
-            assert_eq!(process.chain.write(write, &soon()).await.unwrap().durability, Durability::Primary);
+            for key in OUTAGES {
+                let write = Write::put(Key::parse(key).unwrap(), Value::from_integer(life), process.stamps.issue());
+                assert_eq!(process.chain.write(write, &soon()).await.unwrap().durability, Durability::Primary);
+            }
             // In order, and by a crash.
             if life % 2 == 0 {
                 process.chain.close(&soon()).await.unwrap();
@@ -117,10 +120,13 @@ async fn what_the_process_before_wrote_is_replaced_without_a_conflict_though_it_
             machine.kill([process]).await;
             machine.fall();
             process = machine.start().await;
-            process.owe("k", -life).await;
-            machine.faults.heal();
-            process.until(|status| status.state == ChainState::Normal).await;
-            assert_eq!(machine.primary.get_json("k").await.unwrap(), Some(-life));
+            for key in OUTAGES {
+                machine.fall();
+                process.owe(key, -life).await;
+                machine.faults.heal();
+                process.until(|status| status.state == ChainState::Normal).await;
+                assert_eq!(machine.primary.get_json(key).await.unwrap(), Some(-life));
+            }
         }
         assert_eq!(machine.lost().await, []);
     }

@@ -172,7 +172,7 @@ fn newest_stamps<'a>(pending: &[Pending<'a>]) -> HashMap<&'a Key, ListStamp> {
 #[derive(Clone, Copy, Debug)]
 struct ListStamp {
     newest: Stamp,
-    /// Whether the list was stamped anew: its items are stored under this stamp then, else under their own.
+    /// Whether the list was stamped anew: its items are stored under newer stamps then, else under their own.
     anew: bool,
 }
 
@@ -229,12 +229,18 @@ async fn send(
 ) -> Result<Sent> {
     let ids: Vec<&str> = pending.iter().map(|pending| pending.append.item_id.as_str()).collect();
     let mut columns = Columns::with_capacity(pending.len());
+    // A replayed delete judges each item by its own stamp, and keeps it under that if it loses.
     let mut own = Vec::with_capacity(pending.len());
+    let mut newest: HashMap<&Key, Stamp> = HashMap::new();
     for Pending { append, .. } in pending {
         let of_list = stamps.get(&append.key).ok_or_else(unanswered)?;
-        columns.push(&append.key, of_list.newest, Some((&append.value, None)))?;
-        // A replayed delete judges each item by its own stamp.
-        own.push(if of_list.anew { of_list.newest } else { append.stamp }.to_bytes());
+        let stamp = if of_list.anew { session.clock.issue_after(of_list.newest) } else { append.stamp };
+        newest.insert(&append.key, if of_list.anew { stamp } else { of_list.newest });
+        own.push(stamp.to_bytes());
+    }
+    for Pending { append, .. } in pending {
+        let stamp = *newest.get(&append.key).ok_or_else(unanswered)?;
+        columns.push(&append.key, stamp, Some((&append.value, None)))?;
     }
     if session.in_transaction() {
         // A collision would end the transaction; the lists are locked, so none can come after this.

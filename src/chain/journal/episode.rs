@@ -1,4 +1,4 @@
-//! What a journal's file remembers as long as something is owed.
+//! What a journal's file remembers of an outage, and of those who had it before.
 
 use rusqlite::{Connection, Row, params};
 
@@ -19,16 +19,12 @@ pub(super) fn begin(connection: &Connection, since: Stamp) -> SqlResult<()> {
     Ok(())
 }
 
-/// Forgets when the outage began once no operation waits, and what the writers knew of each other once there is none.
+/// Forgets when the outage began once no operation waits. What the writers knew of each other holds for the next one too.
 pub(super) fn end_if_settled(connection: &Connection) -> SqlResult<()> {
-    let waits = "SELECT EXISTS (SELECT 1 FROM op WHERE parked IS NULL), EXISTS (SELECT 1 FROM op)";
-    let (waits, any): (bool, bool) =
-        connection.prepare_cached(waits)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let waits = "SELECT EXISTS (SELECT 1 FROM op WHERE parked IS NULL)";
+    let waits: bool = connection.prepare_cached(waits)?.query_row([], |row| row.get(0))?;
     if !waits {
         connection.prepare_cached("UPDATE meta SET since = NULL WHERE since IS NOT NULL")?.execute([])?;
-    }
-    if !any {
-        connection.prepare_cached("DELETE FROM succession")?.execute([])?;
     }
     Ok(())
 }

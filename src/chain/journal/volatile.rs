@@ -59,9 +59,6 @@ impl State {
         if self.entries.values().all(|entry| entry.parked.is_some()) {
             self.episode.since = None;
         }
-        if self.entries.is_empty() {
-            self.episode = Episode::default();
-        }
     }
 
     fn after(&self, after: u64) -> impl Iterator<Item = (&u64, &Entry)> {

@@ -3,11 +3,11 @@
 use super::replay_tools::{Database, Outage, lost_append, lost_put};
 use super::tools::{assert_value, binary, json};
 use crate::contract::{
-    ConflictPolicy, DatabaseBackend, Expiry, ListRange, LostOperation, ReplayOutcome, Write, WriteMode, WriteOp,
+    Append, ConflictPolicy, DatabaseBackend, Expiry, ListRange, LostOperation, ReplayOutcome, Write, WriteMode, WriteOp,
 };
 use crate::testkit::case::cases;
 use crate::testkit::{Case, Elapse, Outcome};
-use crate::{Stamp, Timestamp, Ttl};
+use crate::{HybridClock, Stamp, Timestamp, Ttl};
 
 pub(super) fn cases() -> Vec<Case<dyn DatabaseBackend>> {
     cases!["replay_conflicts":
@@ -22,6 +22,7 @@ pub(super) fn cases() -> Vec<Case<dyn DatabaseBackend>> {
         the_primary_wins_where_the_policy_says_so,
         the_primary_wins_over_replayed_deletes_item_by_item,
         the_primary_loses_what_was_written_before_the_outage,
+        items_that_were_stamped_anew_are_kept_each,
         conflicts_are_no_keys,
         conflicts_are_listed_in_order_and_in_pages,
         conflicts_of_one_stamp_are_all_listed,
@@ -252,6 +253,30 @@ async fn the_primary_loses_what_was_written_before_the_outage(subject: Database)
         assert_eq!(subject.names("").await?, ["put"]);
         assert_value(subject.get("put").await?, &json("2"));
         assert!(outage.losses().await?.is_empty());
+    }
+    Ok(())
+}
+
+async fn items_that_were_stamped_anew_are_kept_each(subject: Database) -> Outcome {
+    if subject.replays() {
+        let outage = Outage::begin(&subject);
+        let early = [outage.theirs(), outage.theirs()];
+        outage.they_delete("k").await?;
+        let items =
+            early.iter().zip(["1", "2"]).map(|(stamp, value)| Append::new(subject.key("k"), json(value), *stamp));
+        subject.append_many(items.collect()).await?;
+        // A third process, which knew of nothing.
+        let third = HybridClock::new(subject.elapse().clock());
+        third.observe(outage.ours());
+        assert_eq!(outage.replay_one(outage.delete("k", third.issue())).await?, ReplayOutcome::Applied);
+        assert!(subject.range("k", 0, -1).await?.is_empty());
+        let mut lost = Vec::new();
+        for (_, stamp, operation, _) in outage.losses().await? {
+            let LostOperation::Append { value, .. } = operation else { continue };
+            lost.push((stamp, value.decode::<i64>()?));
+        }
+        lost.sort_unstable();
+        assert!(matches!(lost[..], [(first, 1), (second, 2)] if first < second), "{lost:?}");
     }
     Ok(())
 }
