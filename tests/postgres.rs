@@ -15,7 +15,9 @@ use agent_storage::contract::{
     ReplayOptions, ReplayOutcome, Step, Store, Write, WriteAck, WriteMode, WriteOp,
 };
 use agent_storage::testkit::{Direction, FaultProxy, NetworkFault, Point};
-use agent_storage::{Clock, Error, ErrorKind, HybridClock, Key, KeyPrefix, Outage, Result, Revision, Stamp, Value};
+use agent_storage::{
+    Clock, Error, ErrorKind, HybridClock, Key, KeyPrefix, Outage, Result, Revision, Stamp, Ttl, Value,
+};
 use support::process::wait_until;
 use support::{Postgres, PostgresOptions, Server, Suite};
 
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         a_repeated_append_does_not_pass_a_delete_beside_a_newer_one
         a_corrupt_row_fails_alone
         a_replayed_step_that_meets_a_corrupt_row_fails_alone
+        what_a_replay_overwrites_is_kept_without_leaving_the_server
         a_replay_that_fails_as_a_whole_blames_none_of_its_steps
         a_column_that_became_jsonb_is_not_taken_for_json
         a_list_that_lacks_an_item_is_corrupt_wherever_it_was
@@ -920,6 +923,69 @@ async fn a_replayed_step_that_meets_a_corrupt_row_fails_alone() {
     let kept = bench.database.conflicts(&ConflictOptions::default(), &cx()).await.unwrap();
     assert_eq!(kept.iter().map(|record| record.key.as_str()).collect::<Vec<_>>(), ["a", "c"]);
     assert_eq!(bench.query("SELECT count(*) FROM agent_storage.kv WHERE kind = 0"), "0", "no lock is left behind");
+}
+
+/// Values, items and a tombstone of others are overwritten over a line that breaks before one of the values has passed.
+async fn what_a_replay_overwrites_is_kept_without_leaving_the_server() {
+    const LARGE: usize = 4 << 20;
+    const LINE: u64 = 256 << 10;
+    let bench = Bench::new();
+    let others = HybridClock::new(Clock::system());
+    let large = |number: u8| match number % 2 {
+        0 => json(&format!("\"{}\"", number.to_string().repeat(LARGE))),
+        _ => Value::binary(vec![number; LARGE]).unwrap(),
+    };
+    for number in 0..8 {
+        let write = Write::put(key(&format!("k{number}")), large(number), others.issue());
+        bench.database.write(write, &cx()).await.unwrap();
+        let append = Append::new(key(if number < 4 { "k list" } else { "list" }), large(number), others.issue());
+        only(bench.database.append_many(vec![append], &cx()).await).unwrap();
+    }
+    let ends = WriteOp::Put { value: json("1"), mode: WriteMode::Upsert, ttl: Some(Ttl::MAX) };
+    bench.database.write(Write::new(key("k ends"), ends, others.issue()), &cx()).await.unwrap();
+    bench.database.write(Write::delete(key("gone"), others.issue()), &cx()).await.unwrap();
+    let stored = bench.query(
+        "SELECT stamp, key, CASE kind WHEN 0 THEN 'delete' ELSE 'put' END, NULL, kind, expires_at, md5(json::text), md5(bin)
+             FROM agent_storage.kv
+         UNION ALL
+         SELECT stamp, key, 'append', item_id, kind, NULL, md5(json::text), md5(bin) FROM agent_storage.item
+         ORDER BY 1, 2",
+    );
+    // One is kept already.
+    bench.query(
+        "INSERT INTO agent_storage.conflict (stamp, key, operation, kind, json, bin, winner, at)
+             SELECT stamp, key, 'put', kind, json, bin, stamp, 7 FROM agent_storage.kv WHERE key = 'k1'",
+    );
+
+    let address = tokio::net::lookup_host((bench.server.host(), bench.server.port())).await.unwrap().next().unwrap();
+    let proxy = FaultProxy::start(address).await.unwrap();
+    let mut through = bench.config.clone();
+    through.port = proxy.address().port();
+    let database = PostgresDatabase::with_stamps(&through, Arc::clone(&bench.clock)).unwrap();
+    database.ping(&cx()).await.unwrap();
+    proxy.set(NetworkFault::CutAt(Direction::ToClient, Point::Bytes(LINE))).await.unwrap();
+    let steps = vec![
+        Step::Clear { prefix: KeyPrefix::parse("k").unwrap(), stamp: bench.clock.issue() },
+        Step::Write(bench.put_op("gone", "1")),
+        Step::Write(Write::delete(key("list"), bench.clock.issue())),
+    ];
+    for answer in database.replay(steps, &ReplayOptions::new(Stamp::MIN), &cx()).await {
+        assert_eq!(answer.unwrap(), ReplayOutcome::Applied);
+    }
+    assert_eq!(proxy.hits(), 0, "a value left the server");
+    proxy.close().await;
+
+    let kept = bench.query(
+        "SELECT stamp, key, operation, item_id, kind, expires_at, md5(json::text), md5(bin)
+             FROM agent_storage.conflict ORDER BY stamp, key",
+    );
+    assert_eq!(kept, stored);
+    let records = bench.database.conflicts(&ConflictOptions::default(), &cx()).await.unwrap();
+    assert_eq!(records.len(), 18);
+    for record in records {
+        let before = record.key.as_str() == "k1";
+        assert_eq!((record.winner == record.stamp, record.at.as_millis() == 7), (before, before), "{}", record.key);
+    }
 }
 
 /// The two look alike to a client, but for a byte before the text.

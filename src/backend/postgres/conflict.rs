@@ -1,6 +1,5 @@
 //! Writes that were acknowledged and lost, kept until somebody has seen to them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use sqlx::postgres::PgRow;
@@ -17,60 +16,50 @@ use super::error::column;
 use super::judge::{Lost, Operation};
 use super::record;
 use super::session::{Session, Statement, unanswered};
+use super::sql::Text;
 
-/// Keeps writes that lost, those that were stored as they still are. One that is kept already stays as it is.
-pub(super) async fn keep(session: &mut Session, mut lost: Vec<Lost<'_>>, now: Timestamp) -> Result<()> {
-    read_values(session, &mut lost).await?;
-    read_items(session, &mut lost).await?;
-    for chunk in chunks(lost, |lost| value_of(&lost.operation).map_or(0, Value::len)) {
+/// Keeps writes that lost, those that were stored as they still are: they do not leave the server. One that is kept already
+/// stays as it is.
+///
+/// # Errors
+///
+/// `Corrupt` if one that was stored cannot be read: nobody could read what was kept of it either.
+pub(super) async fn keep(session: &mut Session, lost: Vec<Lost<'_>>, now: Timestamp) -> Result<()> {
+    let (mut values, mut items, mut brought) = (Stored::default(), Stored::default(), Vec::new());
+    for lost in lost {
+        match lost.operation {
+            Operation::StoredValue => values.push(&lost, None),
+            Operation::StoredItem(position) => items.push(&lost, Some(position)),
+            Operation::Put(..) | Operation::Delete | Operation::Append(..) => brought.push(lost),
+        }
+    }
+    let sql = Arc::clone(&session.sql);
+    keep_stored(session, &sql.keep_values, &values, now).await?;
+    keep_stored(session, &sql.keep_items, &items, now).await?;
+    for chunk in chunks(brought, |lost| value_of(&lost.operation).map_or(0, Value::len)) {
         keep_chunk(session, &chunk, now).await?;
     }
     Ok(())
 }
 
-async fn read_values(session: &mut Session, lost: &mut [Lost<'_>]) -> Result<()> {
-    let stored = lost.iter().filter(|lost| matches!(lost.operation, Operation::StoredValue));
-    let keys: Vec<&str> = stored.map(|lost| lost.key.as_str()).collect();
-    if keys.is_empty() {
+async fn keep_stored(session: &mut Session, text: &Text, stored: &Stored<'_>, now: Timestamp) -> Result<()> {
+    if stored.keys.is_empty() {
         return Ok(());
     }
-    let sql = Arc::clone(&session.sql);
-    let rows = session.read(&sql.stored_values, |statement| statement.bind(keys.as_slice())).await?;
-    let rows = rows.iter().map(|row| Ok((column(row, 0)?, row))).collect::<Result<HashMap<&str, &PgRow>>>()?;
-    for lost in lost.iter_mut().filter(|lost| matches!(lost.operation, Operation::StoredValue)) {
-        let row = rows.get(lost.key.as_str()).ok_or_else(unanswered)?;
-        lost.operation = Operation::Read(match record::value_or_tombstone(row, 2)? {
-            Some(value) => LostOperation::Put { value, expires_at: record::moment(row, 1)? },
-            None => LostOperation::Delete,
-        });
+    let bind = |statement: Statement| {
+        let statement = statement
+            .bind(stored.keys.as_slice())
+            .bind(stored.stamps.as_slice())
+            .bind(stored.winners.as_slice())
+            .bind(record::signed(now.as_millis()));
+        if stored.positions.is_empty() { statement } else { statement.bind(stored.positions.as_slice()) }
+    };
+    let rows = session.write(text, bind).await?;
+    let row = rows.first().ok_or_else(unanswered)?;
+    if record::number(row, 0)? != stored.keys.len() as u64 {
+        return Err(unanswered());
     }
-    Ok(())
-}
-
-async fn read_items(session: &mut Session, lost: &mut [Lost<'_>]) -> Result<()> {
-    let (mut keys, mut positions) = (Vec::new(), Vec::new());
-    for lost in lost.iter() {
-        if let Operation::StoredItem(position) = lost.operation {
-            keys.push(lost.key.as_str());
-            positions.push(record::signed(position));
-        }
-    }
-    if keys.is_empty() {
-        return Ok(());
-    }
-    let sql = Arc::clone(&session.sql);
-    let bind = |statement: Statement| statement.bind(keys.as_slice()).bind(positions.as_slice());
-    let rows = session.read(&sql.stored_items, bind).await?;
-    let read = |row| Ok(((column(row, 5)?, record::number(row, 0)?), row));
-    let rows = rows.iter().map(read).collect::<Result<HashMap<(&str, u64), &PgRow>>>()?;
-    for lost in lost.iter_mut() {
-        if let Operation::StoredItem(position) = lost.operation {
-            let row = rows.get(&(lost.key.as_str(), position)).ok_or_else(unanswered)?;
-            let item = record::item(row)?;
-            lost.operation = Operation::Read(LostOperation::Append { value: item.value, item_id: item.id });
-        }
-    }
-    Ok(())
+    if record::number(row, 1)? == 0 { Ok(()) } else { Err(record::unreadable()) }
 }
 
 async fn keep_chunk(session: &mut Session, lost: &[Lost<'_>], now: Timestamp) -> Result<()> {
@@ -94,6 +83,25 @@ async fn keep_chunk(session: &mut Session, lost: &[Lost<'_>], now: Timestamp) ->
     session.write(&sql.keep_conflicts, bind).await.map(drop)
 }
 
+/// The columns that name what is stored.
+#[derive(Debug, Default)]
+struct Stored<'a> {
+    keys: Vec<&'a str>,
+    stamps: Vec<[u8; 16]>,
+    winners: Vec<[u8; 16]>,
+    /// Of items.
+    positions: Vec<i64>,
+}
+
+impl<'a> Stored<'a> {
+    fn push(&mut self, lost: &Lost<'a>, position: Option<u64>) {
+        self.keys.push(lost.key.as_str());
+        self.stamps.push(lost.stamp.to_bytes());
+        self.winners.push(lost.winner.to_bytes());
+        self.positions.extend(position.map(record::signed));
+    }
+}
+
 /// The columns of conflicts.
 #[derive(Debug, Default)]
 struct Columns<'a> {
@@ -113,11 +121,6 @@ impl<'a> Columns<'a> {
             Operation::Put(_, expires_at) => ("put", None, *expires_at),
             Operation::Delete => ("delete", None, None),
             Operation::Append(_, item_id) => ("append", Some(*item_id), None),
-            Operation::Read(read) => match read {
-                LostOperation::Put { expires_at, .. } => (read.as_str(), None, *expires_at),
-                LostOperation::Delete => (read.as_str(), None, None),
-                LostOperation::Append { item_id, .. } => (read.as_str(), Some(item_id), None),
-            },
             Operation::StoredValue | Operation::StoredItem(_) => return Err(unanswered()),
         };
         let value = value_of(&lost.operation);
@@ -137,9 +140,7 @@ impl<'a> Columns<'a> {
 fn value_of<'a>(operation: &'a Operation<'a>) -> Option<&'a Value> {
     match operation {
         Operation::Put(value, _) | Operation::Append(value, _) => Some(value),
-        Operation::Read(LostOperation::Put { value, .. } | LostOperation::Append { value, .. }) => Some(value),
-        Operation::Read(LostOperation::Delete) | Operation::Delete => None,
-        Operation::StoredValue | Operation::StoredItem(_) => None,
+        Operation::Delete | Operation::StoredValue | Operation::StoredItem(_) => None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::contract::{
-    Append, AppendOrder, ItemId, LostOperation, ReplayDecision, ReplayOptions, ReplayOutcome, Step, Write, WriteOp,
+    Append, AppendOrder, ItemId, ReplayDecision, ReplayOptions, ReplayOutcome, Step, Write, WriteOp,
 };
 use crate::error::{Error, Result};
 use crate::key::Key;
@@ -55,8 +55,6 @@ pub(super) enum Operation<'a> {
     StoredValue,
     /// The item that is stored at this position.
     StoredItem(u64),
-    /// What was stored, once it was read.
-    Read(LostOperation),
 }
 
 /// The steps of one transaction, and what stands under their keys.

@@ -39,8 +39,13 @@ fn value(kind: i16, json: Option<Json<'_>>, bin: Option<&[u8]>) -> Result<Value>
     match (kind, json, bin) {
         (1, Some(Json(text)), None) => Ok(Value::from_stored(Bytes::copy_from_slice(text.as_bytes()), Format::Json)),
         (2, None, Some(bytes)) => Ok(Value::from_stored(Bytes::copy_from_slice(bytes), Format::Binary)),
-        _ => Err(Error::corrupt("a stored value has no readable payload")),
+        _ => Err(unreadable()),
     }
+}
+
+/// Makes an error of a row whose payload is not what its kind says.
+pub(super) fn unreadable() -> Error {
+    Error::corrupt("a stored value has no readable payload")
 }
 
 /// Reads an entry from the columns key, stamp, kind, expiry, JSON, binary.

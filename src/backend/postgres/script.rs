@@ -55,15 +55,6 @@ pub(super) const ITEM_STAMPS: &str = "
     JOIN {s}.item AS i ON i.key = l.key AND i.position >= l.first_position AND i.position < l.next_position
     WHERE {proven} AND l.key = ANY($1::text[]) ORDER BY i.key, i.position";
 
-pub(super) const STORED_VALUES: &str = "
-    SELECT key, expires_at, kind, json, bin FROM {s}.kv WHERE {proven} AND key = ANY($1::text[])";
-
-pub(super) const STORED_ITEMS: &str = "
-    SELECT i.position, i.item_id, i.kind, i.json, i.bin, i.key
-    FROM unnest($1::text[], $2::bigint[]) AS w (key, position)
-    JOIN {s}.item AS i ON i.key = w.key AND i.position = w.position
-    WHERE {proven}";
-
 pub(super) const PUT_VALUES: &str = "
     UPDATE {s}.kv AS t SET
         replaced = {live}, stamp = w.stamp, kind = w.kind, expires_at = w.expires_at, json = w.json::json, bin = w.bin
@@ -104,6 +95,41 @@ pub(super) const KEEP_CONFLICTS: &str = "
         unnest($7::text[]) AS json, unnest($8::bytea[]) AS bin) AS w
     WHERE {proven}
     ON CONFLICT DO NOTHING";
+
+/// Keeps values before they are overwritten, as they are stored. Answers how many were found, and how many of them nobody can
+/// read. The server copies them one by one.
+pub(super) const KEEP_VALUES: &str = "
+    WITH found AS (
+        SELECT w.stamp, w.key, w.winner, t.kind, t.expires_at, t.json, t.bin
+        FROM unnest($1::text[], $2::bytea[], $3::bytea[]) AS w (key, stamp, winner)
+        CROSS JOIN LATERAL (
+            SELECT kind, expires_at, json, bin FROM {s}.kv AS v WHERE v.key = w.key LIMIT 1
+        ) AS t
+        WHERE {proven}
+    ), kept AS (
+        INSERT INTO {s}.conflict (stamp, key, operation, kind, expires_at, json, bin, winner, at)
+        SELECT stamp, key, CASE kind WHEN 0 THEN 'delete' ELSE 'put' END, kind, expires_at, json, bin, winner, $4
+        FROM found
+        ON CONFLICT DO NOTHING
+    )
+    SELECT count(*), count(*) FILTER (WHERE kind <> 0 AND (kind <> {kind} OR num_nulls(json, bin) <> 1)) FROM found";
+
+/// Keeps items, as [`KEEP_VALUES`] does values; `$5` is where they are stored.
+pub(super) const KEEP_ITEMS: &str = "
+    WITH found AS (
+        SELECT w.stamp, w.key, w.winner, t.item_id, t.kind, t.json, t.bin
+        FROM unnest($1::text[], $2::bytea[], $3::bytea[], $5::bigint[]) AS w (key, stamp, winner, position)
+        CROSS JOIN LATERAL (
+            SELECT item_id, kind, json, bin FROM {s}.item AS i WHERE i.key = w.key AND i.position = w.position LIMIT 1
+        ) AS t
+        WHERE {proven}
+    ), kept AS (
+        INSERT INTO {s}.conflict (stamp, key, operation, item_id, kind, json, bin, winner, at)
+        SELECT stamp, key, 'append', item_id, kind, json, bin, winner, $4
+        FROM found
+        ON CONFLICT DO NOTHING
+    )
+    SELECT count(*), count(*) FILTER (WHERE kind <> {kind} OR num_nulls(json, bin) <> 1) FROM found";
 
 pub(super) const CONFLICTS: &str = "
     SELECT stamp, key, operation, item_id, expires_at, kind, json, bin, winner, at FROM {s}.conflict
