@@ -36,6 +36,7 @@ const JOBS: &[(&str, &str)] = &[
     ("scan", "keys listed and counted"),
     ("script", "what the server runs"),
     ("sentence", "what a replayed delete does to a list"),
+    ("server_clock", "the server's clock, by which a statement comes too late"),
     ("session", "one connection's work"),
     ("shard", "a part of the keys under a lock of its own"),
     ("sql", "the statements"),

@@ -1,16 +1,18 @@
 //! Statements that land late: their server process is frozen while it holds them, they are given up, journaled and replayed, something
 //! newer is written, and then the process thaws.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use agent_storage::backend::postgres::PostgresDatabase;
 use agent_storage::chain::ChainState;
-use agent_storage::contract::Durability;
+use agent_storage::contract::{Context, Durability, Store, Write};
 use agent_storage::testkit::{Direction, NetworkFault, Point};
-use agent_storage::{Database, ErrorKind, SetOptions, Ttl, Value};
+use agent_storage::{Clock, Database, ErrorKind, HybridClock, Key, SetOptions, Ttl, Value};
 use tokio::task::JoinHandle;
 
-use crate::rig::Rig;
+use crate::rig::{Rig, TIMEOUT, direct};
 use crate::support::process::wait_until;
 use crate::support::{Server, Suite};
 
@@ -30,6 +32,8 @@ pub(crate) fn tests(suite: &mut Suite) {
         what_is_never_sent_again_changes_nothing_newer_when_it_lands
         what_was_replayed_changes_nothing_of_others_when_it_lands
         a_replay_that_the_sweeper_overtakes_brings_nothing_back
+        what_the_network_held_back_for_longer_than_its_time_replaces_nothing_unseen
+        what_the_server_finds_late_and_is_not_is_sent_again
     }
 }
 
@@ -416,4 +420,49 @@ async fn a_replay_that_the_sweeper_overtakes_brings_nothing_back() {
         aside.iter().all(|operation| operation.parked.as_ref().unwrap().contains("remembers deletes")),
         "{aside:?}"
     );
+}
+
+async fn what_the_network_held_back_for_longer_than_its_time_replaces_nothing_unseen() {
+    let rig = Rig::new().await;
+    rig.prepare().await;
+    // Somebody whose clock falls behind from now on.
+    let slow = Arc::new(HybridClock::new(Clock::manual()));
+    let theirs = PostgresDatabase::with_stamps(&direct(&rig.server, &rig.name), Arc::clone(&slow)).unwrap();
+    rig.proxy.set(NetworkFault::Stall).await.unwrap();
+    let began = Instant::now();
+    let (set, clear) = (rig.database.clone(), rig.database.clone());
+    let set = tokio::spawn(async move { set.set_json("other", &2).await.unwrap().durability });
+    let clear = tokio::spawn(async move { clear.clear("new:").await.unwrap() });
+    assert_eq!((set.await.unwrap(), clear.await.unwrap()), (Durability::Local, None));
+    for key in ["other", "new:key"] {
+        let write = Write::put(Key::parse(key).unwrap(), Value::from_integer(3), slow.issue());
+        theirs.write(write, &Context::with_timeout(TIMEOUT)).await.unwrap();
+    }
+    tokio::time::sleep((TIMEOUT * 2).saturating_sub(began.elapsed())).await;
+    rig.proxy.set(NetworkFault::Pass).await.unwrap();
+    rig.until_normal().await;
+    assert_eq!(rig.others.get_json("other").await.unwrap(), Some(2));
+    assert_eq!(rig.others.get_json::<i64>("new:key").await.unwrap(), None);
+    let lost = rig.others.conflicts().collect().await.unwrap();
+    let mut lost: Vec<String> = lost.into_iter().map(|record| record.key.to_string()).collect();
+    lost.sort();
+    assert_eq!(lost, ["new:key", "other"], "{}", rig.server.log());
+    assert!(rig.server.log().contains("arrived too late"), "nothing was held back");
+}
+
+async fn what_the_server_finds_late_and_is_not_is_sent_again() {
+    let rig = Rig::new().await;
+    // As after its clock was set: one statement is refused.
+    rig.query(
+        "CREATE SEQUENCE refused; GRANT ALL ON SEQUENCE refused TO PUBLIC;
+         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             IF nextval('refused') = 1 THEN PERFORM agent_storage.refuse_late(); END IF;
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON agent_storage.kv FOR EACH ROW EXECUTE FUNCTION refuse()",
+    );
+    assert_eq!(rig.database.set_json("k", &1).await.unwrap().durability, Durability::Primary);
+    assert_eq!(rig.query("SELECT last_value FROM refused"), "2");
+    assert_eq!(rig.others.get_json("k").await.unwrap(), Some(1));
 }

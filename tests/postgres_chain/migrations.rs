@@ -55,13 +55,13 @@ async fn tables_of_an_older_program_are_migrated_before_they_are_brought_what_is
     rig.prepare().await;
     rig.cut_off().await;
     rig.owe().await;
-    // What the last migration did is undone, as if an older program had made the tables.
+    // What the last two migrations did is undone, as if an older program had made the tables.
     let current: u32 = rig.query("SELECT schema FROM agent_storage.meta").parse().unwrap();
     rig.query(
-        "DROP FUNCTION agent_storage.refuse_identity; DROP TABLE agent_storage.conflict;
+        "DROP FUNCTION agent_storage.refuse_late; DROP FUNCTION agent_storage.refuse_identity; DROP TABLE agent_storage.conflict;
          CREATE TABLE agent_storage.conflict (stamp bytea PRIMARY KEY)",
     );
-    migrate(&rig, current - 1, current - 1);
+    migrate(&rig, current - 2, current - 2);
     rig.start_anew().await;
     rig.connect().await;
     rig.until_normal().await;

@@ -323,7 +323,7 @@ impl Deref for Others {
 }
 
 /// Past the proxy.
-fn direct(server: &Postgres, name: &str) -> PostgresConfig {
+pub(crate) fn direct(server: &Postgres, name: &str) -> PostgresConfig {
     let mut config = PostgresConfig::new(server.host(), server.port());
     name.clone_into(&mut config.database);
     config.username = server.user().to_owned();

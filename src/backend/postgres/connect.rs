@@ -75,6 +75,7 @@ impl Connector {
             sql: Arc::new(Sql::new(&quoted)),
             clock,
             expected: Arc::default(),
+            server_clock: Arc::default(),
             begin: begin(config),
             wrap: config.transaction_pooler,
             shortest_limit: shortest_limit(config),

@@ -22,6 +22,9 @@ pub(super) enum Doubt {
 /// The code by which `refuse_identity()` ends a statement.
 const REFUSED: &str = "AS001";
 
+/// The code by which `refuse_late()` ends a statement.
+const LATE: &str = "AS002";
+
 /// The code of what the server has no other for; XX001 and XX002 are damaged rows and indexes.
 const INSIDE: &str = "XX000";
 
@@ -132,6 +135,7 @@ fn from_code(code: &str, doubt: Doubt) -> Error {
             Error::config("the role lacks a privilege (42501); it must own the schema, or be allowed to make it")
         }
         REFUSED => foreign(),
+        LATE => Error::unavailable("the statement arrived at the server after its deadline, and changed nothing"),
         "25006" => replica(),
         "40001" | "40P01" => Error::unavailable(format!("the statement collided with another ({code})")),
         "55P03" => Error::unavailable("a lock was not free within `lockTimeout` (55P03)"),
@@ -176,6 +180,11 @@ fn from_code(code: &str, doubt: Doubt) -> Error {
 /// Whether the server gave up a statement because of others, so that it can be sent again at once.
 pub(super) fn is_contention(error: &Error) -> bool {
     matches!(code_of(error).as_deref(), Some("40001" | "40P01"))
+}
+
+/// Whether a statement came too late for its deadline, by the server's clock.
+pub(super) fn is_late(error: &Error) -> bool {
+    code_of(error).as_deref() == Some(LATE)
 }
 
 /// Whether the server failed inside, as it says of a quota of the disk, and of what is wrong with one row.

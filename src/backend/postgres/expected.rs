@@ -25,12 +25,13 @@ impl Expected {
     }
 }
 
-/// Binds the last two arguments of a statement: the database that it must run in.
-pub(super) fn bind(statement: Statement, expected: Option<Identity>) -> Statement {
+/// Binds the last three arguments of a statement: the database that it must run in, and until when it may arrive there, in milliseconds
+/// since the epoch by the server's clock.
+pub(super) fn bind(statement: Statement, expected: Option<Identity>, until: Option<i64>) -> Statement {
     let id = expected.map(|expected| expected.id.to_be_bytes());
     // No ping raised it beyond what the server's type holds.
     let canary = expected.map(|expected| i64::try_from(expected.canary).unwrap_or(i64::MAX));
-    statement.bind(id).bind(canary)
+    statement.bind(id).bind(canary).bind(until)
 }
 
 /// Reads the columns identity and canary.

@@ -17,11 +17,12 @@ use super::expected::{self, Expected, foreign};
 use super::session::unanswered;
 
 /// The migrations in order; their numbers count from 1. `migrations/sqlite` has the same numbers with the same meaning.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../../../migrations/postgres/0001_kv.sql"),
     include_str!("../../../migrations/postgres/0002_lists.sql"),
     include_str!("../../../migrations/postgres/0003_meta.sql"),
     include_str!("../../../migrations/postgres/0004_replay.sql"),
+    include_str!("../../../migrations/postgres/0005_late.sql"),
 ];
 
 /// The oldest server that is supported: 12, as the server writes it in `server_version_num`.

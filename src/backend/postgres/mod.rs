@@ -7,7 +7,8 @@
 //!
 //! The files: `database` is the contract, `connect` and `migrate` make it usable, `pool` holds connections, `session` is one
 //! use of one, `sql` has every statement; `read`, `write`, `list`, `scan` and `apply` are the operations over `batch`,
-//! `record` and `standing`, and `sweep` cleans up behind them; `error` says what a failure means.
+//! `record` and `standing`, and `sweep` cleans up behind them; `error` says what a failure means,
+//! and `server_clock` what came too late.
 
 mod apply;
 mod batch;
@@ -28,6 +29,7 @@ mod replay;
 mod scan;
 mod script;
 mod sentence;
+mod server_clock;
 mod session;
 mod sql;
 mod standing;

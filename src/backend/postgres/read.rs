@@ -1,6 +1,7 @@
 //! Reading values and asking what is there.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use sqlx::postgres::PgRow;
 
@@ -103,9 +104,11 @@ impl<'a> Sorted<'a> {
 pub(super) async fn ping(session: &mut Session) -> Result<(Identity, String)> {
     let sql = Arc::clone(&session.sql);
     session.become_probe();
+    let asked = Instant::now();
     // A canary raised twice, or unseen, harms nothing.
     let rows = session.read(&sql.ping, |statement| statement).await?;
     let row = rows.first().ok_or_else(no_meta)?;
+    session.server_clock.note(asked, column(row, 3)?);
     Ok((expected::identity(row)?, column(row, 2)?))
 }
 

@@ -1,17 +1,18 @@
 //! The statements that are no caller's own operation: locks, the replay, the database itself, and what cleans up.
 //! What they rely on is said in `sql`.
 
-/// Whether the statement runs in the expected database, if one is: judged once and first, and the statement fails where it does
-/// not. Nobody knows how often a condition with a function that may do anything is judged, unless it is a subquery.
+/// Whether the statement runs in the expected database, if one is, and in time: judged once and first, and the statement fails where it
+/// does not. Nobody knows how often a condition with a function that may do anything is judged, unless it is a subquery.
 pub(super) const PROVEN: &str = "(SELECT CASE
         WHEN {identity}::bytea IS NULL THEN true
         WHEN EXISTS (SELECT FROM {s}.meta WHERE id = 1 AND identity = {identity}::bytea AND canary >= {canary}::bigint)
-            AND NOT pg_is_in_recovery() THEN true
+            AND NOT pg_is_in_recovery()
+            THEN CASE WHEN {until}::bigint < {arrived} THEN {s}.refuse_late() ELSE true END
         ELSE {s}.refuse_identity() END)";
 
 pub(super) const PING: &str = "
     UPDATE {s}.meta SET canary = canary + 1 WHERE id = 1 AND {proven}
-    RETURNING identity, canary, current_setting('server_version')";
+    RETURNING identity, canary, current_setting('server_version'), {now}";
 
 /// The one statement that any database answers.
 pub(super) const IDENTITY: &str = "SELECT identity, canary FROM {s}.meta";

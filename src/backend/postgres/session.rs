@@ -11,10 +11,11 @@ use crate::error::{Error, Outage, Result};
 use crate::key::Key;
 use crate::stamp::HybridClock;
 
-use super::error::{Doubt, from_sqlx, is_answer, is_contention, lacks_tables, silent, timed_out};
+use super::error::{Doubt, from_sqlx, is_answer, is_contention, is_late, lacks_tables, silent, timed_out};
 use super::expected::{self, Expected};
 use super::options::milliseconds;
 use super::pool::Lease;
+use super::server_clock::ServerClock;
 use super::sql::{Sql, Text};
 
 /// How often a statement that collided with others is sent again before the caller hears of it.
@@ -43,6 +44,7 @@ pub(super) struct Session {
     pub(super) sql: Arc<Sql>,
     pub(super) clock: Arc<HybridClock>,
     expected: Arc<Expected>,
+    pub(super) server_clock: Arc<ServerClock>,
     /// What begins a transaction.
     begin: Text,
     /// Whether each request must be a transaction, because a pooler deals the server's sessions out by transaction.
@@ -62,6 +64,7 @@ pub(super) struct Shared {
     pub(super) sql: Arc<Sql>,
     pub(super) clock: Arc<HybridClock>,
     pub(super) expected: Arc<Expected>,
+    pub(super) server_clock: Arc<ServerClock>,
     pub(super) begin: Text,
     pub(super) wrap: bool,
     /// After what time the server may end a transaction because of its limits.
@@ -71,12 +74,13 @@ pub(super) struct Shared {
 impl Session {
     /// Makes one for a call that began and must have ended then.
     pub(super) fn new(lease: Lease, shared: Shared, [began, deadline]: [Instant; 2]) -> Self {
-        let Shared { sql, clock, expected, begin, wrap, shortest_limit } = shared;
+        let Shared { sql, clock, expected, server_clock, begin, wrap, shortest_limit } = shared;
         Self {
             lease,
             sql,
             clock,
             expected,
+            server_clock,
             begin,
             wrap,
             shortest_limit,
@@ -100,7 +104,7 @@ impl Session {
         bind: impl Fn(Statement) -> Statement + Sync,
     ) -> Result<Vec<PgRow>> {
         let expected = self.expected.get();
-        self.send(text, Doubt::None, &|statement| expected::bind(bind(statement), expected)).await
+        self.send(text, Doubt::None, &|statement| expected::bind(bind(statement), expected, None)).await
     }
 
     /// Sends a statement without arguments that any database answers, not only the expected one.
@@ -108,14 +112,23 @@ impl Session {
         self.send(text, Doubt::None, &|statement| statement).await
     }
 
-    /// Sends a statement that changes something: without an answer it may have taken effect.
+    /// Sends a statement that changes something: without an answer it may have taken effect. What arrives after the deadline does not.
     pub(super) async fn write(
         &mut self,
         text: &Text,
         bind: impl Fn(Statement) -> Statement + Sync,
     ) -> Result<Vec<PgRow>> {
         let expected = self.expected.get();
-        self.send(text, Doubt::Possible, &|statement| expected::bind(bind(statement), expected)).await
+        // A transaction that nobody waits for is never committed.
+        let until = if self.in_transaction || self.wrap { None } else { self.server_clock.at(self.deadline) };
+        let sent =
+            self.send(text, Doubt::Possible, &|statement| expected::bind(bind(statement), expected, until)).await;
+        if !sent.as_ref().is_err_and(is_late) {
+            return sent;
+        }
+        // The answer came in time by our clock: the server's was set.
+        self.server_clock.forget();
+        self.send(text, Doubt::Possible, &|statement| expected::bind(bind(statement), expected, None)).await
     }
 
     async fn send<B>(&mut self, text: &Text, doubt: Doubt, bind: &B) -> Result<Vec<PgRow>>

@@ -3,7 +3,7 @@
 //!
 //! What the texts rely on:
 //!
-//! - Each proves in `{proven}` that it runs in the database that is expected, by its last two arguments.
+//! - Each proves in `{proven}` that it runs in the database that is expected, and in time, by its last three arguments.
 //! - `ON CONFLICT DO UPDATE` and `UPDATE` wait for a row's lock and then judge its newest version (READ COMMITTED), while the
 //!   rest of a statement sees the moment it began. So whatever decides between writers stands in the `WHERE` and `SET` of
 //!   the row itself: the stamp guard, the conditions, and what was there before (`replaced`, `removed`).
@@ -409,30 +409,33 @@ impl Scans {
     }
 }
 
+/// The parts that texts are made of. What is in another comes after it.
+const PARTS: [(&str, &str); 16] = [
+    ("{into_kv}", INTO_KV),
+    ("{or_replace}", OR_REPLACE),
+    ("{into_list}", INTO_LIST),
+    ("{or_grow}", OR_GROW),
+    ("{rows}", ROWS),
+    ("{row}", ROW),
+    ("{items}", ITEMS),
+    ("{kind}", KIND),
+    ("{locked}", LOCKED),
+    ("{live}", LIVE),
+    ("{present}", PRESENT),
+    ("{unreadable}", UNREADABLE),
+    ("{gone}", GONE),
+    ("{proven}", PROVEN),
+    ("{now}", NOW),
+    ("{arrived}", ARRIVED),
+];
+
 /// Fills in the parts, then the schema: last, so that its name is never taken for a part.
 fn render(template: &str, schema: &str) -> Text {
-    let parts = [
-        ("{into_kv}", INTO_KV),
-        ("{or_replace}", OR_REPLACE),
-        ("{into_list}", INTO_LIST),
-        ("{or_grow}", OR_GROW),
-        ("{rows}", ROWS),
-        ("{row}", ROW),
-        ("{items}", ITEMS),
-        ("{kind}", KIND),
-        ("{locked}", LOCKED),
-        ("{live}", LIVE),
-        ("{present}", PRESENT),
-        ("{now}", NOW),
-        ("{arrived}", ARRIVED),
-        ("{unreadable}", UNREADABLE),
-        ("{gone}", GONE),
-        ("{proven}", PROVEN),
-    ];
-    let text = parts.into_iter().fold(template.to_owned(), |text, (name, part)| text.replace(name, part));
+    let text = PARTS.into_iter().fold(template.to_owned(), |text, (name, part)| text.replace(name, part));
     let arguments = arguments(&text);
     let text = text.replace("{identity}", &format!("${}", arguments + 1));
     let text = text.replace("{canary}", &format!("${}", arguments + 2));
+    let text = text.replace("{until}", &format!("${}", arguments + 3));
     Text::from(text.replace("{s}", schema))
 }
 
@@ -449,28 +452,8 @@ mod tests {
     #[test]
     fn every_part_is_filled_in() {
         let sql = format!("{:?}", Sql::new("\"a\""));
-        for part in [
-            "{into_kv}",
-            "{or_replace}",
-            "{into_list}",
-            "{or_grow}",
-            "{rows}",
-            "{row}",
-            "{items}",
-            "{kind}",
-            "{locked}",
-            "{live}",
-            "{present}",
-            "{now}",
-            "{arrived}",
-            "{unreadable}",
-            "{gone}",
-            "{proven}",
-            "{identity}",
-            "{canary}",
-            "{under}",
-            "{s}",
-        ] {
+        let names = PARTS.into_iter().map(|(name, _)| name);
+        for part in names.chain(["{identity}", "{canary}", "{until}", "{under}", "{s}"]) {
             assert!(!sql.contains(part), "{part}");
         }
     }
@@ -490,6 +473,7 @@ mod tests {
         let sql = Sql::new("a");
         assert!(sql.ping.contains("$1::bytea") && sql.ping.contains("$2::bigint"));
         assert!(sql.append_new.contains("identity = $12::bytea") && sql.append_new.contains("canary >= $13::bigint"));
+        assert!(sql.append_new.contains("$14::bigint <"));
     }
 
     #[test]

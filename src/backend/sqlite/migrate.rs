@@ -14,11 +14,12 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 5] = [
     Migration { number: 1, sql: include_str!("../../../migrations/sqlite/0001_kv.sql") },
     Migration { number: 2, sql: include_str!("../../../migrations/sqlite/0002_lists.sql") },
     Migration { number: 3, sql: include_str!("../../../migrations/sqlite/0003_meta.sql") },
     Migration { number: 4, sql: include_str!("../../../migrations/sqlite/0004_replay.sql") },
+    Migration { number: 5, sql: include_str!("../../../migrations/sqlite/0005_late.sql") },
 ];
 
 /// The newest layout that this program knows.

@@ -1,0 +1,1 @@
+-- Nothing to do: no network is between a program and its file, which could hold a statement up.
