@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         another_encoding_is_refused
         a_newer_schema_is_refused_unless_it_lets_older_programs_in
         many_that_start_at_once_migrate_once
+        tables_of_others_in_the_schema_are_told_at_once
         keys_are_listed_in_byte_order_whatever_the_collation
         hot_keys_neither_deadlock_nor_lose_an_append
         a_repeated_write_answers_as_the_first_time
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         a_corrupt_row_fails_alone
         a_replayed_step_that_meets_a_corrupt_row_fails_alone
         what_a_replay_overwrites_is_kept_without_leaving_the_server
+        an_item_whose_id_is_corrupt_is_not_kept_as_a_conflict
         a_replay_that_fails_as_a_whole_blames_none_of_its_steps
         a_column_that_became_jsonb_is_not_taken_for_json
         a_list_that_lacks_an_item_is_corrupt_wherever_it_was
@@ -680,6 +682,16 @@ async fn many_that_start_at_once_migrate_once() {
     assert!(wait_until(|| bench.query(locks).is_empty()), "a lock was left behind");
 }
 
+async fn tables_of_others_in_the_schema_are_told_at_once() {
+    let bench = Bench::new();
+    bench.query("CREATE SCHEMA agent_storage; CREATE TABLE agent_storage.kv (a integer)");
+    bench.query(&format!("ALTER SCHEMA agent_storage OWNER TO {}", bench.config.username));
+    for _ in 0..2 {
+        let error = bench.database.ping(&cx()).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Config && error.message().contains("name another schema"), "{error}");
+    }
+}
+
 async fn keys_are_listed_in_byte_order_whatever_the_collation() {
     let bench = Bench::new();
     assert_eq!(bench.query("SELECT 'a' < 'B'"), "t", "the database sorts by a language");
@@ -923,6 +935,23 @@ async fn a_replayed_step_that_meets_a_corrupt_row_fails_alone() {
     let kept = bench.database.conflicts(&ConflictOptions::default(), &cx()).await.unwrap();
     assert_eq!(kept.iter().map(|record| record.key.as_str()).collect::<Vec<_>>(), ["a", "c"]);
     assert_eq!(bench.query("SELECT count(*) FROM agent_storage.kv WHERE kind = 0"), "0", "no lock is left behind");
+}
+
+async fn an_item_whose_id_is_corrupt_is_not_kept_as_a_conflict() {
+    let bench = Bench::new();
+    let others = HybridClock::new(Clock::system());
+    for name in ["good", "odd"] {
+        let append = Append::new(key(name), json("1"), others.issue());
+        bench.database.append_many(vec![append], &cx()).await.remove(0).unwrap();
+    }
+    bench.query("UPDATE agent_storage.item SET item_id = E'a\\x01' WHERE key = 'odd'");
+    let delete = |name: &str| Step::Write(Write::delete(key(name), bench.clock.issue_after(others.issue())));
+    let steps = vec![delete("odd"), delete("good")];
+    let mut answers = bench.database.replay(steps, &ReplayOptions::new(Stamp::MIN), &cx()).await.into_iter();
+    assert_eq!(answers.next().unwrap().unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(answers.next().unwrap().unwrap(), ReplayOutcome::Applied);
+    let kept = bench.database.conflicts(&ConflictOptions::default(), &cx()).await.unwrap();
+    assert_eq!(kept.iter().map(|record| record.key.as_str()).collect::<Vec<_>>(), ["good"]);
 }
 
 /// Values, items and a tombstone of others are overwritten over a line that breaks before one of the values has passed.

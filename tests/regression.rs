@@ -99,12 +99,12 @@ fn a_lane_outlives_the_runtime_of_its_call() {
 #[tokio::test]
 async fn an_update_of_an_entry_that_ends_meanwhile_makes_it_anew() {
     let database = Database::new(memory());
-    let ttl = Ttl::from_millis(20).unwrap();
+    let ttl = Ttl::from_millis(500).unwrap();
     database.set_with("k", Value::from_integer(1), ttl.into()).await.unwrap();
     let mut found = Vec::new();
     let update = database.update_json("k", |old: Option<i64>| {
         found.push(old);
-        std::thread::sleep(Duration::from_millis(30));
+        std::thread::sleep(Duration::from_millis(600));
         Ok(2)
     });
     tokio::time::timeout(Duration::from_secs(4), update).await.unwrap().unwrap();

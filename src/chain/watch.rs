@@ -78,7 +78,13 @@ async fn probe_once(core: &Core) -> Result<()> {
     let answer = ask(core).await;
     match &answer {
         Ok(()) => forget_word(core).await,
-        Err(error) if error.outage() == Some(Outage::Foreign) && takes_word(core).await => return ask(core).await,
+        Err(error) if error.outage() == Some(Outage::Foreign) => {
+            if takes_word(core).await {
+                return ask(core).await;
+            }
+            // Whoever starts beside this process is to know as much.
+            keep_in_time(core).await;
+        }
         Err(_) => {}
     }
     answer
@@ -153,12 +159,14 @@ fn know(core: &Core, identity: Identity) -> Result<()> {
 
 async fn ask(core: &Core) -> Result<()> {
     let before = *core.known.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(identity) = core.gate.ping(&*core.primary).await?.identity {
+    let answer = core.gate.ping(&*core.primary).await;
+    if let Some(identity) = answer.as_ref().ok().and_then(|ping| ping.identity) {
         recognise(core, before, identity)?;
     }
-    match core.owed_elsewhere() {
-        Some(what) => Err(moved(&what)),
-        None => Ok(()),
+    match (core.owed_elsewhere(), answer) {
+        (_, Err(error)) if error.outage().is_some() => Err(error),
+        (Some(what), _) => Err(moved(&what)),
+        (None, answer) => answer.map(drop),
     }
 }
 
@@ -191,7 +199,7 @@ fn recognise(core: &Core, before: Option<Identity>, identity: Identity) -> Resul
 pub(super) fn note_canary(core: &Core, raised: Identity) {
     let mut last = core.known.lock().unwrap_or_else(PoisonError::into_inner);
     let is_newer = |known: Identity| known.id == raised.id && known.canary < raised.canary;
-    if last.is_some_and(is_newer) && core.primary.expect(Some(raised)).is_ok() {
+    if last.is_none_or(is_newer) && core.primary.expect(Some(raised)).is_ok() {
         *last = Some(raised);
     }
 }

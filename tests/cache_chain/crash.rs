@@ -179,8 +179,8 @@ impl HangingMark {
 #[cfg(unix)]
 impl Drop for HangingMark {
     fn drop(&mut self) {
-        // Whoever writes goes on when somebody reads.
-        drop(std::fs::File::open(&self.0));
+        // Whoever writes goes on when somebody reads. Opened both ways it waits for nobody.
+        drop(std::fs::OpenOptions::new().read(true).write(true).open(&self.0));
     }
 }
 

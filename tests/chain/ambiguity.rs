@@ -266,6 +266,7 @@ async fn a_probe_whose_answer_comes_after_that_of_a_later_ping_says_nothing_bad(
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     rig.chain.ping(&soon()).await.unwrap();
+    assert!(!release.is_closed(), "the probe did not wait for its answer");
     drop(release);
     rig.until_called(3).await;
     assert!(!watch.has_changed().unwrap(), "{:?}", rig.chain.status());

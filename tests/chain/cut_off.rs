@@ -60,7 +60,8 @@ fn copy_journal(from: &Path, to: &Path) {
     let sql = format!("INSERT INTO op ({columns}) SELECT {columns} FROM source.op");
     connection.execute(&sql, []).unwrap();
     let name = from.file_name().unwrap().to_str().unwrap();
-    connection.execute("INSERT INTO imported (source) VALUES (?1)", [name]).unwrap();
+    let mark = "INSERT INTO imported (source) SELECT ?1 || ' ' || lower(hex(writer)) FROM source.meta";
+    assert_eq!(connection.execute(mark, [name]).unwrap(), 1);
 }
 
 #[tokio::test]

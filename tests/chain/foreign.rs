@@ -91,3 +91,27 @@ async fn what_a_ping_raised_is_known_as_what_a_probe_raised_is() {
     // An older state of the database would be told by this.
     assert_eq!(process.chain.known_primary(), Some(raised));
 }
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn what_is_known_of_the_primary_is_written_down_when_another_answers() {
+    let machine = Machine::new();
+    let process = machine.start().await;
+    // The first probes are over, after which it is written down.
+    tokio::time::sleep(machine.config.breaker.probe_interval * 5).await;
+    for _ in 0..20 {
+        process.chain.ping(&soon()).await.unwrap();
+    }
+    machine.faults.wipe();
+    process.until(|status| status.fenced).await;
+    let known = process.chain.known_primary().unwrap();
+    let [journal] = &machine.journals()[..] else { panic!("{:?}", machine.journals()) };
+    let connection = rusqlite::Connection::open(journal).unwrap();
+    let canary = || connection.query_row("SELECT canary FROM meta", [], |row| row.get::<_, u32>(0)).unwrap();
+    let written = async {
+        while u64::from(canary()) != known.canary {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(2), written).await.expect("whoever starts now knows less");
+}

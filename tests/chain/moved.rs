@@ -100,3 +100,18 @@ async fn an_older_copy_of_the_database_at_the_new_address_is_fenced_off() {
     process.until(|status| status.state == ChainState::Normal).await;
     assert_eq!(Database::new(original).get_json::<i64>("k").await.unwrap(), Some(1));
 }
+
+#[tokio::test]
+async fn what_was_written_while_fenced_stays_here_over_a_restart() {
+    let machine = owing().await;
+    let empty: Arc<dyn DatabaseBackend> = Arc::new(MemoryDatabase::new(&MemoryDatabaseConfig::default()));
+    for life in 0..3 {
+        let process = machine.start_at(Arc::clone(&empty), "there").await;
+        assert!(process.chain.status().fenced, "{:?}", process.chain.status());
+        process.owe("other", life).await;
+        machine.kill([process]).await;
+    }
+    // By somebody else's handle, who expects nothing.
+    empty.expect(None).unwrap();
+    assert_eq!(Database::new(empty).get_json::<i64>("other").await.unwrap(), None);
+}

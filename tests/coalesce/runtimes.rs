@@ -116,18 +116,24 @@ fn what_waits_is_not_sent_where_the_runtime_of_the_last_call_has_ended() {
 
 #[test]
 fn a_batch_that_was_given_to_a_runtime_which_ends_was_not_sent() {
-    let (database, recorder) = subject();
-    let (other, ours) = (runtime(), runtime());
-    let first: Call = ours.block_on(set(&database, "a", 1));
-    let waiting: Call = ours.block_on(set(&database, "b", 1));
-    let _gone: Call = other.block_on(set(&database, "c", 1));
-    recorder.let_through(1);
-    // It sends what waits where the last call came from, which rests, and ends.
-    ours.block_on(async { end(first).await.unwrap() });
-    drop(other);
-    let error = ours.block_on(end(waiting)).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert_eq!(recorder.batches(), [["a"]]);
+    for _ in 0..20 {
+        let (database, recorder) = subject();
+        let (other, ours) = (runtime(), runtime());
+        let first: Call = ours.block_on(set(&database, "a", 1));
+        let waiting: Call = ours.block_on(set(&database, "b", 1));
+        let _gone: Call = other.block_on(set(&database, "c", 1));
+        recorder.let_through(1);
+        // It sends what waits where the last call came from, which rests, and ends.
+        ours.block_on(async { end(first).await.unwrap() });
+        drop(other);
+        recorder.open();
+        // On a slow machine the first call may have been taken over before, and what waits is sent here.
+        if let Err(error) = ours.block_on(end(waiting)) {
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+            return assert_eq!(recorder.batches(), [["a"]]);
+        }
+    }
+    panic!("it was never given to the other runtime");
 }
 
 #[test]

@@ -447,7 +447,7 @@ async fn what_the_network_held_back_for_longer_than_its_time_replaces_nothing_un
     let mut lost: Vec<String> = lost.into_iter().map(|record| record.key.to_string()).collect();
     lost.sort();
     assert_eq!(lost, ["new:key", "other"], "{}", rig.server.log());
-    assert!(rig.server.log().contains("arrived too late"), "nothing was held back");
+    assert!(wait_until(|| rig.server.log().contains("arrived too late")), "nothing was held back");
 }
 
 async fn what_the_server_finds_late_and_is_not_is_sent_again() {

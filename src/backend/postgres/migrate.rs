@@ -31,6 +31,9 @@ const OLDEST_SERVER: i32 = 120_000;
 /// How long a question may take whose answer is at hand.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// How often something may be there already before it is nobody's who migrates at this moment.
+const MOST_REFUSALS: u32 = 20;
+
 /// How long to wait before asking for the lock again.
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -58,6 +61,7 @@ impl Target {
     ///
     /// `Config` if server or schema are not for this program; `Unavailable` if the server fails.
     pub(super) async fn migrate(&self, connection: &mut PgConnection, expected: &Expected) -> Result<()> {
+        let mut refusals = 0;
         loop {
             run(connection, "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned()).await?;
             let outcome = self.attempt(connection, expected).await;
@@ -66,8 +70,16 @@ impl Target {
             match outcome.and_then(|outcome| ended.map(|_| outcome)) {
                 Ok(Outcome::UpToDate) => return Ok(()),
                 Ok(Outcome::Busy) => tokio::time::sleep(LOCK_INTERVAL).await,
+                Err(error) if is_made_already(&error) && refusals == MOST_REFUSALS => {
+                    let why = "the schema holds tables or functions of other makers, or a part of ours; name another schema, or bring back \
+                               the whole of it";
+                    return Err(Error::config(why).with_source(error));
+                }
                 // Somebody else made the schema between our look and our attempt.
-                Err(error) if is_made_already(&error) || is_duplicate(&error) || is_contention(&error) => {}
+                Err(error) if is_made_already(&error) || is_duplicate(&error) || is_contention(&error) => {
+                    refusals += 1;
+                    tokio::time::sleep(LOCK_INTERVAL).await;
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -115,7 +115,7 @@ pub(super) const KEEP_VALUES: &str = "
     )
     SELECT count(*), count(*) FILTER (WHERE kind <> 0 AND (kind <> {kind} OR num_nulls(json, bin) <> 1)) FROM found";
 
-/// Keeps items, as [`KEEP_VALUES`] does values; `$5` is where they are stored.
+/// Keeps items, as [`KEEP_VALUES`] does values; `$5` is where they are stored. An id that is none cannot be read either.
 pub(super) const KEEP_ITEMS: &str = "
     WITH found AS (
         SELECT w.stamp, w.key, w.winner, t.item_id, t.kind, t.json, t.bin
@@ -130,7 +130,8 @@ pub(super) const KEEP_ITEMS: &str = "
         FROM found
         ON CONFLICT DO NOTHING
     )
-    SELECT count(*), count(*) FILTER (WHERE kind <> {kind} OR num_nulls(json, bin) <> 1) FROM found";
+    SELECT count(*), count(*) FILTER (WHERE kind <> {kind} OR num_nulls(json, bin) <> 1
+        OR octet_length(item_id) NOT BETWEEN 1 AND 256 OR item_id ~ '[[:cntrl:]]') FROM found";
 
 pub(super) const CONFLICTS: &str = "
     SELECT stamp, key, operation, item_id, expires_at, kind, json, bin, winner, at FROM {s}.conflict

@@ -22,9 +22,11 @@ struct Reading {
 }
 
 impl ServerClock {
-    /// Notes what the server said to a question of that moment.
+    /// Notes what the server said to a question of that moment. What an earlier answer says is nearer where this one was held up.
     pub(super) fn note(&self, asked: Instant, said: i64) {
-        *self.reading() = Some(Reading { asked, said });
+        if self.at(asked).is_none_or(|shown| said <= shown) {
+            *self.reading() = Some(Reading { asked, said });
+        }
     }
 
     /// Forgets it: it was wrong, because the clock was set, or because another server answers.
@@ -54,6 +56,10 @@ mod tests {
         assert_eq!(clock.at(now), None);
         clock.note(now, 1_000);
         assert_eq!(clock.at(now + Duration::from_secs(5)), Some(6_001));
+        clock.note(now + Duration::from_secs(1), 2_500);
+        assert_eq!(clock.at(now + Duration::from_secs(5)), Some(6_001), "that answer was held up");
+        clock.note(now + Duration::from_secs(2), 2_500);
+        assert_eq!(clock.at(now + Duration::from_secs(5)), Some(5_501));
         clock.forget();
         assert_eq!(clock.at(now), None);
         if let Some(long_ago) = now.checked_sub(RELIED_ON_FOR) {

@@ -119,11 +119,11 @@ impl Session {
         bind: impl Fn(Statement) -> Statement + Sync,
     ) -> Result<Vec<PgRow>> {
         let expected = self.expected.get();
-        // A transaction that nobody waits for is never committed.
+        // A transaction keeps its locks until it is committed, and one that nobody waits for never is.
         let until = if self.in_transaction || self.wrap { None } else { self.server_clock.at(self.deadline) };
         let sent =
             self.send(text, Doubt::Possible, &|statement| expected::bind(bind(statement), expected, until)).await;
-        if !sent.as_ref().is_err_and(is_late) {
+        if !sent.as_ref().is_err_and(is_late) || self.deadline <= Instant::now() {
             return sent;
         }
         // The answer came in time by our clock: the server's was set.

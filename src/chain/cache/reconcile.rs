@@ -64,12 +64,12 @@ pub(super) enum Round {
 
 /// Reconciles whenever something is dirty and the primary is there, for ever.
 pub(super) async fn run(core: Arc<Core>) {
-    let (mut pace, mut is_marked) = (Pace::FIRST, false);
+    let (mut pace, mut is_mark_left) = (Pace::FIRST, false);
     loop {
         while core.gate.is_open() || !core.owes_anything() {
-            let again = Context::with_timeout(if is_marked { UNMARK_AGAIN } else { Context::MAX_TIMEOUT });
+            let again = Context::with_timeout(if is_mark_left { UNMARK_AGAIN } else { Context::MAX_TIMEOUT });
             if again.limit(core.debts.notified()).await.is_none() {
-                is_marked = !settle_marker(&core).await;
+                is_mark_left = !settle_marker(&core).await;
             }
         }
         let began = Instant::now();
@@ -90,7 +90,7 @@ pub(super) async fn run(core: Arc<Core>) {
                 tokio::time::sleep(PAUSE).await;
             }
         }
-        is_marked = !settle_marker(&core).await;
+        is_mark_left = !settle_marker(&core).await;
     }
 }
 
@@ -101,7 +101,7 @@ pub(super) async fn finish(core: &Core, cx: &Context) {
     let _: Option<bool> = cx.limit(settle_marker(core)).await;
 }
 
-/// Takes the mark back if nothing is dirty, and says whether it need not be tried again. A disk that hangs holds nobody up.
+/// Takes the mark back if nothing is dirty, and says whether that need not be tried again. A disk that hangs holds nobody up.
 async fn settle_marker(core: &Core) -> bool {
     if core.owes_anything() {
         return true;

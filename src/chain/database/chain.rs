@@ -127,6 +127,15 @@ impl ChainOptions {
     }
 }
 
+/// What was before a chain.
+#[derive(Debug, Default)]
+struct Before {
+    /// Who had its journal.
+    predecessors: BTreeSet<u64>,
+    /// What is owed to a database at another address.
+    owed_elsewhere: Option<String>,
+}
+
 impl DatabaseChain {
     /// Opens a chain: finds or makes its journal, rebuilds what is owed, and asks the primary whether it is there. One that is not
     /// is no error: the chain begins degraded.
@@ -152,7 +161,7 @@ impl DatabaseChain {
         match fallback {
             DatabaseFallback::Memory => {
                 let journal = Arc::new(VolatileJournal::new(config.journal.max_bytes));
-                Self::over(primary, Some(journal), BTreeSet::new(), config, options).await
+                Self::over(primary, Some(journal), Before::default(), config, options).await
             }
             #[cfg(feature = "sqlite")]
             DatabaseFallback::Sqlite => Self::on_disk(primary, config, options).await,
@@ -174,9 +183,11 @@ impl DatabaseChain {
         let predecessors = std::mem::take(&mut found.predecessors);
         let journal = Arc::new(journal);
         adoption::follow_others(&options.stamps, options.clock.now(), &found);
-        let mut chain = Self::over(primary, Some(journal.clone()), predecessors, config, options).await?;
+        let before = Before { predecessors, owed_elsewhere: found.owed_elsewhere() };
+        let is_moved = before.owed_elsewhere.is_some();
+        let mut chain = Self::over(primary, Some(journal.clone()), before, config, options).await?;
         chain.core.set_left_journals(folder.left());
-        if found.owed_elsewhere().is_some() {
+        if is_moved {
             // By now the primary may have said which database it is.
             adoption::look_again(&chain.core, &folder, &journal, adoption::Readers::NotYet).await;
             watching::probe(&chain.core).await;
@@ -187,12 +198,11 @@ impl DatabaseChain {
         Ok(chain)
     }
 
-    /// Opens a chain over a journal that is open already, which those writers had before: rebuilds what is owed, and asks the primary
-    /// whether it is there.
+    /// Opens a chain over a journal that is open already: rebuilds what is owed, and asks the primary whether it is there.
     async fn over(
         primary: Arc<dyn DatabaseBackend>,
         journal: Option<Arc<dyn Journal>>,
-        predecessors: BTreeSet<u64>,
+        before: Before,
         config: &DatabaseChainConfig,
         options: ChainOptions,
     ) -> Result<Self> {
@@ -204,12 +214,14 @@ impl DatabaseChain {
                 stamps.observe(Stamp::earliest(reserve));
             }
             owed = read_owed(&**journal, &stamps).await?;
-            inherit(&**journal, &predecessors | &owed.writers(), &stamps).await?;
+            inherit(&**journal, &before.predecessors | &owed.writers(), &stamps).await?;
             known = meta.identity;
         }
         primary.expect(known)?;
         let settings = Settings::new(config, timeout, fingerprint);
         let core = Core::new(Parts { primary, journal, config: config.clone(), settings, clock, stamps, owed, known });
+        // Nothing may go to a database before it is known that nothing is owed to another one.
+        core.set_owed_elsewhere(before.owed_elsewhere);
         watching::keep(&core).await;
         watching::probe(&core).await;
         watching::keep(&core).await;

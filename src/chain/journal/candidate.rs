@@ -9,6 +9,7 @@ use rusqlite::{Connection, MAIN_DB, OpenFlags};
 use crate::engine::sqlite::{SqlError, SqlResult};
 use crate::error::{Error, Result};
 
+use super::acceptance;
 use super::disk::is_disk_full;
 use super::files;
 use super::layout;
@@ -35,6 +36,7 @@ pub(super) enum Dead {
 pub(super) struct Candidate {
     pub(super) path: PathBuf,
     pub(super) connection: Connection,
+    /// What its process knew, or was to take for known.
     pub(super) meta: Meta,
     pub(super) operations: u64,
     /// Who gave the stamps of the process that had it.
@@ -98,9 +100,9 @@ struct Contents {
 fn read(path: &Path) -> SqlResult<Contents> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     // An absolute path is neither a `file:` address nor one of SQLite's special names.
-    let path = std::path::absolute(path)
+    let absolute = std::path::absolute(path)
         .map_err(|error| Error::unavailable("the path of a journal cannot be made absolute").with_source(error))?;
-    let connection = Connection::open_with_flags(path, flags)?;
+    let connection = Connection::open_with_flags(absolute, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     if layout::format(&connection)? == 0 {
@@ -124,6 +126,8 @@ fn read(path: &Path) -> SqlResult<Contents> {
     let transaction = connection.unchecked_transaction()?;
     layout::migrate(&transaction)?;
     transaction.commit()?;
-    let (meta, writer) = (table::meta(&connection)?, table::writer(&connection)?);
+    let (mut meta, writer) = (table::meta(&connection)?, table::writer(&connection)?);
+    // It was told, and died before it heard.
+    meta.identity = acceptance::announced(path).or(meta.identity);
     Ok(Contents { connection, meta, operations, writer })
 }

@@ -94,7 +94,7 @@ impl DiskJournal {
     }
 
     /// Does something with the word beside the file; None if the disk does not answer in time, or has not answered the one before.
-    async fn beside<T: Send + 'static>(&self, work: impl FnOnce(&Path) -> T + Send + 'static) -> Option<T> {
+    async fn with_word<T: Send + 'static>(&self, work: impl FnOnce(&Path) -> T + Send + 'static) -> Option<T> {
         let (path, turn) = (self.path.clone(), Arc::clone(&self.word).try_lock_owned().ok()?);
         let working = tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -277,12 +277,12 @@ impl Journal for DiskJournal {
     }
 
     async fn accepted(&self) -> Option<Identity> {
-        self.beside(acceptance::announced).await?
+        self.with_word(acceptance::announced).await?
     }
 
     async fn forget_accepted(&self) {
         // Should it not be removed now, the next probe does.
-        let _: Option<()> = self.beside(acceptance::forget).await;
+        let _: Option<()> = self.with_word(acceptance::forget).await;
     }
 
     fn durability(&self) -> Durability {

@@ -9,8 +9,11 @@ use crate::stamp::Stamp;
 use super::operation::Episode;
 use super::record::{signed, stamp};
 
-/// How many successions are remembered. Of older ones more is kept as a conflict.
-const MOST_SUCCESSIONS: u32 = 1000;
+/// How many successions are remembered while something is owed. Of older ones more is kept as a conflict.
+pub(super) const MOST_SUCCESSIONS: u32 = 1000;
+
+/// How many are when nothing is: those who wrote within the minute before the next outage.
+const MOST_WHEN_SETTLED: u32 = 16;
 
 /// Remembers that the outage began no later than `since`.
 pub(super) fn begin(connection: &Connection, since: Stamp) -> SqlResult<()> {
@@ -19,14 +22,15 @@ pub(super) fn begin(connection: &Connection, since: Stamp) -> SqlResult<()> {
     Ok(())
 }
 
-/// Forgets when the outage began once no operation waits. What the writers knew of each other holds for the next one too.
+/// Forgets when the outage began once no operation waits, and once there is none, what only older writers knew of each other.
 pub(super) fn end_if_settled(connection: &Connection) -> SqlResult<()> {
-    let waits = "SELECT EXISTS (SELECT 1 FROM op WHERE parked IS NULL)";
-    let waits: bool = connection.prepare_cached(waits)?.query_row([], |row| row.get(0))?;
+    let waits = "SELECT EXISTS (SELECT 1 FROM op WHERE parked IS NULL), EXISTS (SELECT 1 FROM op)";
+    let (waits, any): (bool, bool) =
+        connection.prepare_cached(waits)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     if !waits {
         connection.prepare_cached("UPDATE meta SET since = NULL WHERE since IS NOT NULL")?.execute([])?;
     }
-    Ok(())
+    if any { Ok(()) } else { bound_succession(connection, MOST_WHEN_SETTLED) }
 }
 
 /// Has operations wait again; they are of an outage that began no later than the oldest of them was written.
@@ -71,11 +75,11 @@ pub(super) fn add_succession(connection: &Connection, added: &Succession) -> Sql
     Ok(())
 }
 
-/// Forgets the oldest successions where there are very many.
-pub(super) fn bound_succession(connection: &Connection) -> SqlResult<()> {
+/// Forgets the oldest successions but for so many.
+pub(super) fn bound_succession(connection: &Connection, most: u32) -> SqlResult<()> {
     let sql = "DELETE FROM succession WHERE (heir, predecessor) NOT IN \
                (SELECT heir, predecessor FROM succession ORDER BY since DESC LIMIT ?1)";
-    connection.prepare_cached(sql)?.execute([MOST_SUCCESSIONS])?;
+    connection.prepare_cached(sql)?.execute([most])?;
     Ok(())
 }
 

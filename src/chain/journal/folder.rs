@@ -206,7 +206,8 @@ impl JournalFolder {
         Ok(found)
     }
 
-    /// Tells the living processes which database is to be taken for the known one; answers how many there are.
+    /// Tells the living processes which database is to be taken for the known one, and whoever takes over what others leave; answers how
+    /// many live.
     ///
     /// # Errors
     ///
@@ -216,10 +217,9 @@ impl JournalFolder {
         blocking(move || {
             let mut told = 0;
             for path in files::list(&folder)?.0.iter().filter(|path| **path != ours) {
-                if glance::is_owned(path)? {
-                    acceptance::announce(path, accepted)?;
-                    told += 1;
-                }
+                let is_alive = glance::is_owned(path)?;
+                acceptance::announce(path, accepted)?;
+                told += usize::from(is_alive);
             }
             Ok(told)
         })
@@ -324,7 +324,7 @@ impl JournalFolder {
             let predecessor = table::writer(connection)?;
             table::set_writer(connection, writer)?;
             episode::end_if_settled(connection)?;
-            episode::bound_succession(connection)?;
+            episode::bound_succession(connection, episode::MOST_SUCCESSIONS)?;
             import::forget(connection, |name| !folder.join(name).exists())?;
             Ok(predecessor)
         };
@@ -350,15 +350,16 @@ impl JournalFolder {
     }
 
     async fn import_one(&self, journal: &DiskJournal, candidate: Candidate, known: Known) -> Result<u64> {
-        let Candidate { path, lock, connection, .. } = candidate;
+        let Candidate { path, lock, connection, meta, writer, .. } = candidate;
         let name = file_name(&path);
+        let mark = import::mark_of(&name, writer);
         let source = Arc::new(Source { connection: Mutex::new(Some(connection)), lock });
         let copy = {
-            let (source, name) = (Arc::clone(&source), name.clone());
+            let source = Arc::clone(&source);
             move |target: &Connection, shared: &Shared| {
                 let source = source.connection.lock().unwrap_or_else(PoisonError::into_inner);
                 let Some(source) = &*source else { return Err(Error::internal("a journal was copied twice").into()) };
-                let count = import::copy(source, &name, target, known, || shared.next_seq())?;
+                let count = import::copy(source, &mark, &meta, target, known, || shared.next_seq())?;
                 shared.measure(target)?;
                 Ok(count)
             }

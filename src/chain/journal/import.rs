@@ -27,16 +27,17 @@ pub(super) enum Known {
     Ours,
 }
 
-/// Copies what another journal holds, in its order, and says how many operations that were. A file that was copied before, and
-/// could not be removed since, is not copied twice.
+/// Copies what another journal holds, in its order, and what its process knew, and says how many operations that were. A file that was copied before, and
+/// could not be removed since, is not copied twice, which its mark tells.
 pub(super) fn copy(
     source: &Connection,
-    name: &str,
+    mark: &str,
+    theirs: &Meta,
     target: &Connection,
     known: Known,
     mut next_seq: impl FnMut() -> u64,
 ) -> SqlResult<u64> {
-    if target.prepare_cached("SELECT 1 FROM imported WHERE source = ?1")?.exists([name])? {
+    if target.prepare_cached("SELECT 1 FROM imported WHERE source = ?1")?.exists([mark])? {
         return Ok(0);
     }
     if layout::format(source)? == 0 {
@@ -56,21 +57,26 @@ pub(super) fn copy(
         count += 1;
         Ok(true)
     })?;
-    table::set_meta(target, &merged(table::meta(target)?, table::meta(source)?, known))?;
+    table::set_meta(target, &merged(table::meta(target)?, theirs, known))?;
     episode::join(target, &episode::read(source)?)?;
     episode::end_if_settled(target)?;
-    target.prepare_cached("INSERT INTO imported (source) VALUES (?1)")?.execute([name])?;
+    target.prepare_cached("INSERT INTO imported (source) VALUES (?1)")?.execute([mark])?;
     Ok(count)
 }
 
 /// Forgets that a file was copied, because it is gone.
 pub(super) fn forget(target: &Connection, is_gone: impl Fn(&str) -> bool) -> SqlResult<()> {
-    let names: Vec<String> =
+    let marks: Vec<String> =
         target.prepare("SELECT source FROM imported")?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    for name in names.iter().filter(|name| is_gone(name)) {
-        target.prepare_cached("DELETE FROM imported WHERE source = ?1")?.execute([name])?;
+    for mark in marks.iter().filter(|mark| mark.split(' ').next().is_some_and(&is_gone)) {
+        target.prepare_cached("DELETE FROM imported WHERE source = ?1")?.execute([mark])?;
     }
     Ok(())
+}
+
+/// What tells that a file was copied: its name, and who wrote to it last. Whoever opens it as its own writes more.
+pub(super) fn mark_of(name: &str, writer: Option<u64>) -> String {
+    format!("{name} {:016x}", writer.unwrap_or_default())
 }
 
 /// The newest state of our database that either knows of; ours if they are two.
@@ -82,7 +88,7 @@ pub(super) fn newest(ours: Option<Identity>, theirs: Option<Identity>) -> Option
 }
 
 /// What two journals of the same primary know together.
-fn merged(ours: Meta, theirs: Meta, known: Known) -> Meta {
+fn merged(ours: Meta, theirs: &Meta, known: Known) -> Meta {
     let identity = match known {
         Known::Newest => newest(ours.identity, theirs.identity),
         Known::Ours => ours.identity.or(theirs.identity),

@@ -67,7 +67,7 @@ pub(crate) struct Meta {
     pub(crate) clock_reserve: Option<Timestamp>,
 }
 
-/// What is remembered as long as something is owed, also over a crash.
+/// What is remembered of an outage, and of those who had the journal before, also over a crash.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Episode {
     /// When the outage began: no later than the oldest stamp that waited since.

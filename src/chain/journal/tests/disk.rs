@@ -205,6 +205,18 @@ async fn a_long_journal_is_listed_in_pages() {
     assert_eq!(count, COUNT);
 }
 
+/// A pipe in the place of a file: whoever waits for it goes on when this is dropped.
+#[cfg(unix)]
+struct Pipe(std::path::PathBuf);
+
+#[cfg(unix)]
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        // Opened both ways it waits for nobody.
+        drop(std::fs::OpenOptions::new().read(true).write(true).open(&self.0));
+    }
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn of_a_disk_that_hangs_nothing_more_is_asked() {
@@ -213,13 +225,14 @@ async fn of_a_disk_that_hangs_nothing_more_is_asked() {
     // A pipe gives nothing before somebody writes.
     let word = journal.path().with_extension(ENDING);
     assert!(std::process::Command::new("mkfifo").arg(&word).status().unwrap().success());
+    let pipe = Pipe(word.clone());
     assert_eq!(journal.accepted().await, None);
     let began = std::time::Instant::now();
     for _ in 0..10 {
         assert_eq!(journal.accepted().await, None);
     }
     assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
-    std::fs::write(&word, "").unwrap();
+    drop(pipe);
     std::fs::remove_file(&word).unwrap();
     announce(journal.path(), Identity::new(7, 8)).unwrap();
     // As soon as the first look has ended.

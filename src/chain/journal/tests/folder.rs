@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use super::{SINCE, key, move_log_into, put, soon};
+use crate::chain::journal::acceptance::announce;
 use crate::chain::journal::folder::{Found, LeftFile, LeftReason};
+use crate::chain::journal::import::mark_of;
 use crate::chain::journal::{DiskJournal, Exported, Journal as _, JournalFolder, Meta};
 use crate::contract::{Identity, Succession};
 use crate::error::ErrorKind;
@@ -119,12 +121,7 @@ async fn a_crash_after_the_copy_does_not_copy_it_twice() {
     assert_eq!(folder(temporary.path()).adopt(&journal).await.unwrap().imported, 2);
     // As if the process had died before it removed the file: it is there, and the journal knows that it was copied.
     fs::write(&path, saved).unwrap();
-    let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-    let mark = move |connection: &Connection, _: &_| {
-        connection.execute("INSERT INTO imported (source) VALUES (?1)", [&name])?;
-        Ok(())
-    };
-    journal.change(soon(), mark).await.unwrap();
+    mark_as_copied(&journal, &path, 1).await;
     journal.close(soon()).await.unwrap();
     let (journal, found) = open(temporary.path()).await;
     assert!(found.imported == 0 && found.left.is_empty());
@@ -134,6 +131,57 @@ async fn a_crash_after_the_copy_does_not_copy_it_twice() {
         Ok(connection.query_row("SELECT count(*) FROM imported", [], |row| row.get::<_, i64>(0))?)
     };
     assert_eq!(journal.change(soon(), marks).await.unwrap(), 0);
+}
+
+/// Has a journal know that a file was copied, which that one had written last.
+async fn mark_as_copied(journal: &DiskJournal, path: &Path, writer: u64) {
+    let mark = mark_of(path.file_name().unwrap().to_str().unwrap(), Some(writer));
+    let insert = move |connection: &Connection, _: &_| {
+        connection.execute("INSERT INTO imported (source) VALUES (?1)", [&mark])?;
+        Ok(())
+    };
+    journal.change(soon(), insert).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_written_to_a_file_after_it_was_copied_is_copied_too() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (ours, _) = open(temporary.path()).await;
+    let theirs = folder_of(temporary.path(), 2);
+    let (copied, _) = theirs.open().await.unwrap();
+    // As if the file had been copied and not removed, and then somebody else had taken it for its own.
+    mark_as_copied(&ours, copied.path(), 2).await;
+    copied.close(soon()).await.unwrap();
+    let (taken, _) = folder_of(temporary.path(), 3).open().await.unwrap();
+    assert_eq!(taken.path(), copied.path());
+    taken.append(vec![put("a", "1")], SINCE, soon()).await.unwrap();
+    taken.close(soon()).await.unwrap();
+    assert_eq!(folder(temporary.path()).adopt(&ours).await.unwrap().imported, 1);
+    assert_eq!(all(&ours).await.len(), 1);
+}
+
+#[tokio::test]
+async fn who_was_told_what_to_take_for_known_and_died_is_taken_over_as_knowing_it() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (ours, _) = open(temporary.path()).await;
+    let knows = |id, canary| Meta {
+        fingerprint: Some("ours".to_owned()),
+        identity: Some(Identity::new(id, canary)),
+        clock_reserve: None,
+    };
+    // Another database, and an older state of the known one: the first two knew what is not right any more.
+    for (name, before) in [("a", knows(1, 9)), ("b", knows(2, 100))] {
+        let (theirs, _) = open(temporary.path()).await;
+        theirs.set_meta(before).await.unwrap();
+        theirs.append(vec![put(name, "1")], SINCE, soon()).await.unwrap();
+        announce(theirs.path(), Identity::new(2, 5)).unwrap();
+        theirs.close(soon()).await.unwrap();
+    }
+    ours.set_meta(knows(2, 6)).await.unwrap();
+    let found = folder(temporary.path()).adopt(&ours).await.unwrap();
+    assert!(found.left.is_empty() && found.imported == 2, "{found:?}");
+    assert_eq!(found.known, Some(Identity::new(2, 5)));
+    assert_eq!(ours.meta().await.unwrap().identity, Some(Identity::new(2, 6)));
 }
 
 #[tokio::test]
