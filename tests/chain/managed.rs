@@ -43,3 +43,23 @@ async fn a_manager_goes_on_without_its_primary_and_tells_so() {
     assert_eq!(manager.health_check().await.status(), HealthStatus::Healthy);
     manager.disconnect().await.unwrap();
 }
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_database_in_memory_is_another_one_at_each_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = StorageConfig::default();
+    config.database.fallback = Fallback::To(DatabaseFallback::Sqlite);
+    config.database.chain.journal.path = folder.path().join("journal");
+    for _ in 0..2 {
+        let manager = StorageManager::builder().config(config.clone()).build();
+        for _ in 0..2 {
+            let database = manager.database().await.unwrap();
+            let status = manager.database_chain().unwrap();
+            assert!(!status.fenced && status.state == ChainState::Normal, "{status:?}");
+            assert_eq!(database.get_json::<i64>("k").await.unwrap(), None);
+            assert_eq!(database.set_json("k", &1).await.unwrap().durability, Durability::Primary);
+            manager.disconnect().await.unwrap();
+        }
+    }
+}

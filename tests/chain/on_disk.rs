@@ -18,7 +18,8 @@ async fn open(primary: &Arc<dyn DatabaseBackend>, folder: &Path) -> (Arc<Databas
     let mut config = DatabaseChainConfig::default();
     config.journal.path = folder.join("journal");
     config.breaker.probe_interval = Duration::from_millis(100);
-    let options = ChainOptions::new(Duration::from_secs(2));
+    let mut options = ChainOptions::new(Duration::from_secs(2));
+    options.fingerprint = Some("here".to_owned());
     let chain = DatabaseChain::open(Arc::clone(primary), DatabaseFallback::Sqlite, &config, options).await.unwrap();
     let chain = Arc::new(chain);
     let through: Arc<dyn DatabaseBackend> = chain.clone();

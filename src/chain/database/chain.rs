@@ -10,9 +10,9 @@ use tokio::task::JoinHandle;
 
 use crate::config::{DatabaseChainConfig, DatabaseFallback};
 use crate::contract::{
-    Append, AppendAck, Attempt, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, GetOptions,
-    Identity, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step, StepAck, Store,
-    ToEnd, Write, WriteAck,
+    Append, AppendAck, Attempt, Capabilities, ConflictOptions, ConflictRecord, Context, DatabaseBackend, Durability,
+    GetOptions, Identity, Item, KeyPage, ListOptions, ListRange, Lookup, Ping, ReplayOptions, ReplayOutcome, Step,
+    StepAck, Store, ToEnd, Write, WriteAck,
 };
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyPrefix};
@@ -97,7 +97,8 @@ pub struct AcceptedPrimary {
 pub struct ChainOptions {
     /// How long the calls to the chain may take; from it follows how soon a primary that does not answer is suspected.
     pub timeout: Duration,
-    /// Names the configured primary, without secrets: operations that were journaled for another one are not replayed to this one.
+    /// Names the configured primary, without secrets: operations that were journaled for another one are not replayed to this one. A
+    /// database in memory has no name where it ends with its process: each start expects another one then.
     pub fingerprint: Option<String>,
     /// What all keys begin with that come to the chain of a cache: where too many of them are dirty, everything that begins so is
     /// cleared. Everything by default. A database's chain does not use it.
@@ -215,7 +216,9 @@ impl DatabaseChain {
             }
             owed = read_owed(&**journal, &stamps).await?;
             inherit(&**journal, &before.predecessors | &owed.writers(), &stamps).await?;
-            known = meta.identity;
+            // Without an address, what ends with its process is another one each time.
+            let is_new = fingerprint.is_none() && primary.capabilities().durability == Durability::Volatile;
+            known = meta.identity.filter(|_| !is_new);
         }
         primary.expect(known)?;
         let settings = Settings::new(config, timeout, fingerprint);

@@ -27,8 +27,8 @@ pub(super) enum Known {
     Ours,
 }
 
-/// Copies what another journal holds, in its order, and what its process knew, and says how many operations that were. A file that was copied before, and
-/// could not be removed since, is not copied twice, which its mark tells.
+/// Copies what another journal holds, in its order, and what its process knew, and says how many operations that were. A file that was
+/// copied before, and could not be removed since, is not copied twice, which its mark tells.
 pub(super) fn copy(
     source: &Connection,
     mark: &str,
