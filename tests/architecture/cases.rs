@@ -163,6 +163,7 @@ const OF_A_CALL: &[(&str, &[Test])] = &[
             (LATE, "a_delete_that_lands_late_removes_nothing_newer"),
             (LATE, "an_append_that_lands_late_is_there_once"),
             (LATE, "a_clear_that_lands_late_removes_nothing_newer"),
+            (LATE, "what_the_network_held_back_for_longer_than_its_time_replaces_nothing_unseen"),
             (LATE, "what_is_never_sent_again_changes_nothing_newer_when_it_lands"),
             (LATE, "what_was_replayed_changes_nothing_of_others_when_it_lands"),
         ],
@@ -214,6 +215,7 @@ const OF_THE_PRIMARY: &[(&str, &[Test])] = &[
         "it comes back restored from a backup",
         &[
             (RETURNS, "an_older_state_is_fenced_off"),
+            (MOVED, "an_older_copy_of_the_database_at_the_new_address_is_fenced_off"),
             (SQLITE_REPLAY, "a_backup_that_was_put_in_the_place_of_the_database_is_refused"),
         ],
     ),

@@ -23,8 +23,10 @@ const CACHE_DEGRADED: &str = "tests/cache_chain/degraded.rs";
 const CACHE_LATE: &str = "tests/cache_chain/late.rs";
 const CACHE_RETURNING: &str = "tests/cache_chain/returning.rs";
 const DEGRADED: &str = "tests/chain/degraded.rs";
+const FOLDER: &str = "src/chain/journal/tests/folder.rs";
 const LATE: &str = "tests/chain/late.rs";
 const LIVES: &str = "tests/chain/lives.rs";
+const MOVED: &str = "tests/chain/moved.rs";
 const OTHERS: &str = "tests/chain/others.rs";
 const PARKED: &str = "tests/chain/parked.rs";
 const TAKEN_OVER: &str = "tests/chain/taken_over.rs";
@@ -160,10 +162,7 @@ const OF_THE_BREAKER_AND_THE_JOURNAL: &[(&str, &[Test])] = &[
         )],
     ),
     ("what is too old is put aside", &[(PARKED, "what_waited_for_longer_than_deletes_are_remembered_is_put_aside")]),
-    (
-        "a journal belongs to the process that locked it",
-        &[("src/chain/journal/tests/folder.rs", "each_process_has_a_file_of_its_own")],
-    ),
+    ("a journal belongs to the process that locked it", &[(FOLDER, "each_process_has_a_file_of_its_own")]),
     (
         "an item that a later one of its list overtook is not kept",
         &[(AMBIGUITY, "an_item_that_a_later_one_of_its_list_overtook_is_not_kept")],
@@ -226,6 +225,10 @@ const OF_A_CACHE: &[(&str, &[Test])] = &[
         &[(CACHE_CRASH, "what_could_not_be_marked_is_not_acknowledged")],
     ),
     ("and the next start heeds it", &[(CACHE_CRASH, "the_next_start_clears_before_it_reads")]),
+    (
+        "a disk of marks that hangs keeps nothing dirty",
+        &[(CACHE_CRASH, "a_disk_of_marks_that_hangs_keeps_nothing_dirty")],
+    ),
 ];
 
 /// What the model does not know: adoption, and operations that are refused.
@@ -255,7 +258,37 @@ const BEYOND_THE_MODEL: &[(&str, &[Test])] = &[
     ),
     (
         "a changed address is fenced",
-        &[("tests/chain/moved.rs", "another_database_at_the_new_address_is_fenced_off_and_the_reason_is_told")],
+        &[
+            (MOVED, "another_database_at_the_new_address_is_fenced_off_and_the_reason_is_told"),
+            (MOVED, "a_database_at_the_new_address_that_cannot_say_which_it_is_is_not_used"),
+        ],
+    ),
+    ("it is before anything is replayed there", &[(MOVED, "what_was_written_while_fenced_stays_here_over_a_restart")]),
+    (
+        "what a dead process knew of the primary is known",
+        &[(MOVED, "an_older_copy_of_the_database_at_the_new_address_is_fenced_off")],
+    ),
+    (
+        "a file that was copied is told by who wrote to it last",
+        &[
+            (FOLDER, "a_crash_after_the_copy_does_not_copy_it_twice"),
+            (FOLDER, "what_was_written_to_a_file_after_it_was_copied_is_copied_too"),
+        ],
+    ),
+    (
+        "what was accepted holds for the dead too",
+        &[(FOLDER, "who_was_told_what_to_take_for_known_and_died_is_taken_over_as_knowing_it")],
+    ),
+    (
+        "a probe is judged by what was known before it",
+        &[(AMBIGUITY, "a_probe_whose_answer_comes_after_that_of_a_later_ping_says_nothing_bad")],
+    ),
+    (
+        "what arrives after its deadline changes nothing",
+        &[(
+            "tests/postgres_chain/late.rs",
+            "what_the_network_held_back_for_longer_than_its_time_replaces_nothing_unseen",
+        )],
     ),
 ];
 

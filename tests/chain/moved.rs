@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use agent_storage::Database;
 use agent_storage::backend::memory::MemoryDatabase;
 use agent_storage::backend::sqlite::SqliteDatabase;
 use agent_storage::chain::ChainState;
 use agent_storage::config::{MemoryDatabaseConfig, SqliteConfig};
 use agent_storage::contract::{DatabaseBackend, Store};
 use agent_storage::testkit::FaultBackend;
+use agent_storage::{Database, Value};
 
 use crate::machine::Machine;
+use crate::picky::Picky;
 use crate::rig::soon;
 
 /// A machine on which a process died that owed something.
@@ -113,5 +114,17 @@ async fn what_was_written_while_fenced_stays_here_over_a_restart() {
     }
     // By somebody else's handle, who expects nothing.
     empty.expect(None).unwrap();
+    assert_eq!(Database::new(empty).get_json::<i64>("other").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_database_at_the_new_address_that_cannot_say_which_it_is_is_not_used() {
+    let machine = owing().await;
+    let empty = Arc::new(MemoryDatabase::new(&MemoryDatabaseConfig::default()));
+    let busy = Arc::new(Picky::new(empty.clone(), Value::from_integer(13)));
+    busy.be_too_busy_for_pings();
+    let process = machine.start_at(busy, "there").await;
+    assert!(process.chain.status().fenced, "{:?}", process.chain.status());
+    process.owe("other", 2).await;
     assert_eq!(Database::new(empty).get_json::<i64>("other").await.unwrap(), None);
 }

@@ -24,6 +24,7 @@ pub(crate) struct Picky {
     hindrance: Mutex<Error>,
     first: Mutex<Option<Error>>,
     held: Mutex<Option<oneshot::Receiver<()>>>,
+    is_too_busy_for_pings: AtomicBool,
 }
 
 impl Picky {
@@ -31,8 +32,24 @@ impl Picky {
         let (takes_all, hangs_at_the_end) = (AtomicBool::new(false), AtomicBool::new(false));
         let (replays, hindrance) = (AtomicU64::new(u64::MAX), Mutex::new(Error::unavailable("not now")));
         let (is_too_busy_to_read, first) = (AtomicBool::new(false), Mutex::default());
-        let held = Mutex::default();
-        Self { inner, poison, takes_all, replays, hangs_at_the_end, is_too_busy_to_read, hindrance, first, held }
+        let (held, is_too_busy_for_pings) = (Mutex::default(), AtomicBool::new(false));
+        Self {
+            inner,
+            poison,
+            takes_all,
+            replays,
+            hangs_at_the_end,
+            is_too_busy_to_read,
+            hindrance,
+            first,
+            held,
+            is_too_busy_for_pings,
+        }
+    }
+
+    /// Answers no pings from now on, for want of a connection, which says nothing of the database.
+    pub(crate) fn be_too_busy_for_pings(&self) {
+        self.is_too_busy_for_pings.store(true, Ordering::SeqCst);
     }
 
     /// Holds the answer of the next ping back until what this gives is sent or dropped.
@@ -144,6 +161,9 @@ impl Store for Picky {
     }
 
     async fn ping(&self, cx: &Context) -> Result<Ping> {
+        if self.is_too_busy_for_pings.load(Ordering::SeqCst) {
+            return Err(Error::unavailable("no connection was free in time"));
+        }
         let answer = self.inner.ping(cx).await;
         let held = self.held.lock().unwrap().take();
         if let Some(held) = held {

@@ -135,7 +135,9 @@ fn from_code(code: &str, doubt: Doubt) -> Error {
             Error::config("the role lacks a privilege (42501); it must own the schema, or be allowed to make it")
         }
         REFUSED => foreign(),
-        LATE => Error::unavailable("the statement arrived at the server after its deadline, and changed nothing"),
+        LATE => Error::unavailable(
+            "the statement arrived at the server after its deadline, and changed nothing; try again, with a longer `timeout` if the line is slow",
+        ),
         "25006" => replica(),
         "40001" | "40P01" => Error::unavailable(format!("the statement collided with another ({code})")),
         "55P03" => Error::unavailable("a lock was not free within `lockTimeout` (55P03)"),

@@ -1,7 +1,8 @@
 //! A word left beside a journal for its owner: the database that is to be taken for the known one from now on.
 //!
 //! Somebody has decided so, who has seen what answers. The owner looks for it while another database than the known one answers,
-//! and removes it when the database that answers is the known one. It goes with the journal.
+//! and removes it when the database that answers is the known one. Where the owner died before it heard, it counts for whoever takes the
+//! journal over. It goes with the journal.
 
 use std::fs;
 use std::io::{self, ErrorKind, Write as _};
