@@ -12,7 +12,7 @@ use super::core::Core;
 use super::inherit::inherit;
 use super::journal::{DiskJournal, Found, Header, Journal as _, JournalFolder, each_header};
 use super::owed::Owed;
-use super::watch::{CLOCK_RESERVE, ahead, note_canary};
+use super::watch::{CLOCK_RESERVE, ahead, note_canary, probe};
 
 /// How often the folder is looked at.
 const EVERY: Duration = Duration::from_secs(30);
@@ -56,19 +56,25 @@ pub(super) async fn run(core: Arc<Core>, folder: Arc<JournalFolder>, journal: Ar
 }
 
 /// Looks whether what was owed to another address still is: it may turn out to be the same database, or be settled by somebody
-/// else.
+/// else. The primary may be used then.
 pub(super) async fn look_again(core: &Core, folder: &JournalFolder, journal: &DiskJournal, readers: Readers) {
-    let _turn = folder.turn().await;
-    folder.look_again();
-    match folder.adopt(journal).await {
-        Ok(found) => {
-            follow(core, &found);
-            core.set_left_journals(folder.left());
-            take_in(core, folder, journal, readers).await;
-            core.set_owed_elsewhere(found.owed_elsewhere());
-        }
-        Err(error) => tracing::warn!(%error, "the folder of the journals cannot be read"),
+    if let Err(error) = look_once_more(core, folder, journal, readers).await {
+        tracing::warn!(%error, "it cannot be seen whether something is still owed to another database");
     }
+    if core.owed_elsewhere().is_none() {
+        probe(core).await;
+    }
+}
+
+async fn look_once_more(core: &Core, folder: &JournalFolder, journal: &DiskJournal, readers: Readers) -> Result<()> {
+    let _turn = folder.turn().await;
+    let found = folder.look_again(journal, core.answered()).await?;
+    follow(core, &found);
+    core.set_left_journals(folder.left());
+    if take_in(core, folder, journal, readers).await {
+        core.set_owed_elsewhere(found.owed_elsewhere())?;
+    }
+    Ok(())
 }
 
 /// What became of the other journals of the folder when another database was accepted.
@@ -109,10 +115,11 @@ fn follow(core: &Core, found: &Found) {
     found.known.into_iter().for_each(|known| note_canary(core, known));
 }
 
-/// Counts as owed what was taken over since the last time. What cannot be read now is read the next time.
-async fn take_in(core: &Core, folder: &JournalFolder, journal: &DiskJournal, readers: Readers) {
-    let Some(after) = folder.take_news() else { return };
-    if let Err(error) = add_all(core, journal, after, readers).await {
+/// Counts as owed what was taken over since the last time. What cannot be read now is read the next time: it answers whether all is known.
+async fn take_in(core: &Core, folder: &JournalFolder, journal: &DiskJournal, readers: Readers) -> bool {
+    let Some(after) = folder.take_news() else { return true };
+    let added = add_all(core, journal, after, readers).await;
+    if let Err(error) = &added {
         folder.put_news_back(after);
         tracing::warn!(%error, "a journal that was taken over cannot be read yet");
     }
@@ -120,6 +127,7 @@ async fn take_in(core: &Core, folder: &JournalFolder, journal: &DiskJournal, rea
         know(core, journal).await;
     }
     core.journaled();
+    added.is_ok()
 }
 
 /// Writes down that this process knows what it took over.

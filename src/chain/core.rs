@@ -16,6 +16,7 @@ use crate::stamp::{HybridClock, Stamp};
 use crate::time::Clock;
 
 use super::clock_reserve::ClockReserve;
+use super::elsewhere::OwedElsewhere;
 use super::gate::{Answer, Attempt, Call, Gate, Patience, Probed};
 use super::in_flight::InFlight;
 use super::journal::Journal;
@@ -49,10 +50,12 @@ pub(super) struct Core {
     pub(super) has_unknown: AtomicBool,
     /// Which database the primary was when it was last seen.
     pub(super) known: Mutex<Option<Identity>>,
-    /// Tells the task that takes over journals that it is written down which database the primary is.
+    /// Tells the task that takes over journals that it is known which database answers.
     pub(super) recognised: Notify,
     /// What is owed to a database at another address, as long as nobody has said that it is owed to this one.
-    elsewhere: Mutex<Option<String>>,
+    pub(super) elsewhere: Mutex<Option<OwedElsewhere>>,
+    /// Which database answered while that is so, and none was known before.
+    pub(super) answered: Mutex<Option<Identity>>,
     board: Board,
     closed: AtomicBool,
 }
@@ -121,6 +124,7 @@ impl Core {
             known: Mutex::new(known),
             recognised: Notify::new(),
             elsewhere: Mutex::default(),
+            answered: Mutex::default(),
             board: Board::new("database", clock.now()),
             clock,
             closed: AtomicBool::new(false),
@@ -303,15 +307,6 @@ impl Core {
 
     pub(super) fn watch(&self) -> watch::Receiver<ChainStatus> {
         self.board.watch()
-    }
-
-    /// Why nothing may go to the primary though it is there: the address was changed while operations waited.
-    pub(super) fn owed_elsewhere(&self) -> Option<String> {
-        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn set_owed_elsewhere(&self, what: Option<String>) {
-        *self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner) = what;
     }
 
     #[cfg(feature = "sqlite")]

@@ -7,6 +7,7 @@ mod cache;
 mod clock_reserve;
 mod core;
 mod database;
+mod elsewhere;
 mod folder;
 mod gate;
 mod in_flight;

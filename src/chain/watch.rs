@@ -94,12 +94,17 @@ async fn probe_once(core: &Core) -> Result<()> {
 async fn takes_word(core: &Core) -> bool {
     let Some(accepted) = word(core).await else { return false };
     match core.primary.identity(&core.gate.probe_context()).await {
-        Ok(found) if found.continues(accepted) => {
+        Ok(found) if found.continues(accepted) && !continues_known(core, found) => {
             tracing::warn!(identity = ?found, "another database was accepted as the known one");
             know(core, found).is_ok()
         }
         _ => false,
     }
+}
+
+fn continues_known(core: &Core, found: Identity) -> bool {
+    let known = *core.known.lock().unwrap_or_else(PoisonError::into_inner);
+    known.is_some_and(|known| found.continues(known))
 }
 
 async fn word(core: &Core) -> Option<Identity> {
@@ -125,20 +130,31 @@ pub(super) async fn accept(core: &Core, cx: &Context) -> Result<Identity> {
         Err(error) if error.outage() == Some(Outage::Foreign) => {
             // It closes the way for calls, which must not go there before that database is the known one.
             probe(core).await;
-            core.primary.expect(None)?;
-            let answer = identified(core, cx).await;
-            if answer.is_err() {
-                core.primary.expect(*core.known.lock().unwrap_or_else(PoisonError::into_inner))?;
-            }
-            answer?
+            if core.is_open() { identified_whichever(core, cx).await? } else { identified(core, cx).await? }
         }
         answer => answer?,
     };
     know(core, identity)?;
-    core.set_owed_elsewhere(None);
-    keep(core).await;
+    core.set_owed_elsewhere(None)?;
+    let is_kept = keep(core).await;
     probe(core).await;
-    Ok(identity)
+    if is_kept {
+        return Ok(identity);
+    }
+    Err(Error::unavailable(
+        "the database was accepted, but that could not be written down, so the next start will not know; see to the disk of the \
+         journal, and accept it again",
+    ))
+}
+
+/// Asks whichever database answers.
+async fn identified_whichever(core: &Core, cx: &Context) -> Result<Identity> {
+    core.primary.expect(None)?;
+    let answer = identified(core, cx).await;
+    if answer.is_err() {
+        core.primary.expect(core.expected())?;
+    }
+    answer
 }
 
 async fn identified(core: &Core, cx: &Context) -> Result<Identity> {
@@ -160,13 +176,17 @@ fn know(core: &Core, identity: Identity) -> Result<()> {
 async fn ask(core: &Core) -> Result<()> {
     let before = *core.known.lock().unwrap_or_else(PoisonError::into_inner);
     let answer = core.gate.ping(&*core.primary).await;
-    if let Some(identity) = answer.as_ref().ok().and_then(|ping| ping.identity) {
-        recognise(core, before, identity)?;
+    let elsewhere = core.owed_elsewhere();
+    match answer.as_ref().ok().and_then(|ping| ping.identity) {
+        // Nobody knows yet whether it is the right one.
+        Some(identity) if before.is_none() && elsewhere.is_some() => core.note_answered(identity),
+        Some(identity) => recognise(core, before, identity)?,
+        None => {}
     }
-    match (core.owed_elsewhere(), answer) {
-        (_, Err(error)) if error.outage().is_some() => Err(error),
-        (Some(what), _) => Err(moved(&what)),
-        (None, answer) => answer.map(drop),
+    let is_away = |error: &Error| error.outage().is_some_and(|outage| outage != Outage::Foreign);
+    match elsewhere {
+        Some(owed) if !answer.as_ref().is_err_and(is_away) => Err(moved(&owed.told)),
+        _ => answer.map(drop),
     }
 }
 

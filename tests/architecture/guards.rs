@@ -26,6 +26,7 @@ const DEGRADED: &str = "tests/chain/degraded.rs";
 const FOLDER: &str = "src/chain/journal/tests/folder.rs";
 const LATE: &str = "tests/chain/late.rs";
 const LIVES: &str = "tests/chain/lives.rs";
+const ACCEPTED: &str = "tests/chain/accepted.rs";
 const MOVED: &str = "tests/chain/moved.rs";
 const OTHERS: &str = "tests/chain/others.rs";
 const PARKED: &str = "tests/chain/parked.rs";
@@ -261,6 +262,15 @@ const BEYOND_THE_MODEL: &[(&str, &[Test])] = &[
         &[
             (MOVED, "another_database_at_the_new_address_is_fenced_off_and_the_reason_is_told"),
             (MOVED, "a_database_at_the_new_address_that_cannot_say_which_it_is_is_not_used"),
+            (MOVED, "a_wrong_database_at_the_new_address_is_not_taken_for_the_known_one"),
+            (MOVED, "nothing_is_made_in_an_empty_database_at_the_new_address"),
+        ],
+    ),
+    (
+        "who looks whose a journal is keeps nobody from knowing it",
+        &[
+            (FOLDER, "who_looks_through_the_folder_waits_for_who_does_so_already"),
+            (MOVED, "all_that_start_at_once_are_fenced_off_from_another_database"),
         ],
     ),
     ("it is before anything is replayed there", &[(MOVED, "what_was_written_while_fenced_stays_here_over_a_restart")]),
@@ -273,11 +283,17 @@ const BEYOND_THE_MODEL: &[(&str, &[Test])] = &[
         &[
             (FOLDER, "a_crash_after_the_copy_does_not_copy_it_twice"),
             (FOLDER, "what_was_written_to_a_file_after_it_was_copied_is_copied_too"),
+            (FOLDER, "what_the_same_process_wrote_to_its_file_after_it_was_copied_is_copied_too"),
+            (FOLDER, "a_file_that_was_copied_is_nobodys_own_again"),
         ],
     ),
     (
-        "what was accepted holds for the dead too",
-        &[(FOLDER, "who_was_told_what_to_take_for_known_and_died_is_taken_over_as_knowing_it")],
+        "what was accepted holds for the dead too, at the address where it answered",
+        &[
+            (FOLDER, "who_was_told_what_to_take_for_known_and_died_is_taken_over_as_knowing_it"),
+            (ACCEPTED, "what_was_accepted_stays_known_though_one_who_had_not_heard_of_it_owed_more"),
+            (ACCEPTED, "what_was_accepted_at_one_address_says_nothing_of_another"),
+        ],
     ),
     (
         "a probe is judged by what was known before it",

@@ -12,6 +12,7 @@ use agent_storage::contract::{DatabaseBackend, Durability};
 use agent_storage::testkit::{Fault, FaultBackend, Faults};
 use futures_util::FutureExt;
 
+use crate::machine::Machine;
 use crate::rig::Rig;
 
 /// A process with a journal in a folder, which knows its database under an address.
@@ -161,4 +162,76 @@ async fn it_is_carried_out_though_whoever_asked_for_it_goes_away() {
     process.until(|status| status.state == ChainState::Normal && status.replayed == 2).await;
     let stored = Database::new(memory);
     assert_eq!((stored.get_json("theirs").await.unwrap(), stored.get_json("ours").await.unwrap()), (Some(1), Some(1)));
+}
+
+#[tokio::test]
+async fn what_was_accepted_stays_known_though_one_who_had_not_heard_of_it_owed_more() {
+    let machine = Machine::new();
+    let accepted = Beside::new();
+    let deaf = machine.start().await;
+    machine.fall();
+    for key in ["a", "b"] {
+        deaf.owe(key, 1).await;
+    }
+    let process = machine.start_at(accepted.backend(), "here").await;
+    process.chain.accept_primary().await.unwrap();
+    process.until(|status| status.state == ChainState::Normal).await;
+    accepted.faults.set(Fault::FailBefore);
+    process.owe("after it", 1).await;
+    machine.kill([deaf, process]).await;
+    // The former one answers again.
+    machine.faults.heal();
+    let process = machine.start().await;
+    assert!(process.chain.status().fenced, "{:?}", process.chain.status());
+    machine.kill([process]).await;
+    // By somebody else's handle, who expects nothing.
+    machine.backend.expect(None).unwrap();
+    assert_eq!(machine.primary.get_json::<i64>("after it").await.unwrap(), None);
+    accepted.faults.heal();
+    let process = machine.start_at(accepted.backend(), "here").await;
+    process.until(|status| status.state == ChainState::Normal).await;
+    for key in ["a", "b", "after it"] {
+        assert_eq!(Database::new(Arc::clone(&accepted.memory)).get_json::<i64>(key).await.unwrap(), Some(1));
+    }
+}
+
+#[tokio::test]
+async fn what_was_accepted_at_one_address_says_nothing_of_another() {
+    let machine = Machine::new();
+    let there = Beside::new();
+    let first = machine.start().await;
+    machine.fall();
+    first.owe("a", 1).await;
+    let elsewhere = machine.start_at(there.backend(), "there").await;
+    elsewhere.chain.accept_primary().await.unwrap();
+    // One that starts beside the first, and one that takes over what they leave.
+    let second = machine.start().await;
+    second.owe("b", 1).await;
+    machine.faults.heal();
+    second.until(|status| status.state == ChainState::Normal).await;
+    machine.fall();
+    second.owe("c", 1).await;
+    machine.kill([first, second, elsewhere]).await;
+    machine.faults.heal();
+    let third = machine.start().await;
+    third.until(|status| status.state == ChainState::Normal).await;
+    for key in ["a", "b", "c"] {
+        assert_eq!(machine.primary.get_json::<i64>(key).await.unwrap(), Some(1));
+    }
+}
+
+/// Another database, with faults of its own.
+struct Beside {
+    memory: Arc<dyn DatabaseBackend>,
+    faults: Faults,
+}
+
+impl Beside {
+    fn new() -> Self {
+        Self { memory: memory(), faults: Faults::seeded(2) }
+    }
+
+    fn backend(&self) -> Arc<dyn DatabaseBackend> {
+        Arc::new(FaultBackend::new(Arc::clone(&self.memory), self.faults.clone()))
+    }
 }

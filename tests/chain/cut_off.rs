@@ -60,7 +60,7 @@ fn copy_journal(from: &Path, to: &Path) {
     let sql = format!("INSERT INTO op ({columns}) SELECT {columns} FROM source.op");
     connection.execute(&sql, []).unwrap();
     let name = from.file_name().unwrap().to_str().unwrap();
-    let mark = "INSERT INTO imported (source) SELECT ?1 || ' ' || lower(hex(writer)) FROM source.meta";
+    let mark = "INSERT INTO imported (source) SELECT ?1 || ' ' || lower(hex(writer)) || printf(' %x', clock_reserve) FROM source.meta";
     assert_eq!(connection.execute(mark, [name]).unwrap(), 1);
 }
 

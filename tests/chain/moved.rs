@@ -6,13 +6,18 @@ use agent_storage::backend::memory::MemoryDatabase;
 use agent_storage::backend::sqlite::SqliteDatabase;
 use agent_storage::chain::ChainState;
 use agent_storage::config::{MemoryDatabaseConfig, SqliteConfig};
-use agent_storage::contract::{DatabaseBackend, Store};
+use agent_storage::contract::{DatabaseBackend, Store, Write};
 use agent_storage::testkit::FaultBackend;
-use agent_storage::{Database, Value};
+use agent_storage::{Database, Key, Value};
+use tokio::task::JoinSet;
 
 use crate::machine::Machine;
 use crate::picky::Picky;
 use crate::rig::soon;
+
+fn memory() -> Arc<dyn DatabaseBackend> {
+    Arc::new(MemoryDatabase::new(&MemoryDatabaseConfig::default()))
+}
 
 /// A machine on which a process died that owed something.
 async fn owing() -> Machine {
@@ -28,7 +33,7 @@ async fn owing() -> Machine {
 #[tokio::test]
 async fn another_database_at_the_new_address_is_fenced_off_and_the_reason_is_told() {
     let machine = owing().await;
-    let empty: Arc<dyn DatabaseBackend> = Arc::new(MemoryDatabase::new(&MemoryDatabaseConfig::default()));
+    let empty = memory();
     let process = machine.start_at(Arc::clone(&empty), "there").await;
     let status = process.chain.status();
     let reason = status.reason.map(|reason| reason.to_string()).unwrap_or_default();
@@ -102,10 +107,81 @@ async fn an_older_copy_of_the_database_at_the_new_address_is_fenced_off() {
     assert_eq!(Database::new(original).get_json::<i64>("k").await.unwrap(), Some(1));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_start_at_once_are_fenced_off_from_another_database() {
+    let machine = Machine::new();
+    let process = machine.start().await;
+    machine.fall();
+    // Large enough that who looks through it has it for a while.
+    for part in 0..10 {
+        let writes = (0..1000).map(|number| {
+            let key = Key::parse(format!("k:{part}:{number}")).unwrap();
+            Write::put(key, Value::from_integer(number), process.stamps.issue())
+        });
+        let acks = process.chain.write_many(writes.collect(), &soon()).await;
+        assert!(acks.iter().all(Result::is_ok), "{:?}", acks[0]);
+    }
+    machine.kill([process]).await;
+    machine.faults.heal();
+    let empty = memory();
+    let mut starts = JoinSet::new();
+    let machine = Arc::new(machine);
+    for _ in 0..8 {
+        let (machine, empty) = (Arc::clone(&machine), Arc::clone(&empty));
+        starts.spawn(async move { machine.start_at(empty, "there").await });
+    }
+    for process in starts.join_all().await {
+        assert!(process.chain.status().fenced, "{:?}", process.chain.status());
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_database_at_the_new_address_is_not_taken_for_the_known_one() {
+    let machine = owing().await;
+    let process = machine.start_at(memory(), "there").await;
+    assert!(process.chain.status().fenced, "{:?}", process.chain.status());
+    process.owe("while fenced", 1).await;
+    machine.kill([process]).await;
+    // The address leads to the right one at last.
+    let process = machine.start_at(Arc::clone(&machine.backend), "there").await;
+    process.until(|status| status.state == ChainState::Normal).await;
+    for key in ["k", "while fenced"] {
+        assert_eq!(machine.primary.get_json::<i64>(key).await.unwrap(), Some(1));
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_made_in_an_empty_database_at_the_new_address() {
+    let (machine, folder) = (owing().await, tempfile::tempdir().unwrap());
+    let there = folder.path().join("there.db");
+    let process = machine.start_at(Arc::new(SqliteDatabase::new(&SqliteConfig::at(&there))), "there").await;
+    assert!(process.chain.status().fenced, "{:?}", process.chain.status());
+    assert!(std::fs::metadata(&there).is_ok_and(|file| file.len() == 0) || !there.exists());
+    // Somebody says that it is right.
+    process.chain.accept_primary().await.unwrap();
+    process.until(|status| status.state == ChainState::Normal).await;
+    assert_eq!(process.number("k").await, Some(1));
+}
+
+#[tokio::test]
+async fn the_fence_goes_when_the_former_address_is_used_again_and_whichever_answers_is_known() {
+    let machine = owing().await;
+    machine.fall();
+    let moved = machine.start_at(memory(), "there").await;
+    assert!(moved.chain.status().fenced, "{:?}", moved.chain.status());
+    let back = machine.start().await;
+    assert_eq!(back.chain.status().pending, 1);
+    moved.chain.accept_primary().await.unwrap();
+    moved.until(|status| status.state == ChainState::Normal).await;
+    machine.faults.heal();
+    back.until(|status| status.state == ChainState::Normal).await;
+    assert_eq!(machine.primary.get_json::<i64>("k").await.unwrap(), Some(1));
+}
+
 #[tokio::test]
 async fn what_was_written_while_fenced_stays_here_over_a_restart() {
     let machine = owing().await;
-    let empty: Arc<dyn DatabaseBackend> = Arc::new(MemoryDatabase::new(&MemoryDatabaseConfig::default()));
+    let empty = memory();
     for life in 0..3 {
         let process = machine.start_at(Arc::clone(&empty), "there").await;
         assert!(process.chain.status().fenced, "{:?}", process.chain.status());
@@ -126,5 +202,7 @@ async fn a_database_at_the_new_address_that_cannot_say_which_it_is_is_not_used()
     let process = machine.start_at(busy, "there").await;
     assert!(process.chain.status().fenced, "{:?}", process.chain.status());
     process.owe("other", 2).await;
+    // By somebody else's handle, who expects nothing.
+    empty.expect(None).unwrap();
     assert_eq!(Database::new(empty).get_json::<i64>("other").await.unwrap(), None);
 }

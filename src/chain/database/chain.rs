@@ -20,6 +20,7 @@ use crate::stamp::{HybridClock, Stamp};
 use crate::time::{Clock, Ttl};
 
 use crate::chain::core::{Core, Parts, Settings};
+use crate::chain::elsewhere::OwedElsewhere;
 use crate::chain::inherit::inherit;
 use crate::chain::journal::{Header, Journal, VolatileJournal, each_header};
 use crate::chain::owed::Owed;
@@ -134,7 +135,7 @@ struct Before {
     /// Who had its journal.
     predecessors: BTreeSet<u64>,
     /// What is owed to a database at another address.
-    owed_elsewhere: Option<String>,
+    owed_elsewhere: Option<OwedElsewhere>,
 }
 
 impl DatabaseChain {
@@ -191,7 +192,6 @@ impl DatabaseChain {
         if is_moved {
             // By now the primary may have said which database it is.
             adoption::look_again(&chain.core, &folder, &journal, adoption::Readers::NotYet).await;
-            watching::probe(&chain.core).await;
         }
         let run = adoption::run(Arc::clone(&chain.core), Arc::clone(&folder), Arc::clone(&journal));
         chain.tasks.push(tokio::spawn(run));
@@ -224,7 +224,7 @@ impl DatabaseChain {
         let settings = Settings::new(config, timeout, fingerprint);
         let core = Core::new(Parts { primary, journal, config: config.clone(), settings, clock, stamps, owed, known });
         // Nothing may go to a database before it is known that nothing is owed to another one.
-        core.set_owed_elsewhere(before.owed_elsewhere);
+        core.set_owed_elsewhere(before.owed_elsewhere)?;
         watching::keep(&core).await;
         watching::probe(&core).await;
         watching::keep(&core).await;

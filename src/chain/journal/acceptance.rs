@@ -2,7 +2,7 @@
 //!
 //! Somebody has decided so, who has seen what answers. The owner looks for it while another database than the known one answers,
 //! and removes it when the database that answers is the known one. Where the owner died before it heard, it counts for whoever takes the
-//! journal over. It goes with the journal.
+//! journal over and uses the address at which that database answered. It goes with the journal.
 
 use std::fs;
 use std::io::{self, ErrorKind, Write as _};
@@ -19,12 +19,22 @@ pub(super) const UNFINISHED: &str = "accept-new";
 /// What the file begins with.
 const FORM: &str = "agent-storage accepts 1";
 
+/// Which database is to be taken for the known one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Word {
+    /// That database.
+    pub(crate) identity: Identity,
+    /// The address at which it answered, without secrets.
+    pub(crate) address: Option<String>,
+}
+
 /// Leaves the word, whole or not at all.
-pub(crate) fn announce(journal: &Path, identity: Identity) -> Result<()> {
+pub(crate) fn announce(journal: &Path, word: &Word) -> Result<()> {
     let (unfinished, finished) = (journal.with_extension(UNFINISHED), journal.with_extension(ENDING));
     let write = || {
         let mut file = fs::File::create(&unfinished)?;
-        writeln!(file, "{FORM} {:032x} {}", identity.id, identity.canary)?;
+        writeln!(file, "{FORM} {:032x} {}", word.identity.id, word.identity.canary)?;
+        word.address.iter().try_for_each(|address| write!(file, "{address}"))?;
         file.sync_all()?;
         fs::rename(&unfinished, &finished)
     };
@@ -36,12 +46,19 @@ pub(crate) fn announce(journal: &Path, identity: Identity) -> Result<()> {
 }
 
 /// Reads the word, if there is one. What cannot be read says nothing.
-pub(crate) fn announced(journal: &Path) -> Option<Identity> {
+pub(crate) fn announced(journal: &Path) -> Option<Word> {
     let text = fs::read_to_string(journal.with_extension(ENDING)).ok()?;
-    let mut words = text.strip_prefix(FORM)?.split_ascii_whitespace();
+    let (identity, address) = text.strip_prefix(FORM)?.split_once('\n')?;
+    let mut words = identity.split_ascii_whitespace();
     let id = u128::from_str_radix(words.next()?, 16).ok()?;
     let canary = words.next()?.parse().ok()?;
-    Some(Identity::new(id, canary))
+    let address = (!address.is_empty()).then(|| address.to_owned());
+    Some(Word { identity: Identity::new(id, canary), address })
+}
+
+/// What the word says to whoever uses an address.
+pub(super) fn announced_at(journal: &Path, address: Option<&str>) -> Option<Identity> {
+    announced(journal).filter(|word| word.address.as_deref() == address).map(|word| word.identity)
 }
 
 /// Removes the word.
@@ -63,12 +80,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let journal = folder.path().join("journal-1.db");
         assert_eq!(announced(&journal), None);
-        let identity = Identity::new(0xfeed << 100, 42);
-        announce(&journal, identity).unwrap();
-        assert_eq!(announced(&journal), Some(identity));
-        for broken in ["", "agent-storage accepts 2 ff 1", "agent-storage accepts 1 ff", "agent-storage accepts 1 x 1"]
-        {
-            fs::write(journal.with_extension(ENDING), broken).unwrap();
+        for address in [Some("postgres://there/with a blank"), None] {
+            let word = Word { identity: Identity::new(0xfeed << 100, 42), address: address.map(str::to_owned) };
+            announce(&journal, &word).unwrap();
+            assert_eq!(announced_at(&journal, address), Some(word.identity));
+            assert_eq!(announced_at(&journal, Some("elsewhere")), None);
+            assert_eq!(announced(&journal), Some(word));
+        }
+        for broken in ["", "accepts 2 ff 1\n", "accepts 1 ff\n", "accepts 1 x 1\n", "accepts 1 ff 1"] {
+            let broken = format!("agent-storage {broken}");
+            fs::write(journal.with_extension(ENDING), &broken).unwrap();
             assert_eq!(announced(&journal), None, "{broken}");
         }
         forget(&journal);

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use rusqlite::{Connection, MAIN_DB, OpenFlags};
@@ -11,13 +12,18 @@ use crate::error::{Error, Result};
 
 use super::acceptance;
 use super::disk::is_disk_full;
-use super::files;
+use super::files::{self, Looking};
+use super::import;
 use super::layout;
 use super::lock::OwnerLock;
 use super::operation::Meta;
 use super::record::{HEADER_COLUMNS, header};
 use super::reserve::Reserve;
 use super::table;
+
+/// How often, and how soon, a journal that somebody has is looked at again: they may only look whether it is owned.
+const ROUNDS: usize = 5;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// How long to wait for a tool that looks into the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,18 +47,64 @@ pub(super) struct Candidate {
     pub(super) operations: u64,
     /// Who gave the stamps of the process that had it.
     pub(super) writer: Option<u64>,
+    /// The marks of the files that were copied into it, and may still be there.
+    pub(super) copied: Vec<String>,
     // Given back last.
     pub(super) lock: OwnerLock,
 }
 
-/// Finds the journals of dead processes, but for those that are known.
-pub(super) fn dead(folder: &Path, known: &HashSet<PathBuf>) -> Result<Vec<Dead>> {
+impl Dead {
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Readable(candidate) => &candidate.path,
+            Self::Unreadable { path, .. } => path,
+        }
+    }
+}
+
+impl Candidate {
+    /// What tells that it was copied as it is.
+    pub(super) fn mark(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        import::mark_of(&name, self.writer, self.meta.clock_reserve)
+    }
+}
+
+/// Finds the journals of dead processes, but for those that are known, for one that uses an address. Nobody else may look meanwhile.
+pub(super) fn dead(
+    _looking: &Looking,
+    folder: &Path,
+    known: &HashSet<PathBuf>,
+    address: Option<&str>,
+) -> Result<Vec<Dead>> {
     let (journals, orphans) = files::list(folder)?;
     for lock in orphans {
         remove_orphan(&lock);
     }
-    let unknown = journals.into_iter().filter(|path| !known.contains(path));
-    Ok(unknown.filter_map(look).collect())
+    let mut owned: Vec<PathBuf> = journals.into_iter().filter(|path| !known.contains(path)).collect();
+    let mut dead = Vec::new();
+    for round in 0..ROUNDS {
+        if round > 0 && !owned.is_empty() {
+            thread::sleep(PAUSE);
+        }
+        owned.retain(|path| match look(path, address) {
+            Looked::Owned => true,
+            Looked::Gone => false,
+            Looked::Dead(found) => {
+                dead.push(found);
+                false
+            }
+        });
+    }
+    Ok(dead)
+}
+
+enum Looked {
+    /// Somebody has it.
+    Owned,
+    /// Somebody has removed it.
+    Gone,
+    Dead(Dead),
 }
 
 /// Removes what is left of a journal that somebody was about to remove when they died.
@@ -66,23 +118,25 @@ fn remove_orphan(lock: &Path) {
     }
 }
 
-fn look(path: PathBuf) -> Option<Dead> {
-    let lock = match files::lock(&path) {
-        Ok(lock) => lock?,
-        Err(error) => return Some(Dead::Unreadable { path, error }),
+fn look(path: &Path, address: Option<&str>) -> Looked {
+    let lock = match files::lock_now(path) {
+        Ok(Some(lock)) => lock,
+        Ok(None) => return Looked::Owned,
+        Err(error) => return Looked::Dead(Dead::Unreadable { path: path.to_owned(), error }),
     };
     if !path.exists() {
-        return None;
+        return Looked::Gone;
     }
-    let mut found = read(&path).map_err(SqlError::into_error);
+    let mut found = read(path, address).map_err(SqlError::into_error);
     if found.as_ref().is_err_and(is_disk_full) {
         // Beside a file that was closed in order SQLite must make its own anew, and the room for that was kept.
-        Reserve::of(&path).give_way();
-        found = read(&path).map_err(SqlError::into_error);
+        Reserve::of(path).give_way();
+        found = read(path, address).map_err(SqlError::into_error);
     }
-    Some(match found {
-        Ok(Contents { connection, meta, operations, writer }) => {
-            Dead::Readable(Box::new(Candidate { path, connection, meta, operations, writer, lock }))
+    let path = path.to_owned();
+    Looked::Dead(match found {
+        Ok(Contents { connection, meta, operations, writer, copied }) => {
+            Dead::Readable(Box::new(Candidate { path, connection, meta, operations, writer, copied, lock }))
         }
         Err(error) => Dead::Unreadable { path, error },
     })
@@ -94,10 +148,11 @@ struct Contents {
     meta: Meta,
     operations: u64,
     writer: Option<u64>,
+    copied: Vec<String>,
 }
 
 /// Reads the whole file, so that one which is damaged is found out before it is relied on.
-fn read(path: &Path) -> SqlResult<Contents> {
+fn read(path: &Path, address: Option<&str>) -> SqlResult<Contents> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     // An absolute path is neither a `file:` address nor one of SQLite's special names.
     let absolute = std::path::absolute(path)
@@ -106,7 +161,7 @@ fn read(path: &Path) -> SqlResult<Contents> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     if layout::format(&connection)? == 0 {
-        return Ok(Contents { connection, meta: Meta::default(), operations: 0, writer: None });
+        return Ok(Contents { connection, meta: Meta::default(), operations: 0, writer: None, copied: Vec::new() });
     }
     if connection.is_readonly(MAIN_DB)? {
         let why = "the journal cannot be written; let this user write it, so that what it holds is replayed";
@@ -128,6 +183,7 @@ fn read(path: &Path) -> SqlResult<Contents> {
     transaction.commit()?;
     let (mut meta, writer) = (table::meta(&connection)?, table::writer(&connection)?);
     // It was told, and died before it heard.
-    meta.identity = acceptance::announced(path).or(meta.identity);
-    Ok(Contents { connection, meta, operations, writer })
+    meta.identity = acceptance::announced_at(path, address).or(meta.identity);
+    let copied = import::marks(&connection)?;
+    Ok(Contents { connection, meta, operations, writer, copied })
 }

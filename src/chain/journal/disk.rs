@@ -277,7 +277,7 @@ impl Journal for DiskJournal {
     }
 
     async fn accepted(&self) -> Option<Identity> {
-        self.with_word(acceptance::announced).await?
+        self.with_word(acceptance::announced).await?.map(|word| word.identity)
     }
 
     async fn forget_accepted(&self) {

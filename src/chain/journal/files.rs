@@ -1,8 +1,9 @@
 //! The files of a folder of journals: how they are named, made and removed.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 
@@ -13,6 +14,10 @@ use super::lock::OwnerLock;
 
 /// What stands beside a journal under the same name. The lock goes last.
 const BESIDE: [&str; 6] = ["db-wal", "db-shm", "reserve", "probe", acceptance::ENDING, acceptance::UNFINISHED];
+
+/// What is locked by whoever looks through the folder, and for how long it is waited for: a large journal takes seconds to be looked through.
+const LOOKING: &str = "looking";
+const LOOKS_WITHIN: Duration = Duration::from_secs(30);
 
 /// How often another name is tried.
 const ATTEMPTS: usize = 8;
@@ -38,15 +43,50 @@ pub(super) fn list(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
 /// The lock of a journal, if its owner is dead.
 pub(super) fn lock(journal: &Path) -> Result<Option<OwnerLock>> {
     let path = journal.with_extension("lock");
-    OwnerLock::take(&path).map_err(|error| match error.kind() {
+    OwnerLock::take(&path).map_err(|error| unlockable(&path, error))
+}
+
+/// The same for one that may only be glanced at by others, if it is free this very moment.
+pub(super) fn lock_now(journal: &Path) -> Result<Option<OwnerLock>> {
+    let path = journal.with_extension("lock");
+    OwnerLock::take_within(&path, Duration::ZERO).map_err(|error| unlockable(&path, error))
+}
+
+fn unlockable(path: &Path, error: io::Error) -> Error {
+    match error.kind() {
         ErrorKind::Unsupported => Error::unavailable(format!(
             "the file system of {} cannot lock files, so that nobody would know whose a journal is; choose a folder on a local \
              disk",
             path.display()
         ))
         .permanent(),
-        _ => unusable("the lock of a journal cannot be taken", &path, error),
-    })
+        _ => unusable("the lock of a journal cannot be taken", path, error),
+    }
+}
+
+/// The right to look whose the journals of a folder are, until it is dropped. Who has a journal meanwhile owns it, or takes it over.
+#[derive(Debug)]
+pub(super) struct Looking {
+    _lock: OwnerLock,
+}
+
+impl Looking {
+    /// Waits until nobody else looks.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if that takes too long, or the lock cannot be taken.
+    pub(super) fn begin(folder: &Path) -> Result<Self> {
+        let path = folder.join(LOOKING);
+        let lock = OwnerLock::take_within(&path, LOOKS_WITHIN).map_err(|error| unlockable(&path, error))?;
+        let why = || {
+            let (shown, seconds) = (path.display(), LOOKS_WITHIN.as_secs());
+            Error::unavailable(format!(
+                "another process has been looking through the journals for {seconds} s, and keeps {shown} locked; if it hangs, end it"
+            ))
+        };
+        Ok(Self { _lock: lock.ok_or_else(why)? })
+    }
 }
 
 /// Finds a name for a new journal, and locks it.

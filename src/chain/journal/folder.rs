@@ -1,6 +1,6 @@
 //! The folder of the journals: [`JournalFolder`]. Each process has a file of its own in it, and takes over those of the dead.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,14 +9,13 @@ use rusqlite::Connection;
 use crate::chain::folder::{create_folder, sync_folder};
 use crate::contract::Identity;
 use crate::error::{Error, Result};
-use crate::stamp::Stamp;
-use crate::time::Timestamp;
 
-use super::acceptance;
+use super::acceptance::{self, Word};
 use super::candidate::{self, Candidate, Dead};
 use super::disk::{DiskJournal, patiently};
 use super::episode;
-use super::files;
+use super::files::{self, Looking};
+use super::found::{Found, LeftFile, LeftReason, Moved};
 use super::glance;
 use super::import::{self, Known};
 use super::lock::OwnerLock;
@@ -47,62 +46,7 @@ struct Left {
     told: String,
     /// Whether it stays as it is, so that it need not be read again and again.
     stays: bool,
-}
-
-/// What was found in the folder beside this process's own file and those of other living ones.
-#[derive(Debug, Default)]
-pub(crate) struct Found {
-    /// How many operations were taken over from dead processes; they are the newest of the journal.
-    pub(crate) imported: u64,
-    /// The files that were left alone.
-    pub(crate) left: Vec<LeftFile>,
-    /// The newest stamp of what others owe, if it was looked for.
-    pub(crate) newest_of_others: Option<Stamp>,
-    /// The latest moment that others have written down as the end of their stamps, those that were taken over among them.
-    pub(crate) reserve_of_others: Option<Timestamp>,
-    /// Who gave the stamps of the dead processes whose journals are this one's now.
-    pub(crate) predecessors: BTreeSet<u64>,
-    /// The newest state of our database that one of them knew.
-    pub(crate) known: Option<Identity>,
-}
-
-/// A file of a dead process that was left as it is.
-#[derive(Debug)]
-pub(crate) struct LeftFile {
-    /// The file.
-    pub(crate) path: PathBuf,
-    /// Why it was left.
-    pub(crate) reason: LeftReason,
-}
-
-/// Why a file was left as it is.
-#[derive(Debug)]
-pub(crate) enum LeftReason {
-    /// It cannot be read: it is damaged, of a newer program, no journal, or cannot be taken over now.
-    Unreadable(Error),
-    /// What it holds is owed to another database than ours: one at another address, if `moved`.
-    OwedElsewhere { operations: u64, place: Option<String>, moved: bool },
-}
-
-impl std::fmt::Display for LeftFile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let path = self.path.display();
-        match &self.reason {
-            LeftReason::Unreadable(error) => write!(f, "{path}: {error}"),
-            LeftReason::OwedElsewhere { operations, place, .. } => {
-                let place = place.as_deref().unwrap_or("at an unknown place");
-                write!(f, "{path}: {operations} operations owed to another database ({place})")
-            }
-        }
-    }
-}
-
-impl Found {
-    /// What is owed to a database at another address than the configured one, if anything is.
-    pub(crate) fn owed_elsewhere(&self) -> Option<String> {
-        let moved = |left: &&LeftFile| matches!(left.reason, LeftReason::OwedElsewhere { moved: true, .. });
-        self.left.iter().find(moved).map(ToString::to_string)
-    }
+    moved: Option<Moved>,
 }
 
 impl JournalFolder {
@@ -128,27 +72,24 @@ impl JournalFolder {
         let (path, fingerprint) = (self.path.clone(), self.fingerprint.clone());
         let looked = blocking(move || {
             create_folder(&path)?;
+            let looking = Looking::begin(&path)?;
+            let dead = candidate::dead(&looking, &path, &HashSet::new(), fingerprint.as_deref())?;
+            let locked = dead.iter().map(|dead| dead.path().to_owned()).collect();
             // Of a database in memory each process has its own.
-            let known = fingerprint.and_then(|fingerprint| glance::known_by_others(&path, &fingerprint));
-            Ok((candidate::dead(&path, &HashSet::new())?, known))
+            let known = fingerprint.and_then(|fingerprint| glance::known_by_others(&path, &fingerprint, &locked));
+            Ok((looking, dead, known))
         });
-        let (dead, known) = looked.await?;
+        let (looking, dead, known) = looked.await?;
         let (mut ours, mut found) = self.sort(dead, known);
-        let largest = ours.iter().enumerate().max_by_key(|(_, candidate)| candidate.operations);
-        let journal = match largest.map(|(index, _)| index) {
+        drop(looking);
+        // What the own file says is newer where its process was told, and died before it heard.
+        let (journal, known) = match largest(&ours) {
             Some(index) => {
-                let Candidate { path, lock, connection, .. } = ours.swap_remove(index);
+                let Candidate { path, lock, connection, meta, .. } = ours.swap_remove(index);
                 drop(connection);
-                DiskJournal::open(path, lock, self.max_bytes).await?
+                (DiskJournal::open(path, lock, self.max_bytes).await?, import::newest(meta.identity, known))
             }
-            None => {
-                let folder = self.path.clone();
-                let (path, lock) = blocking(move || files::create_journal(&folder)).await?;
-                let journal = DiskJournal::open(path, lock, self.max_bytes).await?;
-                let folder = self.path.clone();
-                blocking(move || sync_folder(&folder)).await?;
-                journal
-            }
+            None => (self.create().await?, known),
         };
         found.predecessors.extend(self.sign(&journal, known).await?);
         self.import(&journal, ours, Known::Newest, &mut found).await;
@@ -161,27 +102,64 @@ impl JournalFolder {
         Ok((journal, found))
     }
 
+    async fn create(&self) -> Result<DiskJournal> {
+        let folder = self.path.clone();
+        let (path, lock) = blocking(move || files::create_journal(&folder)).await?;
+        let journal = DiskJournal::open(path, lock, self.max_bytes).await?;
+        let folder = self.path.clone();
+        blocking(move || sync_folder(&folder)).await?;
+        Ok(journal)
+    }
+
     /// Takes over what processes have left that died since. What was left alone before is not told again.
     ///
     /// # Errors
     ///
     /// `Unavailable` if the folder cannot be read.
     pub(crate) async fn adopt(&self, journal: &DiskJournal) -> Result<Found> {
-        let path = self.path.clone();
+        self.adopt_of(journal, None).await
+    }
+
+    /// As [`JournalFolder::adopt`], where `answered` is the database that answers if none is known, and what was left alone before is
+    /// looked at again. What was owed elsewhere and cannot be read now still is.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if the folder cannot be read.
+    pub(crate) async fn look_again(&self, journal: &DiskJournal, answered: Option<Identity>) -> Result<Found> {
+        let before = std::mem::take(&mut *self.lock_left());
+        let found = self.adopt_of(journal, answered).await;
+        let mut left = self.lock_left();
+        let Ok(mut found) = found else {
+            *left = before;
+            return found;
+        };
+        for file in found.left.iter_mut().filter(|file| matches!(file.reason, LeftReason::Unreadable(_))) {
+            file.moved = before.get(&file.path).and_then(|before| before.moved);
+            left.entry(file.path.clone()).and_modify(|left| left.moved = file.moved);
+        }
+        Ok(found)
+    }
+
+    async fn adopt_of(&self, journal: &DiskJournal, answered: Option<Identity>) -> Result<Found> {
+        let (path, fingerprint) = (self.path.clone(), self.fingerprint.clone());
         // A failure that passes is tried again.
         self.lock_left().retain(|_, left| left.stays);
         let known: HashSet<PathBuf> = self.lock_left().keys().cloned().collect();
         let looked = blocking(move || {
+            let looking = Looking::begin(&path)?;
             let gone: Vec<_> = known.iter().filter(|path| is_gone(path)).cloned().collect();
-            Ok((candidate::dead(&path, &known)?, gone))
+            let dead = candidate::dead(&looking, &path, &known, fingerprint.as_deref())?;
+            Ok((looking, dead, gone))
         });
-        let (dead, gone) = looked.await?;
+        let (looking, dead, gone) = looked.await?;
         self.lock_left().retain(|path, _| !gone.contains(path));
         if dead.is_empty() {
             return Ok(Found::default());
         }
-        let known = journal.meta().await?.identity;
+        let known = journal.meta().await?.identity.or(answered);
         let (ours, mut found) = self.sort(dead, known);
+        drop(looking);
         self.import(journal, ours, Known::Newest, &mut found).await;
         Ok(found)
     }
@@ -192,13 +170,15 @@ impl JournalFolder {
     ///
     /// `Unavailable` if the folder cannot be read.
     pub(crate) async fn adopt_all(&self, journal: &DiskJournal) -> Result<Found> {
-        let path = self.path.clone();
-        let dead = blocking(move || candidate::dead(&path, &HashSet::new())).await?;
+        let (path, fingerprint) = (self.path.clone(), self.fingerprint.clone());
+        let looked =
+            blocking(move || candidate::dead(&Looking::begin(&path)?, &path, &HashSet::new(), fingerprint.as_deref()));
+        let dead = looked.await?;
         let (mut all, mut found) = (Vec::new(), Found::default());
-        self.look_again();
+        self.lock_left().clear();
         for one in dead {
             match one {
-                Dead::Unreadable { path, error } => self.leave(path, LeftReason::Unreadable(error), &mut found),
+                Dead::Unreadable { path, error } => self.leave(path, LeftReason::Unreadable(error), None, &mut found),
                 Dead::Readable(candidate) => all.push(*candidate),
             }
         }
@@ -214,11 +194,12 @@ impl JournalFolder {
     /// `Unavailable` if the folder cannot be read or written.
     pub(crate) async fn announce(&self, journal: &DiskJournal, accepted: Identity) -> Result<usize> {
         let (folder, ours) = (self.path.clone(), journal.path().to_owned());
+        let word = Word { identity: accepted, address: self.fingerprint.clone() };
         blocking(move || {
             let mut told = 0;
             for path in files::list(&folder)?.0.iter().filter(|path| **path != ours) {
                 let is_alive = glance::is_owned(path)?;
-                acceptance::announce(path, accepted)?;
+                acceptance::announce(path, &word)?;
                 told += usize::from(is_alive);
             }
             Ok(told)
@@ -242,11 +223,6 @@ impl JournalFolder {
         self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets which files were left alone, so that they are looked at again.
-    pub(crate) fn look_again(&self) {
-        self.lock_left().clear();
-    }
-
     /// The files that are left alone now, and why.
     pub(crate) fn left(&self) -> Vec<String> {
         self.lock_left().values().map(|left| left.told.clone()).collect()
@@ -263,7 +239,7 @@ impl JournalFolder {
         for one in dead {
             match one {
                 Dead::Unreadable { path, error } => {
-                    self.leave(path, LeftReason::Unreadable(error), &mut found);
+                    self.leave(path, LeftReason::Unreadable(error), None, &mut found);
                 }
                 Dead::Readable(candidate) => {
                     let theirs = candidate.meta.identity;
@@ -275,8 +251,9 @@ impl JournalFolder {
                         ours.push(*candidate);
                     } else if candidate.operations > 0 {
                         let Candidate { path, operations, meta, .. } = *candidate;
-                        let place = meta.fingerprint;
-                        self.leave(path, LeftReason::OwedElsewhere { operations, place, moved: !named }, &mut found);
+                        let (place, moved) = (meta.fingerprint, theirs.map(|theirs| theirs.id));
+                        let reason = LeftReason::OwedElsewhere { operations, place };
+                        self.leave(path, reason, (!named).then_some(moved), &mut found);
                     }
                 }
             }
@@ -289,7 +266,7 @@ impl JournalFolder {
         fresh || candidate.meta.fingerprint == self.fingerprint
     }
 
-    fn leave(&self, path: PathBuf, reason: LeftReason, found: &mut Found) {
+    fn leave(&self, path: PathBuf, reason: LeftReason, moved: Option<Moved>, found: &mut Found) {
         let stays = match &reason {
             LeftReason::Unreadable(error) => {
                 tracing::error!(path = %path.display(), %error, "a journal of a dead process was left alone");
@@ -304,8 +281,8 @@ impl JournalFolder {
                 true
             }
         };
-        let file = LeftFile { path, reason };
-        self.lock_left().insert(file.path.clone(), Left { told: file.to_string(), stays });
+        let file = LeftFile { path, reason, moved };
+        self.lock_left().insert(file.path.clone(), Left { told: file.to_string(), stays, moved });
         found.left.push(file);
     }
 
@@ -316,7 +293,7 @@ impl JournalFolder {
         let (fingerprint, writer) = (self.fingerprint.clone(), self.writer);
         let sign = move |connection: &Connection, _: &Shared| {
             let before = table::meta(connection)?;
-            let identity = import::newest(before.identity, known);
+            let identity = known.or(before.identity);
             let meta = Meta { fingerprint: fingerprint.clone(), identity, clock_reserve: before.clock_reserve };
             if meta != before {
                 table::set_meta(connection, &meta)?;
@@ -344,15 +321,15 @@ impl JournalFolder {
                     found.predecessors.extend(writer);
                     found.known = import::newest(found.known, theirs);
                 }
-                Err(error) => self.leave(path, LeftReason::Unreadable(error), found),
+                Err(error) => self.leave(path, LeftReason::Unreadable(error), None, found),
             }
         }
     }
 
     async fn import_one(&self, journal: &DiskJournal, candidate: Candidate, known: Known) -> Result<u64> {
-        let Candidate { path, lock, connection, meta, writer, .. } = candidate;
+        let mark = candidate.mark();
+        let Candidate { path, lock, connection, meta, .. } = candidate;
         let name = file_name(&path);
-        let mark = import::mark_of(&name, writer);
         let source = Arc::new(Source { connection: Mutex::new(Some(connection)), lock });
         let copy = {
             let source = Arc::clone(&source);
@@ -370,17 +347,31 @@ impl JournalFolder {
         self.put_news_back(if matches!(copied, Ok(1..)) { last } else { 0 });
         let count = copied?;
         // From here on the source is not needed any more; should it not be removed now, it is not copied again.
+        let folder = self.path.clone();
         let removed = blocking(move || {
             source.connection.lock().unwrap_or_else(PoisonError::into_inner).take();
-            files::remove_journal(&path, &source.lock)
+            files::remove_journal(&path, &source.lock)?;
+            // Before its mark goes the disk must know that it is gone.
+            sync_folder(&folder)
         });
-        if let Err(error) = removed.await {
+        let forgotten = match removed.await {
+            Ok(()) => {
+                journal.change(patiently(), move |connection, _| import::forget(connection, |gone| gone == name)).await
+            }
+            removed => removed,
+        };
+        if let Err(error) = forgotten {
             tracing::warn!(%error, "a journal that was taken over could not be removed; it is tried again at the next start");
-            return Ok(count);
         }
-        journal.change(patiently(), move |connection, _| import::forget(connection, |gone| gone == name)).await?;
         Ok(count)
     }
+}
+
+/// Which of the journals holds the most. One that was copied into another may hold what was settled since.
+fn largest(ours: &[Candidate]) -> Option<usize> {
+    let copied: HashSet<&String> = ours.iter().flat_map(|candidate| &candidate.copied).collect();
+    let whole = ours.iter().enumerate().filter(|(_, candidate)| !copied.contains(&candidate.mark()));
+    whole.max_by_key(|(_, candidate)| candidate.operations).map(|(index, _)| index)
 }
 
 /// A journal that is copied. The copy holds its lock, also if nobody waits for it any more.

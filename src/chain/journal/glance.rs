@@ -1,5 +1,6 @@
 //! A journal read from outside: nothing is locked, changed or taken over, whoever owns it.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -84,17 +85,14 @@ pub(crate) fn glance(journal: &Path) -> Result<Glance> {
     look().map_err(crate::engine::sqlite::SqlError::into_error)
 }
 
-/// Which database the living processes know that use the same address: what one of them was told to accept counts already. Nothing
-/// where they know different ones.
-pub(crate) fn known_by_others(folder: &Path, fingerprint: &str) -> Option<Identity> {
+/// Which database is known to those that use the same address, the dead ones apart: what one of them was told to accept there counts
+/// already. Nothing where they know different ones.
+pub(super) fn known_by_others(folder: &Path, fingerprint: &str, dead: &HashSet<PathBuf>) -> Option<Identity> {
     let mut known = None;
-    for journal in list(folder).unwrap_or_default() {
-        if !is_owned(&journal).unwrap_or(false) {
-            continue;
-        }
-        match meta(&journal) {
+    for journal in list(folder).unwrap_or_default().iter().filter(|journal| !dead.contains(*journal)) {
+        match meta(journal) {
             Ok(meta) if meta.fingerprint.as_deref() == Some(fingerprint) => {
-                let theirs = acceptance::announced(&journal).or(meta.identity);
+                let theirs = acceptance::announced_at(journal, Some(fingerprint)).or(meta.identity);
                 if known.zip(theirs).is_some_and(|(known, theirs): (Identity, Identity)| known.id != theirs.id) {
                     return None;
                 }

@@ -5,6 +5,7 @@ use rusqlite::{Connection, params_from_iter};
 
 use crate::contract::Identity;
 use crate::engine::sqlite::SqlResult;
+use crate::time::Timestamp;
 
 use super::episode;
 use super::layout;
@@ -66,17 +67,23 @@ pub(super) fn copy(
 
 /// Forgets that a file was copied, because it is gone.
 pub(super) fn forget(target: &Connection, is_gone: impl Fn(&str) -> bool) -> SqlResult<()> {
-    let marks: Vec<String> =
-        target.prepare("SELECT source FROM imported")?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    for mark in marks.iter().filter(|mark| mark.split(' ').next().is_some_and(&is_gone)) {
+    for mark in marks(target)?.iter().filter(|mark| mark.split(' ').next().is_some_and(&is_gone)) {
         target.prepare_cached("DELETE FROM imported WHERE source = ?1")?.execute([mark])?;
     }
     Ok(())
 }
 
-/// What tells that a file was copied: its name, and who wrote to it last. Whoever opens it as its own writes more.
-pub(super) fn mark_of(name: &str, writer: Option<u64>) -> String {
-    format!("{name} {:016x}", writer.unwrap_or_default())
+/// What tells that a file was copied as it is: its name, who wrote to it last, and the end of the stamps that were to be given then.
+/// Whoever opens it as its own writes down a later one before it writes more.
+pub(super) fn mark_of(name: &str, writer: Option<u64>, clock_reserve: Option<Timestamp>) -> String {
+    let reserve = clock_reserve.map_or(0, Timestamp::as_millis);
+    format!("{name} {:016x} {reserve:x}", writer.unwrap_or_default())
+}
+
+/// The marks of the files that were copied, as far as they are kept.
+pub(super) fn marks(target: &Connection) -> SqlResult<Vec<String>> {
+    let mut statement = target.prepare("SELECT source FROM imported")?;
+    Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
 
 /// The newest state of our database that either knows of; ours if they are two.

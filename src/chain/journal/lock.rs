@@ -4,11 +4,11 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How often, and how soon, a lock that is held is tried again: somebody may only have looked whether it is.
-const GLANCES: usize = 3;
-const GLANCE: Duration = Duration::from_millis(2);
+/// For how long, and how soon, a lock that is held is tried again: somebody may only have looked whether it is.
+const GLANCE: Duration = Duration::from_millis(6);
+const AGAIN: Duration = Duration::from_millis(2);
 
 /// A file beside a journal, locked as long as the journal's owner lives: the system gives the lock back when a process dies.
 ///
@@ -22,13 +22,19 @@ pub(in crate::chain) struct OwnerLock {
 impl OwnerLock {
     /// Takes the lock, making the file if it is missing; `None` if somebody else holds it.
     pub(in crate::chain) fn take(path: &Path) -> io::Result<Option<Self>> {
-        for _ in 0..GLANCES {
-            if let Some(lock) = Self::take_now(path)? {
-                return Ok(Some(lock));
+        Self::take_within(path, GLANCE)
+    }
+
+    /// Takes the lock as soon as nobody else holds it; `None` if that takes longer than this.
+    pub(super) fn take_within(path: &Path, within: Duration) -> io::Result<Option<Self>> {
+        let start = Instant::now();
+        loop {
+            let taken = Self::take_now(path)?;
+            if taken.is_some() || start.elapsed() >= within {
+                return Ok(taken);
             }
-            thread::sleep(GLANCE);
+            thread::sleep(AGAIN);
         }
-        Self::take_now(path)
     }
 
     /// Whether somebody holds the lock. It makes no file, and takes nothing for longer than a glance.

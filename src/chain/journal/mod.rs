@@ -13,6 +13,8 @@ mod files;
 #[cfg(feature = "sqlite")]
 mod folder;
 #[cfg(feature = "sqlite")]
+mod found;
+#[cfg(feature = "sqlite")]
 pub(crate) mod glance;
 #[cfg(feature = "sqlite")]
 mod import;
@@ -38,7 +40,4 @@ pub(crate) use operation::{Action, Effect, Episode, Exported, Header, Meta, Oper
 pub(crate) use store::{Journal, each_header};
 pub(crate) use volatile::VolatileJournal;
 #[cfg(feature = "sqlite")]
-pub(crate) use {
-    disk::DiskJournal,
-    folder::{Found, JournalFolder},
-};
+pub(crate) use {disk::DiskJournal, folder::JournalFolder, found::Found};

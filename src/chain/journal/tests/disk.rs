@@ -220,7 +220,7 @@ impl Drop for Pipe {
 #[cfg(unix)]
 #[tokio::test]
 async fn of_a_disk_that_hangs_nothing_more_is_asked() {
-    use crate::chain::journal::acceptance::{ENDING, announce};
+    use crate::chain::journal::acceptance::{ENDING, Word, announce};
     let (_folder, journal) = fresh().await;
     // A pipe gives nothing before somebody writes.
     let word = journal.path().with_extension(ENDING);
@@ -234,7 +234,7 @@ async fn of_a_disk_that_hangs_nothing_more_is_asked() {
     assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
     drop(pipe);
     std::fs::remove_file(&word).unwrap();
-    announce(journal.path(), Identity::new(7, 8)).unwrap();
+    announce(journal.path(), &Word { identity: Identity::new(7, 8), address: None }).unwrap();
     // As soon as the first look has ended.
     while journal.accepted().await != Some(Identity::new(7, 8)) {
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::Connection;
 
 use super::{SINCE, key, move_log_into, put, soon};
-use crate::chain::journal::acceptance::announce;
-use crate::chain::journal::folder::{Found, LeftFile, LeftReason};
+use crate::chain::journal::acceptance::{Word, announce};
+use crate::chain::journal::files::{Looking, lock};
+use crate::chain::journal::found::{Found, LeftFile, LeftReason};
 use crate::chain::journal::import::mark_of;
 use crate::chain::journal::{DiskJournal, Exported, Journal as _, JournalFolder, Meta};
 use crate::contract::{Identity, Succession};
@@ -135,7 +137,7 @@ async fn a_crash_after_the_copy_does_not_copy_it_twice() {
 
 /// Has a journal know that a file was copied, which that one had written last.
 async fn mark_as_copied(journal: &DiskJournal, path: &Path, writer: u64) {
-    let mark = mark_of(path.file_name().unwrap().to_str().unwrap(), Some(writer));
+    let mark = mark_of(path.file_name().unwrap().to_str().unwrap(), Some(writer), None);
     let insert = move |connection: &Connection, _: &_| {
         connection.execute("INSERT INTO imported (source) VALUES (?1)", [&mark])?;
         Ok(())
@@ -161,6 +163,58 @@ async fn what_was_written_to_a_file_after_it_was_copied_is_copied_too() {
 }
 
 #[tokio::test]
+async fn what_the_same_process_wrote_to_its_file_after_it_was_copied_is_copied_too() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (ours, _) = open(temporary.path()).await;
+    let theirs = folder_of(temporary.path(), 2);
+    let (copied, _) = theirs.open().await.unwrap();
+    mark_as_copied(&ours, copied.path(), 2).await;
+    copied.close(soon()).await.unwrap();
+    let (taken, _) = theirs.open().await.unwrap();
+    assert_eq!(taken.path(), copied.path());
+    // As every process does before the first operation is kept.
+    let meta = taken.meta().await.unwrap();
+    taken.set_meta(Meta { clock_reserve: Some(Timestamp::from_millis(1)), ..meta }).await.unwrap();
+    taken.append(vec![put("a", "1")], SINCE, soon()).await.unwrap();
+    taken.close(soon()).await.unwrap();
+    assert_eq!(folder(temporary.path()).adopt(&ours).await.unwrap().imported, 1);
+    assert_eq!(all(&ours).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_file_that_was_copied_is_nobodys_own_again() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (ours, _) = open(temporary.path()).await;
+    // As if it had been copied and not removed, and what it holds were settled since.
+    let copied = leave_behind(temporary.path(), "a", 2).await;
+    mark_as_copied(&ours, &copied, 1).await;
+    ours.append(vec![put("b", "1")], SINCE, soon()).await.unwrap();
+    ours.close(soon()).await.unwrap();
+    let (again, found) = open(temporary.path()).await;
+    assert_eq!((again.path(), found.imported), (ours.path(), 0));
+    assert_eq!(all(&again).await.len(), 1);
+    assert!(!copied.exists());
+}
+
+#[tokio::test]
+async fn who_looks_through_the_folder_waits_for_who_does_so_already() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (ours, _) = open(temporary.path()).await;
+    let dead = leave_behind(temporary.path(), "a", 1).await;
+    // Somebody looks: they have the file for a while, and own nothing.
+    let looking = Looking::begin(temporary.path()).unwrap();
+    let looked_at = lock(&dead).unwrap().unwrap();
+    let folder = folder(temporary.path());
+    let mut adopted = std::pin::pin!(folder.adopt(&ours));
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), &mut adopted).await.is_err(),
+        "it is not known whose it is"
+    );
+    drop((looked_at, looking));
+    assert_eq!(adopted.await.unwrap().imported, 1);
+}
+
+#[tokio::test]
 async fn who_was_told_what_to_take_for_known_and_died_is_taken_over_as_knowing_it() {
     let temporary = tempfile::tempdir().unwrap();
     let (ours, _) = open(temporary.path()).await;
@@ -174,7 +228,7 @@ async fn who_was_told_what_to_take_for_known_and_died_is_taken_over_as_knowing_i
         let (theirs, _) = open(temporary.path()).await;
         theirs.set_meta(before).await.unwrap();
         theirs.append(vec![put(name, "1")], SINCE, soon()).await.unwrap();
-        announce(theirs.path(), Identity::new(2, 5)).unwrap();
+        announce(theirs.path(), &Word { identity: Identity::new(2, 5), address: Some("ours".to_owned()) }).unwrap();
         theirs.close(soon()).await.unwrap();
     }
     ours.set_meta(knows(2, 6)).await.unwrap();
@@ -271,7 +325,7 @@ async fn what_is_owed_to_another_database_is_left_for_it() {
     assert_ne!(ours.path(), journal.path());
     assert!(matches!(
         found.left[..],
-        [LeftFile { reason: LeftReason::OwedElsewhere { operations: 2, moved: true, .. }, .. }]
+        [LeftFile { reason: LeftReason::OwedElsewhere { operations: 2, .. }, moved: Some(_), .. }]
     ));
     assert!(all(&ours).await.is_empty());
     let (journal, _) = theirs.open().await.unwrap();
@@ -295,7 +349,10 @@ async fn what_is_owed_to_another_identity_is_not_mixed_with_ours() {
     theirs.append(vec![put("a", "1")], SINCE, soon()).await.unwrap();
     theirs.close(soon()).await.unwrap();
     let found = folder(temporary.path()).adopt(&ours).await.unwrap();
-    assert!(matches!(found.left[0].reason, LeftReason::OwedElsewhere { operations: 1, moved: false, .. }));
+    assert!(matches!(
+        found.left[0],
+        LeftFile { reason: LeftReason::OwedElsewhere { operations: 1, .. }, moved: None, .. }
+    ));
     assert_eq!(found.imported, 0);
 }
 

@@ -1,0 +1,74 @@
+//! What was found in the folder of the journals: [`Found`].
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::chain::elsewhere::OwedElsewhere;
+use crate::contract::Identity;
+use crate::error::Error;
+use crate::stamp::Stamp;
+use crate::time::Timestamp;
+
+/// What was found in the folder beside this process's own file and those of other living ones.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// How many operations were taken over from dead processes; they are the newest of the journal.
+    pub(crate) imported: u64,
+    /// The files that were left alone.
+    pub(crate) left: Vec<LeftFile>,
+    /// The newest stamp of what others owe, if it was looked for.
+    pub(crate) newest_of_others: Option<Stamp>,
+    /// The latest moment that others have written down as the end of their stamps, those that were taken over among them.
+    pub(crate) reserve_of_others: Option<Timestamp>,
+    /// Who gave the stamps of the dead processes whose journals are this one's now.
+    pub(crate) predecessors: BTreeSet<u64>,
+    /// The newest state of our database that one of them knew.
+    pub(crate) known: Option<Identity>,
+}
+
+/// A file of a dead process that was left as it is.
+#[derive(Debug)]
+pub(crate) struct LeftFile {
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// Why it was left.
+    pub(crate) reason: LeftReason,
+    /// Whether it is owed to a database at another address, or was when it was read last.
+    pub(crate) moved: Option<Moved>,
+}
+
+/// Why a file was left as it is.
+#[derive(Debug)]
+pub(crate) enum LeftReason {
+    /// It cannot be read: it is damaged, of a newer program, no journal, or cannot be taken over now.
+    Unreadable(Error),
+    /// What it holds is owed to another database than ours.
+    OwedElsewhere { operations: u64, place: Option<String> },
+}
+
+/// The database at another address, if it is known which one it is.
+pub(crate) type Moved = Option<u128>;
+
+impl fmt::Display for LeftFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match &self.reason {
+            LeftReason::Unreadable(error) => write!(f, "{path}: {error}"),
+            LeftReason::OwedElsewhere { operations, place } => {
+                let place = place.as_deref().unwrap_or("at an unknown place");
+                write!(f, "{path}: {operations} operations owed to another database ({place})")
+            }
+        }
+    }
+}
+
+impl Found {
+    /// What is owed to a database at another address than the configured one, if anything is.
+    pub(crate) fn owed_elsewhere(&self) -> Option<OwedElsewhere> {
+        let mut moved = self.left.iter().filter_map(|left| Some((left, left.moved?)));
+        let (first, database) = moved.next()?;
+        let is_one = moved.all(|(_, other)| other == database);
+        Some(OwedElsewhere { told: first.to_string(), database: database.filter(|_| is_one) })
+    }
+}
