@@ -12,8 +12,8 @@ use super::core::Core;
 pub(super) struct OwedElsewhere {
     /// A file that holds it, for people.
     pub(super) told: String,
-    /// Which database that is, if they knew, and all knew the same.
-    pub(super) database: Option<u128>,
+    /// The newest state of it that they knew, if all knew the same one.
+    pub(super) database: Option<Identity>,
 }
 
 impl Core {
@@ -27,7 +27,7 @@ impl Core {
     pub(super) fn set_owed_elsewhere(&self, owed: Option<OwedElsewhere>) -> Result<()> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.is_none() {
-            self.primary.expect(expected(owed.as_ref()))?;
+            self.primary.expect(owed.as_ref().and_then(|owed| owed.database))?;
         }
         *self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner) = owed;
         Ok(())
@@ -36,7 +36,7 @@ impl Core {
     /// The database that must answer now.
     pub(super) fn expected(&self) -> Option<Identity> {
         let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.or_else(|| expected(self.owed_elsewhere().as_ref()))
+        known.or_else(|| self.owed_elsewhere()?.database)
     }
 
     /// Which database answered while it may not be taken for the known one.
@@ -52,9 +52,4 @@ impl Core {
             self.recognised.notify_one();
         }
     }
-}
-
-/// Any state of the database that something is owed to: how new it must be is judged when what is owed is taken over.
-fn expected(owed: Option<&OwedElsewhere>) -> Option<Identity> {
-    Some(Identity::new(owed?.database?, 0))
 }

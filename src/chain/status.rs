@@ -193,7 +193,9 @@ impl Board {
             let known = status.reason.clone().filter(|_| state == ChainState::Degraded);
             let reason = new.or(known.as_ref());
             let fenced = state == ChainState::Degraded && reason.and_then(Error::outage) == Some(Outage::Foreign);
-            let changed = status.state != state || status.fenced != fenced;
+            let is_new =
+                |new: &Error| !status.reason.as_ref().is_some_and(|told| told.message().starts_with(new.message()));
+            let changed = status.state != state || status.fenced != fenced || fenced && new.is_some_and(is_new);
             let has_news = has_news(status);
             if changed || has_news {
                 let told = new.filter(|_| fenced).map(with_a_way_out);

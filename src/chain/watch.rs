@@ -8,6 +8,7 @@ use crate::error::{Error, Outage, Result};
 use crate::time::Timestamp;
 
 use super::core::Core;
+use super::elsewhere::OwedElsewhere;
 use super::journal::Meta;
 use super::owed::Owed;
 
@@ -93,13 +94,19 @@ async fn probe_once(core: &Core) -> Result<()> {
 /// Whether the database that answers was accepted by a word beside the journal. Then it is the known one from now on.
 async fn takes_word(core: &Core) -> bool {
     let Some(accepted) = word(core).await else { return false };
-    match core.primary.identity(&core.gate.probe_context()).await {
-        Ok(found) if found.continues(accepted) && !continues_known(core, found) => {
-            tracing::warn!(identity = ?found, "another database was accepted as the known one");
-            know(core, found).is_ok()
+    let found = core.primary.identity(&core.gate.probe_context()).await;
+    let Some(found) = found.ok().filter(|found| found.continues(accepted)) else { return false };
+    let is_another = !continues_known(core, found);
+    if is_another {
+        tracing::warn!(identity = ?found, "another database was accepted as the known one");
+        if know(core, found).is_err() {
+            return false;
         }
-        _ => false,
     }
+    // It counts once. And whoever accepted it has taken over what was owed elsewhere.
+    forget_word(core).await;
+    core.recognised.notify_one();
+    is_another
 }
 
 fn continues_known(core: &Core, found: Identity) -> bool {
@@ -111,7 +118,7 @@ async fn word(core: &Core) -> Option<Identity> {
     core.journal.as_ref()?.accepted().await
 }
 
-/// The database that answers is the known one, so a word of another has been carried out, or never will be.
+/// The database that answers is the known one, so a word has been carried out, or never will be.
 async fn forget_word(core: &Core) {
     if let Some(journal) = &core.journal
         && journal.accepted().await.is_some()
@@ -181,12 +188,24 @@ async fn ask(core: &Core) -> Result<()> {
         // Nobody knows yet whether it is the right one.
         Some(identity) if before.is_none() && elsewhere.is_some() => core.note_answered(identity),
         Some(identity) => recognise(core, before, identity)?,
+        None if before.is_none() => look_at_older(core, elsewhere.as_ref(), answer.as_ref().err()).await,
         None => {}
     }
     let is_away = |error: &Error| error.outage().is_some_and(|outage| outage != Outage::Foreign);
     match elsewhere {
         Some(owed) if !answer.as_ref().is_err_and(is_away) => Err(moved(&owed.told)),
         _ => answer.map(drop),
+    }
+}
+
+/// An older state of the database that something is owed to is fenced as such, once that was taken over. It must not be raised before.
+async fn look_at_older(core: &Core, elsewhere: Option<&OwedElsewhere>, refused: Option<&Error>) {
+    let Some(owed) = elsewhere.and_then(|owed| owed.database) else { return };
+    if refused.and_then(Error::outage) == Some(Outage::Foreign)
+        && let Ok(found) = core.primary.identity(&core.gate.probe_context()).await
+        && found.id == owed.id
+    {
+        core.note_answered(found);
     }
 }
 
@@ -216,6 +235,12 @@ fn recognise(core: &Core, before: Option<Identity>, identity: Identity) -> Resul
 }
 
 /// Remembers the canary that a call raised, or that somebody else knew. Calls are answered in any order, so an earlier one says nothing.
+pub(super) fn note_ping(core: &Core, raised: Identity) {
+    let is_known = core.known.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+    if is_known || core.owed_elsewhere().is_none() { note_canary(core, raised) } else { core.note_answered(raised) }
+}
+
+/// The same, whatever is owed elsewhere.
 pub(super) fn note_canary(core: &Core, raised: Identity) {
     let mut last = core.known.lock().unwrap_or_else(PoisonError::into_inner);
     let is_newer = |known: Identity| known.id == raised.id && known.canary < raised.canary;

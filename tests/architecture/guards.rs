@@ -264,6 +264,8 @@ const BEYOND_THE_MODEL: &[(&str, &[Test])] = &[
             (MOVED, "a_database_at_the_new_address_that_cannot_say_which_it_is_is_not_used"),
             (MOVED, "a_wrong_database_at_the_new_address_is_not_taken_for_the_known_one"),
             (MOVED, "nothing_is_made_in_an_empty_database_at_the_new_address"),
+            (MOVED, "a_ping_does_not_take_a_wrong_database_for_the_known_one"),
+            (FOLDER, "who_does_not_know_the_database_learns_of_it_from_others_at_its_address"),
         ],
     ),
     (
@@ -271,12 +273,16 @@ const BEYOND_THE_MODEL: &[(&str, &[Test])] = &[
         &[
             (FOLDER, "who_looks_through_the_folder_waits_for_who_does_so_already"),
             (MOVED, "all_that_start_at_once_are_fenced_off_from_another_database"),
+            (MOVED, "who_rests_while_it_looks_through_the_folder_keeps_nobody_out"),
         ],
     ),
     ("it is before anything is replayed there", &[(MOVED, "what_was_written_while_fenced_stays_here_over_a_restart")]),
     (
         "what a dead process knew of the primary is known",
-        &[(MOVED, "an_older_copy_of_the_database_at_the_new_address_is_fenced_off")],
+        &[
+            (MOVED, "an_older_copy_of_the_database_at_the_new_address_is_fenced_off"),
+            (MOVED, "a_copy_is_not_raised_by_probes_until_it_passes_for_the_original"),
+        ],
     ),
     (
         "a file that was copied is told by who wrote to it last",
@@ -293,6 +299,8 @@ const BEYOND_THE_MODEL: &[(&str, &[Test])] = &[
             (FOLDER, "who_was_told_what_to_take_for_known_and_died_is_taken_over_as_knowing_it"),
             (ACCEPTED, "what_was_accepted_stays_known_though_one_who_had_not_heard_of_it_owed_more"),
             (ACCEPTED, "what_was_accepted_at_one_address_says_nothing_of_another"),
+            (ACCEPTED, "a_word_is_gone_once_the_next_start_has_written_it_down"),
+            (ACCEPTED, "those_that_were_fenced_for_another_address_hear_of_it_too"),
         ],
     ),
     (

@@ -13,7 +13,7 @@ use agent_storage::testkit::{Fault, FaultBackend, Faults};
 use futures_util::FutureExt;
 
 use crate::machine::Machine;
-use crate::rig::Rig;
+use crate::rig::{Rig, soon};
 
 /// A process with a journal in a folder, which knows its database under an address.
 struct Process {
@@ -220,6 +220,42 @@ async fn what_was_accepted_at_one_address_says_nothing_of_another() {
     }
 }
 
+#[tokio::test]
+async fn those_that_were_fenced_for_another_address_hear_of_it_too() {
+    let machine = Machine::new();
+    let known = machine.start().await;
+    machine.kill([known]).await;
+    let down = Beside::new();
+    down.faults.set(Fault::FailBefore);
+    let there = machine.start_at(down.backend(), "there").await;
+    there.owe("k", 1).await;
+    machine.kill([there]).await;
+    let first = machine.start().await;
+    let second = machine.start().await;
+    assert!(first.chain.status().fenced && second.chain.status().fenced);
+    assert_eq!(first.chain.accept_primary().await.unwrap().taken_over, 1);
+    let heard = second.until(|status| status.state == ChainState::Normal);
+    tokio::time::timeout(Duration::from_secs(5), heard).await.expect("with one of the next probes");
+}
+
+#[tokio::test]
+async fn a_word_is_gone_once_the_next_start_has_written_it_down() {
+    let machine = Machine::new();
+    let accepted = Beside::new();
+    let deaf = machine.start().await;
+    machine.fall();
+    deaf.owe("a", 1).await;
+    let process = machine.start_at(accepted.backend(), "here").await;
+    process.chain.accept_primary().await.unwrap();
+    assert_eq!(left_words(&machine.config.journal.path), 1);
+    machine.kill([deaf, process]).await;
+    // It hears of it as it starts, and is never told by a probe.
+    accepted.faults.set(Fault::FailBefore);
+    let process = machine.start_at(accepted.backend(), "here").await;
+    assert_eq!(left_words(&machine.config.journal.path), 0);
+    assert_eq!(process.chain.known_primary().map(|known| known.id), accepted.id().await);
+}
+
 /// Another database, with faults of its own.
 struct Beside {
     memory: Arc<dyn DatabaseBackend>,
@@ -229,6 +265,11 @@ struct Beside {
 impl Beside {
     fn new() -> Self {
         Self { memory: memory(), faults: Faults::seeded(2) }
+    }
+
+    /// Which database it is.
+    async fn id(&self) -> Option<u128> {
+        self.memory.ping(&soon()).await.unwrap().identity.map(|identity| identity.id)
     }
 
     fn backend(&self) -> Arc<dyn DatabaseBackend> {

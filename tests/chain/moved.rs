@@ -1,6 +1,8 @@
 //! The address of the primary was changed while it was owed something.
 
+use std::fs::File;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_storage::backend::memory::MemoryDatabase;
 use agent_storage::backend::sqlite::SqliteDatabase;
@@ -99,6 +101,8 @@ async fn an_older_copy_of_the_database_at_the_new_address_is_fenced_off() {
         tokio::time::sleep(machine.config.breaker.probe_interval * 5).await;
         let status = process.chain.status();
         assert!(status.fenced && status.state == ChainState::Degraded && status.pending == 1, "{status:?}");
+        let reason = status.reason.unwrap().to_string();
+        assert!(reason.contains("an older state") && !reason.contains("address"), "{reason}");
         assert_eq!(stored.get_json::<i64>("k").await.unwrap(), None);
         machine.kill([process]).await;
     }
@@ -148,6 +152,84 @@ async fn a_wrong_database_at_the_new_address_is_not_taken_for_the_known_one() {
     for key in ["k", "while fenced"] {
         assert_eq!(machine.primary.get_json::<i64>(key).await.unwrap(), Some(1));
     }
+}
+
+#[tokio::test]
+async fn a_copy_is_not_raised_by_probes_until_it_passes_for_the_original() {
+    let (machine, folder) = (Machine::new(), tempfile::tempdir().unwrap());
+    let (file, copy) = (folder.path().join("here.db"), folder.path().join("there.db"));
+    let open = |path| Arc::new(SqliteDatabase::new(&SqliteConfig::at(path)));
+    let here = Arc::new(FaultBackend::new(open(&file), machine.faults.clone()));
+    let process = machine.start_at(here, "here").await;
+    rusqlite::Connection::open(&file).unwrap().execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
+    for _ in 0..5 {
+        process.chain.ping(&soon()).await.unwrap();
+    }
+    machine.fall();
+    process.owe("k", 1).await;
+    machine.kill([process]).await;
+    let process = machine.start_at(Arc::new(FaultBackend::new(open(&copy), machine.faults.clone())), "there").await;
+    // Somebody looks through the folder, so that what is owed cannot be taken over yet.
+    let looking = File::open(machine.config.journal.path.join("looking")).unwrap();
+    looking.lock().unwrap();
+    machine.faults.heal();
+    tokio::time::sleep(machine.config.breaker.probe_interval * 15).await;
+    drop(looking);
+    process.until(|status| status.pending == 1).await;
+    tokio::time::sleep(machine.config.breaker.probe_interval * 5).await;
+    let status = process.chain.status();
+    assert!(status.fenced && status.pending == 1, "{status:?}");
+    assert_eq!(Database::new(open(&copy)).get_json::<i64>("k").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_ping_does_not_take_a_wrong_database_for_the_known_one() {
+    // Written before the database was ever seen: nobody knows which one it is owed to.
+    let machine = Machine::new();
+    machine.fall();
+    let process = machine.start().await;
+    process.owe("k", 1).await;
+    machine.kill([process]).await;
+    machine.faults.heal();
+    let process = machine.start_at(memory(), "there").await;
+    process.chain.ping(&soon()).await.unwrap();
+    process.until(|status| status.fenced).await;
+    tokio::time::sleep(machine.config.breaker.probe_interval * 3).await;
+    assert_eq!(process.chain.known_primary(), None);
+    machine.kill([process]).await;
+    let process = machine.start().await;
+    process.until(|status| status.state == ChainState::Normal).await;
+    machine.kill([process]).await;
+    let process = machine.start_at(memory(), "there").await;
+    process.until(|status| status.state == ChainState::Normal).await;
+}
+
+#[test]
+fn who_rests_while_it_looks_through_the_folder_keeps_nobody_out() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (resting, other) = (runtime(), runtime());
+    let machine = Machine::new();
+    // Whose journal is looked at more than once.
+    let neighbour = other.block_on(machine.start_at(memory(), "elsewhere"));
+    let process = resting.block_on(async {
+        machine.fall();
+        let process = machine.start().await;
+        process.owe("k", 1).await;
+        drop(process);
+        while machine.owned_journals() > 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        machine.faults.heal();
+        let process = machine.start_at(memory(), "there").await;
+        // It looks again at once, for it has seen which database answers, and is not done yet.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        process
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    let start = machine.start_at(memory(), "there");
+    let started = other.block_on(async { tokio::time::timeout(Duration::from_secs(10), start).await });
+    assert!(started.unwrap().chain.status().fenced);
+    drop((process, neighbour));
 }
 
 #[tokio::test]

@@ -413,7 +413,7 @@ impl Store for DatabaseChain {
     async fn ping(&self, cx: &Context) -> Result<Ping> {
         self.core.admit(cx)?;
         let ping = self.core.primary.ping(cx).await?;
-        ping.identity.into_iter().for_each(|raised| watching::note_canary(&self.core, raised));
+        ping.identity.into_iter().for_each(|raised| watching::note_ping(&self.core, raised));
         Ok(ping)
     }
 

@@ -44,6 +44,9 @@ pub(super) struct Candidate {
     pub(super) connection: Connection,
     /// What its process knew, or was to take for known.
     pub(super) meta: Meta,
+    /// Whether it holds any operations.
+    pub(super) owes: bool,
+    /// How many they are, once it was read whole.
     pub(super) operations: u64,
     /// Who gave the stamps of the process that had it.
     pub(super) writer: Option<u64>,
@@ -67,6 +70,12 @@ impl Candidate {
     pub(super) fn mark(&self) -> String {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         import::mark_of(&name, self.writer, self.meta.clock_reserve)
+    }
+
+    /// Reads the whole file, so that one which is damaged is found out before it is relied on.
+    pub(super) fn check(&mut self) -> Result<()> {
+        self.operations = check(&self.connection).map_err(SqlError::into_error)?;
+        Ok(())
     }
 }
 
@@ -135,8 +144,8 @@ fn look(path: &Path, address: Option<&str>) -> Looked {
     }
     let path = path.to_owned();
     Looked::Dead(match found {
-        Ok(Contents { connection, meta, operations, writer, copied }) => {
-            Dead::Readable(Box::new(Candidate { path, connection, meta, operations, writer, copied, lock }))
+        Ok(Contents { connection, meta, owes, writer, copied }) => {
+            Dead::Readable(Box::new(Candidate { path, connection, meta, owes, operations: 0, writer, copied, lock }))
         }
         Err(error) => Dead::Unreadable { path, error },
     })
@@ -146,12 +155,12 @@ fn look(path: &Path, address: Option<&str>) -> Looked {
 struct Contents {
     connection: Connection,
     meta: Meta,
-    operations: u64,
+    owes: bool,
     writer: Option<u64>,
     copied: Vec<String>,
 }
 
-/// Reads the whole file, so that one which is damaged is found out before it is relied on.
+/// Reads what is known beside the operations.
 fn read(path: &Path, address: Option<&str>) -> SqlResult<Contents> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     // An absolute path is neither a `file:` address nor one of SQLite's special names.
@@ -161,23 +170,12 @@ fn read(path: &Path, address: Option<&str>) -> SqlResult<Contents> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     if layout::format(&connection)? == 0 {
-        return Ok(Contents { connection, meta: Meta::default(), operations: 0, writer: None, copied: Vec::new() });
+        return Ok(Contents { connection, meta: Meta::default(), owes: false, writer: None, copied: Vec::new() });
     }
     if connection.is_readonly(MAIN_DB)? {
         let why = "the journal cannot be written; let this user write it, so that what it holds is replayed";
         return Err(SqlError::from(Error::unavailable(why).permanent()));
     }
-    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if verdict != "ok" {
-        let why = "the journal is damaged; `sqlite3 FILE .recover` may save what it holds";
-        return Err(SqlError::from(Error::corrupt(why)));
-    }
-    let mut operations = 0;
-    table::scan(&connection, HEADER_COLUMNS, 0, usize::MAX, |row| {
-        header(row)?;
-        operations += 1;
-        Ok(true)
-    })?;
     let transaction = connection.unchecked_transaction()?;
     layout::migrate(&transaction)?;
     transaction.commit()?;
@@ -185,5 +183,25 @@ fn read(path: &Path, address: Option<&str>) -> SqlResult<Contents> {
     // It was told, and died before it heard.
     meta.identity = acceptance::announced_at(path, address).or(meta.identity);
     let copied = import::marks(&connection)?;
-    Ok(Contents { connection, meta, operations, writer, copied })
+    let owes = connection.query_row("SELECT EXISTS (SELECT 1 FROM op)", [], |row| row.get(0))?;
+    Ok(Contents { connection, meta, owes, writer, copied })
+}
+
+/// Counts the operations.
+fn check(connection: &Connection) -> SqlResult<u64> {
+    if layout::format(connection)? == 0 {
+        return Ok(0);
+    }
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if verdict != "ok" {
+        let why = "the journal is damaged; `sqlite3 FILE .recover` may save what it holds";
+        return Err(SqlError::from(Error::corrupt(why)));
+    }
+    let mut operations = 0;
+    table::scan(connection, HEADER_COLUMNS, 0, usize::MAX, |row| {
+        header(row)?;
+        operations += 1;
+        Ok(true)
+    })?;
+    Ok(operations)
 }

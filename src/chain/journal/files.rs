@@ -85,7 +85,10 @@ impl Looking {
                 "another process has been looking through the journals for {seconds} s, and keeps {shown} locked; if it hangs, end it"
             ))
         };
-        Ok(Self { _lock: lock.ok_or_else(why)? })
+        let lock = lock.ok_or_else(why)?;
+        #[cfg(unix)]
+        lock.give_to_the_owner_of(folder);
+        Ok(Self { _lock: lock })
     }
 }
 

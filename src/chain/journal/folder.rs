@@ -11,10 +11,10 @@ use crate::contract::Identity;
 use crate::error::{Error, Result};
 
 use super::acceptance::{self, Word};
-use super::candidate::{self, Candidate, Dead};
+use super::candidate::Candidate;
 use super::disk::{DiskJournal, patiently};
 use super::episode;
-use super::files::{self, Looking};
+use super::files;
 use super::found::{Found, LeftFile, LeftReason, Moved};
 use super::glance;
 use super::import::{self, Known};
@@ -22,6 +22,7 @@ use super::lock::OwnerLock;
 use super::operation::Meta;
 use super::shared::Shared;
 use super::store::Journal as _;
+use super::survey::{Survey, Surveyed};
 use super::table;
 
 /// Where the journals of the processes on this machine are.
@@ -69,19 +70,14 @@ impl JournalFolder {
     ///
     /// `Unavailable` if the folder or the file cannot be used, `permanent` where waiting does not help.
     pub(crate) async fn open(&self) -> Result<(DiskJournal, Found)> {
-        let (path, fingerprint) = (self.path.clone(), self.fingerprint.clone());
-        let looked = blocking(move || {
+        let (path, survey) = (self.path.clone(), self.survey(HashSet::new(), None));
+        let surveyed = blocking(move || {
             create_folder(&path)?;
-            let looking = Looking::begin(&path)?;
-            let dead = candidate::dead(&looking, &path, &HashSet::new(), fingerprint.as_deref())?;
-            let locked = dead.iter().map(|dead| dead.path().to_owned()).collect();
-            // Of a database in memory each process has its own.
-            let known = fingerprint.and_then(|fingerprint| glance::known_by_others(&path, &fingerprint, &locked));
-            Ok((looking, dead, known))
+            survey.run()
         });
-        let (looking, dead, known) = looked.await?;
-        let (mut ours, mut found) = self.sort(dead, known);
-        drop(looking);
+        let Surveyed { mut ours, left, known_by_others: known, gone: _ } = surveyed.await?;
+        let mut found = Found::default();
+        self.leave_all(left, &mut found);
         // What the own file says is newer where its process was told, and died before it heard.
         let (journal, known) = match largest(&ours) {
             Some(index) => {
@@ -92,6 +88,8 @@ impl JournalFolder {
             None => (self.create().await?, known),
         };
         found.predecessors.extend(self.sign(&journal, known).await?);
+        // Now it is written down, and counts once.
+        journal.forget_accepted().await;
         self.import(&journal, ours, Known::Newest, &mut found).await;
         // Whoever opens it reads all of it.
         self.take_news();
@@ -142,26 +140,22 @@ impl JournalFolder {
     }
 
     async fn adopt_of(&self, journal: &DiskJournal, answered: Option<Identity>) -> Result<Found> {
-        let (path, fingerprint) = (self.path.clone(), self.fingerprint.clone());
         // A failure that passes is tried again.
         self.lock_left().retain(|_, left| left.stays);
-        let known: HashSet<PathBuf> = self.lock_left().keys().cloned().collect();
-        let looked = blocking(move || {
-            let looking = Looking::begin(&path)?;
-            let gone: Vec<_> = known.iter().filter(|path| is_gone(path)).cloned().collect();
-            let dead = candidate::dead(&looking, &path, &known, fingerprint.as_deref())?;
-            Ok((looking, dead, gone))
-        });
-        let (looking, dead, gone) = looked.await?;
+        let skipped = self.lock_left().keys().cloned().chain([journal.path().to_owned()]).collect();
+        let known = journal.meta().await?.identity;
+        let survey = self.survey(skipped, known.or(answered));
+        let Surveyed { ours, left, known_by_others, gone } = blocking(move || survey.run()).await?;
         self.lock_left().retain(|path, _| !gone.contains(path));
-        if dead.is_empty() {
-            return Ok(Found::default());
-        }
-        let known = journal.meta().await?.identity.or(answered);
-        let (ours, mut found) = self.sort(dead, known);
-        drop(looking);
+        // Whoever recognised it at this address does so for those that could not yet.
+        let mut found = Found { known: known_by_others.filter(|_| known.is_none()), ..Found::default() };
+        self.leave_all(left, &mut found);
         self.import(journal, ours, Known::Newest, &mut found).await;
         Ok(found)
+    }
+
+    fn survey(&self, skipped: HashSet<PathBuf>, known: Option<Identity>) -> Survey {
+        Survey { folder: self.path.clone(), address: self.fingerprint.clone(), skipped, known, takes_all: false }
     }
 
     /// Takes over what all dead processes have left, whichever database it is owed to: somebody has decided that it is owed to ours.
@@ -170,19 +164,13 @@ impl JournalFolder {
     ///
     /// `Unavailable` if the folder cannot be read.
     pub(crate) async fn adopt_all(&self, journal: &DiskJournal) -> Result<Found> {
-        let (path, fingerprint) = (self.path.clone(), self.fingerprint.clone());
-        let looked =
-            blocking(move || candidate::dead(&Looking::begin(&path)?, &path, &HashSet::new(), fingerprint.as_deref()));
-        let dead = looked.await?;
-        let (mut all, mut found) = (Vec::new(), Found::default());
+        let skipped = HashSet::from([journal.path().to_owned()]);
+        let survey = Survey { takes_all: true, ..self.survey(skipped, None) };
+        let Surveyed { ours, left, .. } = blocking(move || survey.run()).await?;
+        let mut found = Found::default();
         self.lock_left().clear();
-        for one in dead {
-            match one {
-                Dead::Unreadable { path, error } => self.leave(path, LeftReason::Unreadable(error), None, &mut found),
-                Dead::Readable(candidate) => all.push(*candidate),
-            }
-        }
-        self.import(journal, all, Known::Ours, &mut found).await;
+        self.leave_all(left, &mut found);
+        self.import(journal, ours, Known::Ours, &mut found).await;
         Ok(found)
     }
 
@@ -232,58 +220,28 @@ impl JournalFolder {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the files that can be taken over from those that are left alone.
-    fn sort(&self, dead: Vec<Dead>, known: Option<Identity>) -> (Vec<Candidate>, Found) {
-        let (mut ours, mut found) = (Vec::new(), Found::default());
-        let mut identity = known;
-        for one in dead {
-            match one {
-                Dead::Unreadable { path, error } => {
-                    self.leave(path, LeftReason::Unreadable(error), None, &mut found);
+    /// Leaves files as they are, and says so.
+    fn leave_all(&self, files: Vec<LeftFile>, found: &mut Found) {
+        for file in files {
+            let path = file.path.display();
+            let stays = match &file.reason {
+                LeftReason::Unreadable(error) => {
+                    tracing::error!(%path, %error, "a journal of a dead process was left alone");
+                    !error.is_transient()
                 }
-                Dead::Readable(candidate) => {
-                    let theirs = candidate.meta.identity;
-                    let same = identity.zip(theirs).map(|(ours, theirs)| ours.id == theirs.id);
-                    let named = self.names_our_primary(&candidate);
-                    // The same database may be reached at another address than before.
-                    if same.unwrap_or(named) {
-                        identity = identity.or(theirs);
-                        ours.push(*candidate);
-                    } else if candidate.operations > 0 {
-                        let Candidate { path, operations, meta, .. } = *candidate;
-                        let (place, moved) = (meta.fingerprint, theirs.map(|theirs| theirs.id));
-                        let reason = LeftReason::OwedElsewhere { operations, place };
-                        self.leave(path, reason, (!named).then_some(moved), &mut found);
-                    }
+                LeftReason::OwedElsewhere { operations, .. } => {
+                    tracing::warn!(
+                        %path,
+                        operations,
+                        "a journal of a dead process is owed to another database than the one that is configured"
+                    );
+                    true
                 }
-            }
+            };
+            let left = Left { told: file.to_string(), stays, moved: file.moved };
+            self.lock_left().insert(file.path.clone(), left);
+            found.left.push(file);
         }
-        (ours, found)
-    }
-
-    fn names_our_primary(&self, candidate: &Candidate) -> bool {
-        let fresh = candidate.operations == 0 && candidate.meta.fingerprint.is_none();
-        fresh || candidate.meta.fingerprint == self.fingerprint
-    }
-
-    fn leave(&self, path: PathBuf, reason: LeftReason, moved: Option<Moved>, found: &mut Found) {
-        let stays = match &reason {
-            LeftReason::Unreadable(error) => {
-                tracing::error!(path = %path.display(), %error, "a journal of a dead process was left alone");
-                !error.is_transient()
-            }
-            LeftReason::OwedElsewhere { operations, .. } => {
-                tracing::warn!(
-                    path = %path.display(),
-                    operations,
-                    "a journal of a dead process is owed to another database than the one that is configured"
-                );
-                true
-            }
-        };
-        let file = LeftFile { path, reason, moved };
-        self.lock_left().insert(file.path.clone(), Left { told: file.to_string(), stays, moved });
-        found.left.push(file);
     }
 
     /// Writes down which primary the journal is owed to, which database others know it to be, and who writes from now on, before the
@@ -321,7 +279,7 @@ impl JournalFolder {
                     found.predecessors.extend(writer);
                     found.known = import::newest(found.known, theirs);
                 }
-                Err(error) => self.leave(path, LeftReason::Unreadable(error), None, found),
+                Err(error) => self.leave_all(vec![LeftFile::unreadable(path, error)], found),
             }
         }
     }
@@ -380,11 +338,6 @@ struct Source {
     connection: Mutex<Option<Connection>>,
     // Given back last.
     lock: OwnerLock,
-}
-
-/// Whether a file that was left alone is no concern any more: somebody else has taken it, or removed it.
-fn is_gone(path: &Path) -> bool {
-    !path.exists() || glance::is_owned(path).unwrap_or(false)
 }
 
 fn file_name(path: &Path) -> String {

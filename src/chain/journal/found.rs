@@ -10,6 +10,8 @@ use crate::error::Error;
 use crate::stamp::Stamp;
 use crate::time::Timestamp;
 
+use super::glance::glance;
+
 /// What was found in the folder beside this process's own file and those of other living ones.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
@@ -44,11 +46,28 @@ pub(crate) enum LeftReason {
     /// It cannot be read: it is damaged, of a newer program, no journal, or cannot be taken over now.
     Unreadable(Error),
     /// What it holds is owed to another database than ours.
-    OwedElsewhere { operations: u64, place: Option<String> },
+    OwedElsewhere {
+        /// How many operations, if they can be counted.
+        operations: Option<u64>,
+        place: Option<String>,
+    },
 }
 
-/// The database at another address, if it is known which one it is.
-pub(crate) type Moved = Option<u128>;
+/// The database at another address as it was known last, if it is known which one it is.
+pub(crate) type Moved = Option<Identity>;
+
+impl LeftFile {
+    pub(super) const fn unreadable(path: PathBuf, error: Error) -> Self {
+        Self { path, reason: LeftReason::Unreadable(error), moved: None }
+    }
+
+    /// Counts what it holds, for people.
+    pub(super) fn count(&mut self) {
+        if let LeftReason::OwedElsewhere { operations, .. } = &mut self.reason {
+            *operations = glance(&self.path).ok().map(|glance| glance.pending + glance.parked);
+        }
+    }
+}
 
 impl fmt::Display for LeftFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -57,7 +76,8 @@ impl fmt::Display for LeftFile {
             LeftReason::Unreadable(error) => write!(f, "{path}: {error}"),
             LeftReason::OwedElsewhere { operations, place } => {
                 let place = place.as_deref().unwrap_or("at an unknown place");
-                write!(f, "{path}: {operations} operations owed to another database ({place})")
+                let count = operations.map(|operations| format!("{operations} ")).unwrap_or_default();
+                write!(f, "{path}: {count}operations owed to another database ({place})")
             }
         }
     }
@@ -68,7 +88,10 @@ impl Found {
     pub(crate) fn owed_elsewhere(&self) -> Option<OwedElsewhere> {
         let mut moved = self.left.iter().filter_map(|left| Some((left, left.moved?)));
         let (first, database) = moved.next()?;
-        let is_one = moved.all(|(_, other)| other == database);
-        Some(OwedElsewhere { told: first.to_string(), database: database.filter(|_| is_one) })
+        let database = moved.fold(database, |newest, (_, other)| {
+            let (newest, other) = newest.zip(other).filter(|(newest, other)| newest.id == other.id)?;
+            Some(if other.continues(newest) { other } else { newest })
+        });
+        Some(OwedElsewhere { told: first.to_string(), database })
     }
 }

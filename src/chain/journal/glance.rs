@@ -87,9 +87,9 @@ pub(crate) fn glance(journal: &Path) -> Result<Glance> {
 
 /// Which database is known to those that use the same address, the dead ones apart: what one of them was told to accept there counts
 /// already. Nothing where they know different ones.
-pub(super) fn known_by_others(folder: &Path, fingerprint: &str, dead: &HashSet<PathBuf>) -> Option<Identity> {
+pub(super) fn known_by_others(folder: &Path, fingerprint: &str, dead: &HashSet<&Path>) -> Option<Identity> {
     let mut known = None;
-    for journal in list(folder).unwrap_or_default().iter().filter(|journal| !dead.contains(*journal)) {
+    for journal in list(folder).unwrap_or_default().iter().filter(|journal| !dead.contains(journal.as_path())) {
         match meta(journal) {
             Ok(meta) if meta.fingerprint.as_deref() == Some(fingerprint) => {
                 let theirs = acceptance::announced_at(journal, Some(fingerprint)).or(meta.identity);

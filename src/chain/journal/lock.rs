@@ -65,6 +65,19 @@ impl OwnerLock {
         }
     }
 
+    /// Has the file belong to whom its folder belongs to, where this user may do that: what an administrator's command made must not lock
+    /// the application out.
+    #[cfg(all(unix, feature = "sqlite"))]
+    pub(super) fn give_to_the_owner_of(&self, folder: &Path) {
+        use std::os::unix::fs::{MetadataExt as _, fchown};
+        if let (Ok(ours), Ok(theirs)) = (self.file.metadata(), fs::metadata(folder))
+            && ours.uid() != theirs.uid()
+            && let Err(error) = fchown(&self.file, Some(theirs.uid()), Some(theirs.gid()))
+        {
+            tracing::debug!(%error, path = %self.path.display(), "the lock still belongs to another user than its folder");
+        }
+    }
+
     /// Gives the lock back.
     pub(in crate::chain) fn release(&self) {
         // What cannot be given back ends with the process.

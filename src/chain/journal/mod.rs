@@ -31,6 +31,8 @@ mod room;
 mod shared;
 mod store;
 #[cfg(feature = "sqlite")]
+mod survey;
+#[cfg(feature = "sqlite")]
 mod table;
 #[cfg(test)]
 mod tests;

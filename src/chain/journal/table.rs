@@ -158,8 +158,9 @@ pub(super) fn set_meta(connection: &Connection, meta: &Meta) -> SqlResult<()> {
     let canary = identity.map(|identity| signed(identity.canary)).transpose()?;
     let reserve = clock_reserve.map(|moment| signed(moment.as_millis())).transpose()?;
     let sql = "INSERT INTO meta (id, fingerprint, identity, canary, clock_reserve) VALUES (1, ?1, ?2, ?3, ?4) \
-               ON CONFLICT (id) DO UPDATE SET fingerprint = excluded.fingerprint, identity = excluded.identity, \
-               canary = excluded.canary, clock_reserve = excluded.clock_reserve";
+               ON CONFLICT (id) DO UPDATE SET fingerprint = excluded.fingerprint, clock_reserve = excluded.clock_reserve, \
+               canary = CASE WHEN excluded.identity IS NULL THEN meta.canary ELSE excluded.canary END, \
+               identity = coalesce(excluded.identity, meta.identity)";
     connection.prepare_cached(sql)?.execute(params![fingerprint, id, canary, reserve])?;
     Ok(())
 }

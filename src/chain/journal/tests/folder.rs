@@ -239,6 +239,23 @@ async fn who_was_told_what_to_take_for_known_and_died_is_taken_over_as_knowing_i
 }
 
 #[tokio::test]
+async fn who_does_not_know_the_database_learns_of_it_from_others_at_its_address() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (ours, _) = open(temporary.path()).await;
+    let (theirs, _) = open(temporary.path()).await;
+    let meta = theirs.meta().await.unwrap();
+    theirs.set_meta(Meta { identity: Some(Identity::new(2, 5)), ..meta.clone() }).await.unwrap();
+    let folder = folder(temporary.path());
+    assert_eq!(folder.look_again(&ours, None).await.unwrap().known, Some(Identity::new(2, 5)));
+    // Who knows it may have accepted an older state than they know of.
+    ours.set_meta(Meta { identity: Some(Identity::new(2, 3)), ..meta.clone() }).await.unwrap();
+    assert_eq!(folder.look_again(&ours, None).await.unwrap().known, None);
+    // Who does not know it says nothing about it.
+    ours.set_meta(meta).await.unwrap();
+    assert_eq!(ours.meta().await.unwrap().identity, Some(Identity::new(2, 3)));
+}
+
+#[tokio::test]
 async fn what_is_left_of_a_removed_journal_goes() {
     let temporary = tempfile::tempdir().unwrap();
     for name in ["journal-0.lock", "journal-0.reserve", "journal-0.db-wal"] {
@@ -325,7 +342,7 @@ async fn what_is_owed_to_another_database_is_left_for_it() {
     assert_ne!(ours.path(), journal.path());
     assert!(matches!(
         found.left[..],
-        [LeftFile { reason: LeftReason::OwedElsewhere { operations: 2, .. }, moved: Some(_), .. }]
+        [LeftFile { reason: LeftReason::OwedElsewhere { operations: Some(2), .. }, moved: Some(_), .. }]
     ));
     assert!(all(&ours).await.is_empty());
     let (journal, _) = theirs.open().await.unwrap();
@@ -351,7 +368,7 @@ async fn what_is_owed_to_another_identity_is_not_mixed_with_ours() {
     let found = folder(temporary.path()).adopt(&ours).await.unwrap();
     assert!(matches!(
         found.left[0],
-        LeftFile { reason: LeftReason::OwedElsewhere { operations: 1, .. }, moved: None, .. }
+        LeftFile { reason: LeftReason::OwedElsewhere { operations: Some(1), .. }, moved: None, .. }
     ));
     assert_eq!(found.imported, 0);
 }
