@@ -266,6 +266,7 @@ const BEYOND_THE_MODEL: &[(&str, &[Test])] = &[
             (MOVED, "nothing_is_made_in_an_empty_database_at_the_new_address"),
             (MOVED, "a_ping_does_not_take_a_wrong_database_for_the_known_one"),
             (FOLDER, "who_does_not_know_the_database_learns_of_it_from_others_at_its_address"),
+            (FOLDER, "what_a_damaged_journal_says_decides_nothing"),
         ],
     ),
     (

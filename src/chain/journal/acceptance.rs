@@ -56,9 +56,16 @@ pub(crate) fn announced(journal: &Path) -> Option<Word> {
     Some(Word { identity: Identity::new(id, canary), address })
 }
 
-/// What the word says to whoever uses an address.
-pub(super) fn announced_at(journal: &Path, address: Option<&str>) -> Option<Identity> {
-    announced(journal).filter(|word| word.address.as_deref() == address).map(|word| word.identity)
+/// The word, for whoever uses an address.
+pub(super) fn announced_at(journal: &Path, address: Option<&str>) -> Option<Word> {
+    announced(journal).filter(|word| word.address.as_deref() == address)
+}
+
+/// Removes this word; one that was left since stays.
+pub(super) fn forget_this(journal: &Path, word: &Word) {
+    if announced(journal).as_ref() == Some(word) {
+        forget(journal);
+    }
 }
 
 /// Removes the word.
@@ -83,9 +90,13 @@ mod tests {
         for address in [Some("postgres://there/with a blank"), None] {
             let word = Word { identity: Identity::new(0xfeed << 100, 42), address: address.map(str::to_owned) };
             announce(&journal, &word).unwrap();
-            assert_eq!(announced_at(&journal, address), Some(word.identity));
+            assert_eq!(announced_at(&journal, address).as_ref(), Some(&word));
             assert_eq!(announced_at(&journal, Some("elsewhere")), None);
-            assert_eq!(announced(&journal), Some(word));
+            forget_this(&journal, &Word { address: Some("elsewhere".to_owned()), ..word.clone() });
+            assert_eq!(announced(&journal).as_ref(), Some(&word));
+            forget_this(&journal, &word);
+            assert_eq!(announced(&journal), None);
+            announce(&journal, &word).unwrap();
         }
         for broken in ["", "accepts 2 ff 1\n", "accepts 1 ff\n", "accepts 1 x 1\n", "accepts 1 ff 1"] {
             let broken = format!("agent-storage {broken}");

@@ -10,7 +10,7 @@ use rusqlite::{Connection, MAIN_DB, OpenFlags};
 use crate::engine::sqlite::{SqlError, SqlResult};
 use crate::error::{Error, Result};
 
-use super::acceptance;
+use super::acceptance::{self, Word};
 use super::disk::is_disk_full;
 use super::files::{self, Looking};
 use super::import;
@@ -52,6 +52,8 @@ pub(super) struct Candidate {
     pub(super) writer: Option<u64>,
     /// The marks of the files that were copied into it, and may still be there.
     pub(super) copied: Vec<String>,
+    /// What its process was to take for known, if it was told.
+    pub(super) word: Option<Word>,
     // Given back last.
     pub(super) lock: OwnerLock,
 }
@@ -144,8 +146,9 @@ fn look(path: &Path, address: Option<&str>) -> Looked {
     }
     let path = path.to_owned();
     Looked::Dead(match found {
-        Ok(Contents { connection, meta, owes, writer, copied }) => {
-            Dead::Readable(Box::new(Candidate { path, connection, meta, owes, operations: 0, writer, copied, lock }))
+        Ok(Contents { connection, meta, owes, writer, copied, word }) => {
+            let operations = 0;
+            Dead::Readable(Box::new(Candidate { path, connection, meta, owes, operations, writer, copied, word, lock }))
         }
         Err(error) => Dead::Unreadable { path, error },
     })
@@ -158,6 +161,7 @@ struct Contents {
     owes: bool,
     writer: Option<u64>,
     copied: Vec<String>,
+    word: Option<Word>,
 }
 
 /// Reads what is known beside the operations.
@@ -170,7 +174,14 @@ fn read(path: &Path, address: Option<&str>) -> SqlResult<Contents> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     if layout::format(&connection)? == 0 {
-        return Ok(Contents { connection, meta: Meta::default(), owes: false, writer: None, copied: Vec::new() });
+        return Ok(Contents {
+            connection,
+            meta: Meta::default(),
+            owes: false,
+            writer: None,
+            copied: Vec::new(),
+            word: None,
+        });
     }
     if connection.is_readonly(MAIN_DB)? {
         let why = "the journal cannot be written; let this user write it, so that what it holds is replayed";
@@ -181,14 +192,15 @@ fn read(path: &Path, address: Option<&str>) -> SqlResult<Contents> {
     transaction.commit()?;
     let (mut meta, writer) = (table::meta(&connection)?, table::writer(&connection)?);
     // It was told, and died before it heard.
-    meta.identity = acceptance::announced_at(path, address).or(meta.identity);
+    let word = acceptance::announced_at(path, address);
+    meta.identity = word.as_ref().map(|word| word.identity).or(meta.identity);
     let copied = import::marks(&connection)?;
     let owes = connection.query_row("SELECT EXISTS (SELECT 1 FROM op)", [], |row| row.get(0))?;
-    Ok(Contents { connection, meta, owes, writer, copied })
+    Ok(Contents { connection, meta, owes, writer, copied, word })
 }
 
 /// Counts the operations.
-fn check(connection: &Connection) -> SqlResult<u64> {
+pub(super) fn check(connection: &Connection) -> SqlResult<u64> {
     if layout::format(connection)? == 0 {
         return Ok(0);
     }

@@ -78,6 +78,8 @@ impl Looking {
     /// `Unavailable` if that takes too long, or the lock cannot be taken.
     pub(super) fn begin(folder: &Path) -> Result<Self> {
         let path = folder.join(LOOKING);
+        #[cfg(unix)]
+        OwnerLock::make_for_the_owner_of(folder, &path);
         let lock = OwnerLock::take_within(&path, LOOKS_WITHIN).map_err(|error| unlockable(&path, error))?;
         let why = || {
             let (shown, seconds) = (path.display(), LOOKS_WITHIN.as_secs());
@@ -85,10 +87,7 @@ impl Looking {
                 "another process has been looking through the journals for {seconds} s, and keeps {shown} locked; if it hangs, end it"
             ))
         };
-        let lock = lock.ok_or_else(why)?;
-        #[cfg(unix)]
-        lock.give_to_the_owner_of(folder);
-        Ok(Self { _lock: lock })
+        Ok(Self { _lock: lock.ok_or_else(why)? })
     }
 }
 

@@ -79,17 +79,24 @@ impl JournalFolder {
         let mut found = Found::default();
         self.leave_all(left, &mut found);
         // What the own file says is newer where its process was told, and died before it heard.
-        let (journal, known) = match largest(&ours) {
+        let (journal, known, word) = match largest(&ours) {
             Some(index) => {
-                let Candidate { path, lock, connection, meta, .. } = ours.swap_remove(index);
+                let Candidate { path, lock, connection, meta, word, .. } = ours.swap_remove(index);
                 drop(connection);
-                (DiskJournal::open(path, lock, self.max_bytes).await?, import::newest(meta.identity, known))
+                (DiskJournal::open(path, lock, self.max_bytes).await?, import::newest(meta.identity, known), word)
             }
-            None => (self.create().await?, known),
+            None => (self.create().await?, known, None),
         };
         found.predecessors.extend(self.sign(&journal, known).await?);
-        // Now it is written down, and counts once.
-        journal.forget_accepted().await;
+        if let Some(word) = word {
+            // Now it is written down, and counts once.
+            let path = journal.path().to_owned();
+            blocking(move || {
+                acceptance::forget_this(&path, &word);
+                Ok(())
+            })
+            .await?;
+        }
         self.import(&journal, ours, Known::Newest, &mut found).await;
         // Whoever opens it reads all of it.
         self.take_news();
@@ -147,8 +154,9 @@ impl JournalFolder {
         let survey = self.survey(skipped, known.or(answered));
         let Surveyed { ours, left, known_by_others, gone } = blocking(move || survey.run()).await?;
         self.lock_left().retain(|path, _| !gone.contains(path));
-        // Whoever recognised it at this address does so for those that could not yet.
-        let mut found = Found { known: known_by_others.filter(|_| known.is_none()), ..Found::default() };
+        // Whoever recognised it at this address does so for those that could not yet, unless another one answers these.
+        let is_it = |theirs: &Identity| known.is_none() && answered.is_none_or(|answered| answered.id == theirs.id);
+        let mut found = Found { known: known_by_others.filter(is_it), ..Found::default() };
         self.leave_all(left, &mut found);
         self.import(journal, ours, Known::Newest, &mut found).await;
         Ok(found)

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use crate::chain::elsewhere::OwedElsewhere;
 use crate::contract::Identity;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::stamp::Stamp;
 use crate::time::Timestamp;
 
-use super::glance::glance;
+use super::glance::check;
 
 /// What was found in the folder beside this process's own file and those of other living ones.
 #[derive(Debug, Default)]
@@ -61,10 +61,15 @@ impl LeftFile {
         Self { path, reason: LeftReason::Unreadable(error), moved: None }
     }
 
-    /// Counts what it holds, for people.
+    /// Counts what it holds, for people. One that is damaged is told as that: nobody can bring it anywhere.
     pub(super) fn count(&mut self) {
-        if let LeftReason::OwedElsewhere { operations, .. } = &mut self.reason {
-            *operations = glance(&self.path).ok().map(|glance| glance.pending + glance.parked);
+        let LeftReason::OwedElsewhere { operations, .. } = &mut self.reason else { return };
+        match check(&self.path) {
+            Ok(count) => *operations = Some(count),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                (self.reason, self.moved) = (LeftReason::Unreadable(error), None);
+            }
+            Err(error) => tracing::debug!(%error, "it cannot be counted what a journal holds"),
         }
     }
 }

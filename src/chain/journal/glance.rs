@@ -15,6 +15,7 @@ use crate::stamp::Stamp;
 use crate::time::Timestamp;
 
 use super::acceptance;
+use super::candidate;
 use super::files;
 use super::import::newest;
 use super::layout;
@@ -85,6 +86,17 @@ pub(crate) fn glance(journal: &Path) -> Result<Glance> {
     look().map_err(crate::engine::sqlite::SqlError::into_error)
 }
 
+/// Reads a journal whole, and counts what it holds.
+///
+/// # Errors
+///
+/// As [`glance`].
+pub(super) fn check(journal: &Path) -> Result<u64> {
+    open(journal)
+        .and_then(|connection| candidate::check(&connection))
+        .map_err(crate::engine::sqlite::SqlError::into_error)
+}
+
 /// Which database is known to those that use the same address, the dead ones apart: what one of them was told to accept there counts
 /// already. Nothing where they know different ones.
 pub(super) fn known_by_others(folder: &Path, fingerprint: &str, dead: &HashSet<&Path>) -> Option<Identity> {
@@ -92,7 +104,8 @@ pub(super) fn known_by_others(folder: &Path, fingerprint: &str, dead: &HashSet<&
     for journal in list(folder).unwrap_or_default().iter().filter(|journal| !dead.contains(journal.as_path())) {
         match meta(journal) {
             Ok(meta) if meta.fingerprint.as_deref() == Some(fingerprint) => {
-                let theirs = acceptance::announced_at(journal, Some(fingerprint)).or(meta.identity);
+                let theirs =
+                    acceptance::announced_at(journal, Some(fingerprint)).map(|word| word.identity).or(meta.identity);
                 if known.zip(theirs).is_some_and(|(known, theirs): (Identity, Identity)| known.id != theirs.id) {
                     return None;
                 }

@@ -65,16 +65,18 @@ impl OwnerLock {
         }
     }
 
-    /// Has the file belong to whom its folder belongs to, where this user may do that: what an administrator's command made must not lock
-    /// the application out.
+    /// Makes the file if it is missing, for whom its folder belongs to, where this user may do that: what an administrator's command
+    /// makes must not lock the application out. What is there already stays whose it is.
     #[cfg(all(unix, feature = "sqlite"))]
-    pub(super) fn give_to_the_owner_of(&self, folder: &Path) {
-        use std::os::unix::fs::{MetadataExt as _, fchown};
-        if let (Ok(ours), Ok(theirs)) = (self.file.metadata(), fs::metadata(folder))
+    pub(super) fn make_for_the_owner_of(folder: &Path, path: &Path) {
+        use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
+        // It follows no link.
+        let Ok(made) = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) else { return };
+        if let (Ok(ours), Ok(theirs)) = (made.metadata(), fs::metadata(folder))
             && ours.uid() != theirs.uid()
-            && let Err(error) = fchown(&self.file, Some(theirs.uid()), Some(theirs.gid()))
+            && let Err(error) = fchown(&made, Some(theirs.uid()), Some(theirs.gid()))
         {
-            tracing::debug!(%error, path = %self.path.display(), "the lock still belongs to another user than its folder");
+            tracing::debug!(%error, path = %path.display(), "the lock belongs to another user than its folder");
         }
     }
 

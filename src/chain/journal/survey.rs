@@ -44,22 +44,29 @@ impl Survey {
     /// # Errors
     ///
     /// `Unavailable` if the folder cannot be read, or somebody else looks for too long.
-    pub(super) fn run(self) -> Result<Surveyed> {
+    pub(super) fn run(mut self) -> Result<Surveyed> {
+        let mut damaged = Vec::new();
+        loop {
+            let mut surveyed = self.look()?;
+            let broken = surveyed.check();
+            if broken.is_empty() {
+                surveyed.left.iter_mut().for_each(LeftFile::count);
+                surveyed.left.append(&mut damaged);
+                return Ok(surveyed);
+            }
+            // What they said must not decide whose the others are.
+            self.skipped.extend(broken.iter().map(|file| file.path.clone()));
+            damaged.extend(broken);
+        }
+    }
+
+    fn look(&self) -> Result<Surveyed> {
         let looking = Looking::begin(&self.folder)?;
         let gone = self.skipped.iter().filter(|path| is_gone(path)).cloned().collect();
         let dead = candidate::dead(&looking, &self.folder, &self.skipped, self.address.as_deref())?;
         let known_by_others = self.known_by_others(&dead);
-        let (unread, mut left) = self.sort(dead, self.known.or(known_by_others));
+        let (ours, left) = self.sort(dead, self.known.or(known_by_others));
         // Nobody waits for what takes longer. What is left alone is free again, and what is ours stays locked.
-        drop(looking);
-        let mut ours = Vec::with_capacity(unread.len());
-        for mut candidate in unread {
-            match candidate.check() {
-                Ok(()) => ours.push(candidate),
-                Err(error) => left.push(LeftFile::unreadable(candidate.path, error)),
-            }
-        }
-        left.iter_mut().for_each(LeftFile::count);
         Ok(Surveyed { ours, left, known_by_others, gone })
     }
 
@@ -100,6 +107,17 @@ impl Survey {
     fn names_our_primary(&self, candidate: &Candidate) -> bool {
         let fresh = !candidate.owes && candidate.meta.fingerprint.is_none();
         fresh || candidate.meta.fingerprint == self.address
+    }
+}
+
+impl Surveyed {
+    /// Reads what is to be taken over; gives what is damaged.
+    fn check(&mut self) -> Vec<LeftFile> {
+        let broken = self.ours.iter_mut().filter_map(|candidate| {
+            let error = candidate.check().err()?;
+            Some(LeftFile::unreadable(candidate.path.clone(), error))
+        });
+        broken.collect()
     }
 }
 

@@ -247,12 +247,54 @@ async fn who_does_not_know_the_database_learns_of_it_from_others_at_its_address(
     theirs.set_meta(Meta { identity: Some(Identity::new(2, 5)), ..meta.clone() }).await.unwrap();
     let folder = folder(temporary.path());
     assert_eq!(folder.look_again(&ours, None).await.unwrap().known, Some(Identity::new(2, 5)));
+    let another = Some(Identity::new(9, 1));
+    assert_eq!(folder.look_again(&ours, another).await.unwrap().known, None, "another one answers");
     // Who knows it may have accepted an older state than they know of.
     ours.set_meta(Meta { identity: Some(Identity::new(2, 3)), ..meta.clone() }).await.unwrap();
     assert_eq!(folder.look_again(&ours, None).await.unwrap().known, None);
     // Who does not know it says nothing about it.
     ours.set_meta(meta).await.unwrap();
     assert_eq!(ours.meta().await.unwrap().identity, Some(Identity::new(2, 3)));
+}
+
+#[tokio::test]
+async fn what_a_damaged_journal_says_decides_nothing() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut journals = Vec::new();
+    for (id, count) in [(1, 500), (2, 1)] {
+        let (journal, _) = open(temporary.path()).await;
+        let meta = journal.meta().await.unwrap();
+        journal.set_meta(Meta { identity: Some(Identity::new(id, 1)), ..meta }).await.unwrap();
+        let puts = (0..count).map(|number| put("a", &number.to_string())).collect();
+        journal.append(puts, SINCE, soon()).await.unwrap();
+        journals.push(journal);
+    }
+    let mut paths = Vec::new();
+    for journal in journals {
+        journal.close(soon()).await.unwrap();
+        move_log_into(journal.path());
+        paths.push(journal.path().to_owned());
+    }
+    // The damaged one is looked at first.
+    let damaged = temporary.path().join("journal-0.db");
+    fs::rename(&paths[0], &damaged).unwrap();
+    damage(&damaged);
+    let (journal, found) = open(temporary.path()).await;
+    assert_eq!((journal.path(), all(&journal).await.len()), (&*paths[1], 1));
+    assert_eq!(found.left.len(), 1, "{found:?}");
+    assert!(found.owed_elsewhere().is_none());
+    // Nor does it where it is owed to another address.
+    let elsewhere = JournalFolder::new(temporary.path(), Some("theirs".to_owned()), MAX_BYTES, 2);
+    let (_, found) = elsewhere.open().await.unwrap();
+    assert!(found.left.len() == 1 && found.owed_elsewhere().is_none(), "{found:?}");
+}
+
+/// Destroys what a journal holds, and leaves its head.
+fn damage(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..].fill(7);
+    fs::write(path, bytes).unwrap();
 }
 
 #[tokio::test]
