@@ -24,6 +24,7 @@ const CACHE_LATE: &str = "tests/cache_chain/late.rs";
 const CACHE_RETURNING: &str = "tests/cache_chain/returning.rs";
 const DEGRADED: &str = "tests/chain/degraded.rs";
 const FOLDER: &str = "src/chain/journal/tests/folder.rs";
+const SURVEY: &str = "src/chain/journal/tests/survey.rs";
 const LATE: &str = "tests/chain/late.rs";
 const LIVES: &str = "tests/chain/lives.rs";
 const ACCEPTED: &str = "tests/chain/accepted.rs";
@@ -265,14 +266,14 @@ const BEYOND_THE_MODEL: &[(&str, &[Test])] = &[
             (MOVED, "a_wrong_database_at_the_new_address_is_not_taken_for_the_known_one"),
             (MOVED, "nothing_is_made_in_an_empty_database_at_the_new_address"),
             (MOVED, "a_ping_does_not_take_a_wrong_database_for_the_known_one"),
-            (FOLDER, "who_does_not_know_the_database_learns_of_it_from_others_at_its_address"),
-            (FOLDER, "what_a_damaged_journal_says_decides_nothing"),
+            (SURVEY, "who_does_not_know_the_database_learns_of_it_from_others_at_its_address"),
+            (SURVEY, "what_a_damaged_journal_says_decides_nothing"),
         ],
     ),
     (
         "who looks whose a journal is keeps nobody from knowing it",
         &[
-            (FOLDER, "who_looks_through_the_folder_waits_for_who_does_so_already"),
+            (SURVEY, "who_looks_through_the_folder_waits_for_who_does_so_already"),
             (MOVED, "all_that_start_at_once_are_fenced_off_from_another_database"),
             (MOVED, "who_rests_while_it_looks_through_the_folder_keeps_nobody_out"),
         ],
@@ -297,7 +298,7 @@ const BEYOND_THE_MODEL: &[(&str, &[Test])] = &[
     (
         "what was accepted holds for the dead too, at the address where it answered",
         &[
-            (FOLDER, "who_was_told_what_to_take_for_known_and_died_is_taken_over_as_knowing_it"),
+            (SURVEY, "who_was_told_what_to_take_for_known_and_died_is_taken_over_as_knowing_it"),
             (ACCEPTED, "what_was_accepted_stays_known_though_one_who_had_not_heard_of_it_owed_more"),
             (ACCEPTED, "what_was_accepted_at_one_address_says_nothing_of_another"),
             (ACCEPTED, "a_word_is_gone_once_the_next_start_has_written_it_down"),

@@ -46,7 +46,7 @@ pub(super) fn lock(journal: &Path) -> Result<Option<OwnerLock>> {
     OwnerLock::take(&path).map_err(|error| unlockable(&path, error))
 }
 
-/// The same for one that may only be glanced at by others, if it is free this very moment.
+/// The same, without waiting for those who only glance at it.
 pub(super) fn lock_now(journal: &Path) -> Result<Option<OwnerLock>> {
     let path = journal.with_extension("lock");
     OwnerLock::take_within(&path, Duration::ZERO).map_err(|error| unlockable(&path, error))

@@ -31,7 +31,7 @@ const TABLES: &str = "
         clock_reserve INTEGER
     ) STRICT;
     INSERT INTO meta (id) VALUES (1);
-    -- Files that were taken over, but may not have been removed yet, each with who wrote to it last.
+    -- Files that were taken over, but may not have been removed yet, each by its mark.
     CREATE TABLE imported (source TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 ";
 

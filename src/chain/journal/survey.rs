@@ -66,7 +66,8 @@ impl Survey {
         let dead = candidate::dead(&looking, &self.folder, &self.skipped, self.address.as_deref())?;
         let known_by_others = self.known_by_others(&dead);
         let (ours, left) = self.sort(dead, self.known.or(known_by_others));
-        // Nobody waits for what takes longer. What is left alone is free again, and what is ours stays locked.
+        // What is left alone is free again, and what is ours stays locked. The rest takes longer, and nobody need wait for it.
+        drop(looking);
         Ok(Surveyed { ours, left, known_by_others, gone })
     }
 

@@ -7,6 +7,8 @@ mod disk;
 mod episode;
 #[cfg(feature = "sqlite")]
 mod folder;
+#[cfg(feature = "sqlite")]
+mod survey;
 
 use std::time::{Duration, Instant};
 

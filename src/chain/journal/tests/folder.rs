@@ -2,13 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rusqlite::Connection;
 
 use super::{SINCE, key, move_log_into, put, soon};
-use crate::chain::journal::acceptance::{Word, announce};
-use crate::chain::journal::files::{Looking, lock};
 use crate::chain::journal::found::{Found, LeftFile, LeftReason};
 use crate::chain::journal::import::mark_of;
 use crate::chain::journal::{DiskJournal, Exported, Journal as _, JournalFolder, Meta};
@@ -17,9 +14,9 @@ use crate::error::ErrorKind;
 use crate::stamp::HybridClock;
 use crate::time::Timestamp;
 
-const MAX_BYTES: u64 = 64 << 20;
+pub(super) const MAX_BYTES: u64 = 64 << 20;
 
-fn folder(path: &Path) -> JournalFolder {
+pub(super) fn folder(path: &Path) -> JournalFolder {
     folder_of(path, 1)
 }
 
@@ -27,12 +24,12 @@ fn folder_of(path: &Path, writer: u64) -> JournalFolder {
     JournalFolder::new(path, Some("ours".to_owned()), MAX_BYTES, writer)
 }
 
-async fn open(path: &Path) -> (DiskJournal, Found) {
+pub(super) async fn open(path: &Path) -> (DiskJournal, Found) {
     folder(path).open().await.unwrap()
 }
 
 /// What a journal of a process that died holds: so many puts of a key.
-async fn leave_behind(path: &Path, name: &str, count: usize) -> PathBuf {
+pub(super) async fn leave_behind(path: &Path, name: &str, count: usize) -> PathBuf {
     let other = tempfile::tempdir().unwrap();
     let (journal, _) = open(other.path()).await;
     journal.append((0..count).map(|number| put(name, &number.to_string())).collect(), SINCE, soon()).await.unwrap();
@@ -43,7 +40,7 @@ async fn leave_behind(path: &Path, name: &str, count: usize) -> PathBuf {
     left
 }
 
-async fn all(journal: &DiskJournal) -> Vec<Exported> {
+pub(super) async fn all(journal: &DiskJournal) -> Vec<Exported> {
     journal.export(0, 10_000, usize::MAX).await.unwrap()
 }
 
@@ -147,34 +144,28 @@ async fn mark_as_copied(journal: &DiskJournal, path: &Path, writer: u64) {
 
 #[tokio::test]
 async fn what_was_written_to_a_file_after_it_was_copied_is_copied_too() {
-    let temporary = tempfile::tempdir().unwrap();
-    let (ours, _) = open(temporary.path()).await;
-    let theirs = folder_of(temporary.path(), 2);
-    let (copied, _) = theirs.open().await.unwrap();
-    // As if the file had been copied and not removed, and then somebody else had taken it for its own.
-    mark_as_copied(&ours, copied.path(), 2).await;
-    copied.close(soon()).await.unwrap();
-    let (taken, _) = folder_of(temporary.path(), 3).open().await.unwrap();
-    assert_eq!(taken.path(), copied.path());
-    taken.append(vec![put("a", "1")], SINCE, soon()).await.unwrap();
-    taken.close(soon()).await.unwrap();
-    assert_eq!(folder(temporary.path()).adopt(&ours).await.unwrap().imported, 1);
-    assert_eq!(all(&ours).await.len(), 1);
+    is_copied_too(3).await;
 }
 
 #[tokio::test]
 async fn what_the_same_process_wrote_to_its_file_after_it_was_copied_is_copied_too() {
+    is_copied_too(2).await;
+}
+
+/// Has a file be copied that writer 2 had, and not removed, and then be taken by a writer for its own, who writes more.
+async fn is_copied_too(writer: u64) {
     let temporary = tempfile::tempdir().unwrap();
     let (ours, _) = open(temporary.path()).await;
-    let theirs = folder_of(temporary.path(), 2);
-    let (copied, _) = theirs.open().await.unwrap();
+    let (copied, _) = folder_of(temporary.path(), 2).open().await.unwrap();
     mark_as_copied(&ours, copied.path(), 2).await;
     copied.close(soon()).await.unwrap();
-    let (taken, _) = theirs.open().await.unwrap();
+    let (taken, _) = folder_of(temporary.path(), writer).open().await.unwrap();
     assert_eq!(taken.path(), copied.path());
-    // As every process does before the first operation is kept.
-    let meta = taken.meta().await.unwrap();
-    taken.set_meta(Meta { clock_reserve: Some(Timestamp::from_millis(1)), ..meta }).await.unwrap();
+    if writer == 2 {
+        // Another writer is told by its number; the same one by what every process writes down before the first operation is kept.
+        let meta = taken.meta().await.unwrap();
+        taken.set_meta(Meta { clock_reserve: Some(Timestamp::from_millis(1)), ..meta }).await.unwrap();
+    }
     taken.append(vec![put("a", "1")], SINCE, soon()).await.unwrap();
     taken.close(soon()).await.unwrap();
     assert_eq!(folder(temporary.path()).adopt(&ours).await.unwrap().imported, 1);
@@ -197,107 +188,6 @@ async fn a_file_that_was_copied_is_nobodys_own_again() {
 }
 
 #[tokio::test]
-async fn who_looks_through_the_folder_waits_for_who_does_so_already() {
-    let temporary = tempfile::tempdir().unwrap();
-    let (ours, _) = open(temporary.path()).await;
-    let dead = leave_behind(temporary.path(), "a", 1).await;
-    // Somebody looks: they have the file for a while, and own nothing.
-    let looking = Looking::begin(temporary.path()).unwrap();
-    let looked_at = lock(&dead).unwrap().unwrap();
-    let folder = folder(temporary.path());
-    let mut adopted = std::pin::pin!(folder.adopt(&ours));
-    assert!(
-        tokio::time::timeout(Duration::from_millis(300), &mut adopted).await.is_err(),
-        "it is not known whose it is"
-    );
-    drop((looked_at, looking));
-    assert_eq!(adopted.await.unwrap().imported, 1);
-}
-
-#[tokio::test]
-async fn who_was_told_what_to_take_for_known_and_died_is_taken_over_as_knowing_it() {
-    let temporary = tempfile::tempdir().unwrap();
-    let (ours, _) = open(temporary.path()).await;
-    let knows = |id, canary| Meta {
-        fingerprint: Some("ours".to_owned()),
-        identity: Some(Identity::new(id, canary)),
-        clock_reserve: None,
-    };
-    // Another database, and an older state of the known one: the first two knew what is not right any more.
-    for (name, before) in [("a", knows(1, 9)), ("b", knows(2, 100))] {
-        let (theirs, _) = open(temporary.path()).await;
-        theirs.set_meta(before).await.unwrap();
-        theirs.append(vec![put(name, "1")], SINCE, soon()).await.unwrap();
-        announce(theirs.path(), &Word { identity: Identity::new(2, 5), address: Some("ours".to_owned()) }).unwrap();
-        theirs.close(soon()).await.unwrap();
-    }
-    ours.set_meta(knows(2, 6)).await.unwrap();
-    let found = folder(temporary.path()).adopt(&ours).await.unwrap();
-    assert!(found.left.is_empty() && found.imported == 2, "{found:?}");
-    assert_eq!(found.known, Some(Identity::new(2, 5)));
-    assert_eq!(ours.meta().await.unwrap().identity, Some(Identity::new(2, 6)));
-}
-
-#[tokio::test]
-async fn who_does_not_know_the_database_learns_of_it_from_others_at_its_address() {
-    let temporary = tempfile::tempdir().unwrap();
-    let (ours, _) = open(temporary.path()).await;
-    let (theirs, _) = open(temporary.path()).await;
-    let meta = theirs.meta().await.unwrap();
-    theirs.set_meta(Meta { identity: Some(Identity::new(2, 5)), ..meta.clone() }).await.unwrap();
-    let folder = folder(temporary.path());
-    assert_eq!(folder.look_again(&ours, None).await.unwrap().known, Some(Identity::new(2, 5)));
-    let another = Some(Identity::new(9, 1));
-    assert_eq!(folder.look_again(&ours, another).await.unwrap().known, None, "another one answers");
-    // Who knows it may have accepted an older state than they know of.
-    ours.set_meta(Meta { identity: Some(Identity::new(2, 3)), ..meta.clone() }).await.unwrap();
-    assert_eq!(folder.look_again(&ours, None).await.unwrap().known, None);
-    // Who does not know it says nothing about it.
-    ours.set_meta(meta).await.unwrap();
-    assert_eq!(ours.meta().await.unwrap().identity, Some(Identity::new(2, 3)));
-}
-
-#[tokio::test]
-async fn what_a_damaged_journal_says_decides_nothing() {
-    let temporary = tempfile::tempdir().unwrap();
-    let mut journals = Vec::new();
-    for (id, count) in [(1, 500), (2, 1)] {
-        let (journal, _) = open(temporary.path()).await;
-        let meta = journal.meta().await.unwrap();
-        journal.set_meta(Meta { identity: Some(Identity::new(id, 1)), ..meta }).await.unwrap();
-        let puts = (0..count).map(|number| put("a", &number.to_string())).collect();
-        journal.append(puts, SINCE, soon()).await.unwrap();
-        journals.push(journal);
-    }
-    let mut paths = Vec::new();
-    for journal in journals {
-        journal.close(soon()).await.unwrap();
-        move_log_into(journal.path());
-        paths.push(journal.path().to_owned());
-    }
-    // The damaged one is looked at first.
-    let damaged = temporary.path().join("journal-0.db");
-    fs::rename(&paths[0], &damaged).unwrap();
-    damage(&damaged);
-    let (journal, found) = open(temporary.path()).await;
-    assert_eq!((journal.path(), all(&journal).await.len()), (&*paths[1], 1));
-    assert_eq!(found.left.len(), 1, "{found:?}");
-    assert!(found.owed_elsewhere().is_none());
-    // Nor does it where it is owed to another address.
-    let elsewhere = JournalFolder::new(temporary.path(), Some("theirs".to_owned()), MAX_BYTES, 2);
-    let (_, found) = elsewhere.open().await.unwrap();
-    assert!(found.left.len() == 1 && found.owed_elsewhere().is_none(), "{found:?}");
-}
-
-/// Destroys what a journal holds, and leaves its head.
-fn damage(path: &Path) {
-    let mut bytes = fs::read(path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle..].fill(7);
-    fs::write(path, bytes).unwrap();
-}
-
-#[tokio::test]
 async fn what_is_left_of_a_removed_journal_goes() {
     let temporary = tempfile::tempdir().unwrap();
     for name in ["journal-0.lock", "journal-0.reserve", "journal-0.db-wal"] {
@@ -311,16 +201,21 @@ async fn what_is_left_of_a_removed_journal_goes() {
     assert!(temporary.path().join("something.lock").exists(), "what is not ours stays");
 }
 
+/// Destroys a page of what a journal holds, and leaves its head.
+pub(super) fn damage(journal: &Path) {
+    let mut bytes = fs::read(journal).unwrap();
+    let middle = bytes.len() / 2 / 4096 * 4096;
+    bytes[middle..middle + 4096].fill(0xA5);
+    fs::write(journal, bytes).unwrap();
+}
+
 #[tokio::test]
 async fn what_cannot_be_read_is_left_as_it_is_and_told_once() {
     let temporary = tempfile::tempdir().unwrap();
     let newer = leave_behind(temporary.path(), "a", 1).await;
     Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let damaged = leave_behind(temporary.path(), "b", 500).await;
-    let mut bytes = fs::read(&damaged).unwrap();
-    let middle = bytes.len() / 2 / 4096 * 4096;
-    bytes[middle..middle + 4096].fill(0xA5);
-    fs::write(&damaged, &bytes).unwrap();
+    damage(&damaged);
     let text = temporary.path().join("journal-1.db");
     fs::write(&text, "no database at all\n".repeat(100)).unwrap();
     let record = leave_behind(temporary.path(), "c", 3).await;
