@@ -30,6 +30,7 @@ mod writers;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use support::schedules::seeds;
 use support::{Server, Suite};
 
 /// How many schedules run when nobody says otherwise.
@@ -42,17 +43,14 @@ fn main() -> ExitCode {
     if let Some(orders) = writer::orders() {
         return writer::run(orders);
     }
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    let (seed, count) = (number("LEDGER_SEED"), number("LEDGER_SCHEDULES"));
-    let first = seed.unwrap_or(0);
-    let count = count.unwrap_or(if seed.is_some() { 1 } else { SCHEDULES });
+    let (seeds, all) = seeds("LEDGER", SCHEDULES);
     let mut suite = Suite::new();
-    let limit = LIMIT * u32::try_from(count).expect("fewer schedules");
+    let limit = LIMIT * u32::try_from(seeds.end - seeds.start).expect("fewer schedules");
     suite.test_within(
         limit,
         "whatever_happens_what_was_acknowledged_is_accounted_for",
         &[Server::Postgres],
-        move || schedule::run_all(first..first + count, seed.is_none()),
+        move || schedule::run_all(seeds, all),
     );
     suite.run()
 }

@@ -8,9 +8,9 @@ use tokio::task::block_in_place;
 use tokio::time::sleep;
 
 use crate::random::Random;
-use crate::reached::Reached;
 use crate::road::Road;
 use crate::support::Postgres;
+use crate::support::schedules::Reached;
 
 /// A fault, and on which lines it is, where it is on lines.
 #[derive(Clone, Copy, Debug)]

@@ -1,15 +1,10 @@
 //! What was reached: a schedule that meets no trouble proves nothing.
 
-use std::collections::BTreeMap;
-
 use crate::history::{Call, Fate, History};
 use crate::line::{Action, Answer, Line};
 use crate::nemesis;
 use crate::outcome::Outcome;
-
-/// How often each fault and situation was met.
-#[derive(Debug, Default)]
-pub(crate) struct Reached(BTreeMap<&'static str, u64>);
+use crate::support::schedules::Reached;
 
 /// What must be met beside the faults.
 const SITUATIONS: [&str; 21] = [
@@ -36,33 +31,12 @@ const SITUATIONS: [&str; 21] = [
     "a transaction is unavailable",
 ];
 
-impl std::fmt::Display for Reached {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|(what, times)| writeln!(f, "{times:6} {what}"))
-    }
+/// All that must be met.
+pub(crate) fn wanted() -> Vec<&'static str> {
+    nemesis::names().chain(SITUATIONS).collect()
 }
 
 impl Reached {
-    pub(crate) fn note(&mut self, what: &'static str) {
-        self.note_times(what, 1);
-    }
-
-    pub(crate) fn note_times(&mut self, what: &'static str, times: u64) {
-        *self.0.entry(what).or_default() += times;
-    }
-
-    pub(crate) fn join(&mut self, other: Self) {
-        for (what, times) in other.0 {
-            self.note_times(what, times);
-        }
-    }
-
-    /// What was never met.
-    pub(crate) fn missing(&self) -> Vec<&'static str> {
-        let wanted = nemesis::names().chain(SITUATIONS);
-        wanted.filter(|what| self.0.get(what).is_none_or(|times| *times == 0)).collect()
-    }
-
     /// Notes what a history shows.
     pub(crate) fn note_history(&mut self, history: &History, outcome: &Outcome) {
         for life in &history.lives {

@@ -20,14 +20,12 @@ use crate::history::{History, Life};
 use crate::nemesis::Nemesis;
 use crate::outcome::Outcome;
 use crate::random::Random;
-use crate::reached::Reached;
+use crate::reached::wanted;
 use crate::support::process::wait_until;
+use crate::support::schedules::{self, Reached};
 use crate::support::{Postgres, PostgresOptions};
 use crate::writer::{Orders, now};
 use crate::writers::Writer;
-
-/// How many schedules run at a time, each lane on a server of its own.
-const LANES: usize = 3;
 
 /// By how many milliseconds the clocks of the writers are ahead.
 const CLOCKS: [u64; 3] = [0, 10_000, 0];
@@ -41,37 +39,9 @@ const GLANCE: Duration = Duration::from_millis(20);
 /// The most violations that are printed of a schedule.
 const MOST_PRINTED: usize = 10;
 
-/// How many times as many schedules run at most until everything was met.
-const MOST_ROUNDS: u64 = 3;
-
-/// Runs the schedules of these seeds. With `all`, so many more follow until everything was met: what comes in the way of what is a
-/// matter of moments.
+/// Runs the schedules of these seeds, as [`schedules::run_all`] says; each lane on a server of its own.
 pub(crate) async fn run_all(seeds: Range<u64>, all: bool) {
-    let mut reached = Reached::default();
-    let count = seeds.end - seeds.start;
-    for round in 0..MOST_ROUNDS {
-        let begin = seeds.start + round * count;
-        reached.join(run_some(begin..begin + count).await);
-        if !all || reached.missing().is_empty() {
-            break;
-        }
-    }
-    let missing = reached.missing();
-    assert!(!all || missing.is_empty(), "never reached: {missing:?}; {reached:?}");
-    std::io::stdout().write_all(reached.to_string().as_bytes()).unwrap();
-}
-
-async fn run_some(seeds: Range<u64>) -> Reached {
-    let next = Arc::new(AtomicU64::new(seeds.start));
-    let lanes = (0..LANES).map(|_| tokio::spawn(lane(Arc::clone(&next), seeds.end)));
-    let (mut reached, mut failures) = (Reached::default(), Vec::new());
-    for lane in lanes.collect::<Vec<_>>() {
-        let (met, failed) = lane.await.unwrap();
-        reached.join(met);
-        failures.extend(failed);
-    }
-    assert!(failures.is_empty(), "{} schedules failed\n{}", failures.len(), failures.join("\n\n"));
-    reached
+    schedules::run_all(seeds, all, &wanted(), |next, end| tokio::spawn(lane(next, end))).await;
 }
 
 /// Runs schedules one after the other, until none is left. One that fails does not keep the others from running.

@@ -6,7 +6,7 @@ use crate::contents::Contents;
 use crate::files::{Files, Number};
 use crate::history::{Fate, History, Write};
 use crate::line::Action;
-use crate::reached::Reached;
+use crate::support::schedules::Reached;
 
 /// Says what is not as promised, a line each.
 pub(crate) fn violations(history: &History, files: &Files, reached: &mut Reached) -> Vec<String> {

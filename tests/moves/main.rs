@@ -34,6 +34,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use support::Suite;
+use support::schedules::seeds;
 
 /// How many schedules run when nobody says otherwise.
 const SCHEDULES: u64 = 40;
@@ -45,14 +46,11 @@ fn main() -> ExitCode {
     if let Some(orders) = worker::orders() {
         return worker::run(&orders);
     }
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    let (seed, count) = (number("MOVES_SEED"), number("MOVES_SCHEDULES"));
-    let first = seed.unwrap_or(0);
-    let count = count.unwrap_or(if seed.is_some() { 1 } else { SCHEDULES });
+    let (seeds, all) = seeds("MOVES", SCHEDULES);
     let mut suite = Suite::new();
-    let limit = LIMIT * u32::try_from(count).expect("fewer schedules");
+    let limit = LIMIT * u32::try_from(seeds.end - seeds.start).expect("fewer schedules");
     suite.test_within(limit, "whatever_moves_what_was_acknowledged_is_where_it_was_meant_to_be", &[], move || {
-        run::run_all(first..first + count, seed.is_none())
+        run::run_all(seeds, all)
     });
     suite.run()
 }

@@ -1,13 +1,6 @@
-//! What was reached: a schedule that meets nothing proves nothing.
+//! What the schedules must meet.
 
-use std::collections::BTreeMap;
-
-/// How often each situation was met.
-#[derive(Debug, Default)]
-pub(crate) struct Reached(BTreeMap<&'static str, u64>);
-
-/// What must be met.
-const SITUATIONS: [&str; 34] = [
+pub(crate) const SITUATIONS: [&str; 34] = [
     "a clear is owed",
     "a copy is restored",
     "a copy of its own is at an address",
@@ -43,30 +36,3 @@ const SITUATIONS: [&str; 34] = [
     "two databases are swapped",
     "what is owed elsewhere is accepted with it",
 ];
-
-impl std::fmt::Display for Reached {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|(what, times)| writeln!(f, "{times:6} {what}"))
-    }
-}
-
-impl Reached {
-    pub(crate) fn note(&mut self, what: &'static str) {
-        self.note_times(what, 1);
-    }
-
-    pub(crate) fn note_times(&mut self, what: &'static str, times: u64) {
-        *self.0.entry(what).or_default() += times;
-    }
-
-    pub(crate) fn join(&mut self, other: Self) {
-        for (what, times) in other.0 {
-            self.note_times(what, times);
-        }
-    }
-
-    /// What was never met.
-    pub(crate) fn missing(&self) -> Vec<&'static str> {
-        SITUATIONS.into_iter().filter(|what| self.0.get(what).is_none_or(|times| *times == 0)).collect()
-    }
-}

@@ -10,7 +10,7 @@ use crate::folder::{self, Journal};
 use crate::history::History;
 use crate::process::Process;
 use crate::random::Random;
-use crate::reached::Reached;
+use crate::support::schedules::Reached;
 
 /// How many processes live at a time.
 pub(crate) const SLOTS: usize = 3;

@@ -8,6 +8,7 @@
 pub mod certificates;
 pub mod harness;
 pub mod process;
+pub mod schedules;
 pub mod servers;
 
 pub use certificates::Certificates;
